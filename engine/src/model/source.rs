@@ -1,0 +1,94 @@
+//! The contract of a source: a description that is checked once and opened once per subtask.
+
+use std::sync::Arc;
+
+use crate::platform::{Clock, Nanos, Wake};
+
+/// An error of user code or of a connector, of any type; the engine adds operator and subtask.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Where an instance of an operator runs, and what it may use.
+#[derive(Clone)]
+pub struct SubtaskContext {
+    /// Index of this instance, from 0.
+    pub subtask: usize,
+    /// Number of instances.
+    pub parallelism: usize,
+    /// The platform's clock.
+    pub clock: Arc<dyn Clock>,
+    /// Wakes the worker that this instance lives on, from any thread.
+    pub waker: Arc<dyn Wake>,
+}
+
+/// A source: says what there is to read. One [`Reader`] is opened per subtask.
+pub trait Source: Send + Sync + 'static {
+    /// The records that it produces.
+    type Item: 'static;
+    /// What reads a share of them.
+    type Reader: Reader<Item = Self::Item>;
+
+    /// Plans the splits. Called once, on the thread that starts the job, before any worker runs: a missing
+    /// file or a port in use is found here.
+    ///
+    /// # Errors
+    /// Whatever makes the source unreadable.
+    fn prepare(&mut self, parallelism: usize) -> Result<(), BoxError>;
+
+    /// Opens the share of one subtask. Called on the worker's thread, after `prepare`.
+    ///
+    /// # Errors
+    /// Whatever makes this share unreadable.
+    fn open(&self, context: &SubtaskContext) -> Result<Self::Reader, BoxError>;
+}
+
+/// Reads the share of one subtask; called on one thread only, again and again, and never blocks.
+pub trait Reader: 'static {
+    /// The records that it produces.
+    type Item: 'static;
+
+    /// Number of splits in this share, known from the start. A watermark is the least over all splits
+    /// that are neither idle nor finished, so a split that was not begun yet holds it back.
+    fn splits(&self) -> usize {
+        1
+    }
+
+    /// Emits records until [`Flow::Yield`] is returned, nothing is there, or the share is exhausted.
+    ///
+    /// # Errors
+    /// An error stops the job; it should name the place in the input.
+    fn poll<O: Output<Self::Item>>(&mut self, output: &mut O, now: Nanos) -> Result<Polled, BoxError>;
+}
+
+/// What a reader says after a poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// There may be more at once.
+    More,
+    /// Nothing for now: the reader wakes its worker, or wants to be polled at the given time.
+    Pending(Option<Nanos>),
+    /// The share is exhausted.
+    End,
+}
+
+/// Takes what a reader emits.
+pub trait Output<T> {
+    /// Takes one record of split `split` (below [`Reader::splits`]). The record is always taken; after
+    /// [`Flow::Yield`] the reader returns [`Polled::More`] without emitting another.
+    fn emit(&mut self, split: usize, record: T) -> Flow;
+    /// Says that `split` is exhausted: it holds the watermark back no longer.
+    fn finish_split(&mut self, split: usize);
+    /// Counts records that were read and could not be decoded, and were skipped as the source's settings say.
+    fn skipped(&mut self, records: u64);
+    /// Counts bytes read from outside.
+    fn bytes_read(&mut self, bytes: u64);
+}
+
+/// Backpressure, as a value.
+#[must_use = "an operator that ignores `Yield` overruns its outputs"]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Go on.
+    Continue,
+    /// The budget of this step is used up or an output is full: return and be called again.
+    Yield,
+}

@@ -1,0 +1,108 @@
+//! The seam to the machine: clock, randomness, cores, wake-up, files and sockets.
+//!
+//! Everything above this module is synchronous and deterministic: it is *driven* by a platform and asks
+//! it for the time. `glommio` pins one executor per core; `sim` runs all
+//! workers on one thread in a seeded order and in virtual time. No other module calls the operating system.
+
+use std::sync::Arc;
+
+/// Nanoseconds on the platform's monotonic clock, from an arbitrary start.
+pub type Nanos = u64;
+
+/// What a platform drives: one worker, on the thread that it lives on.
+pub trait Drive {
+    /// One turn of the loop: polls inputs, steps ready tasks within their budget, flushes. Never blocks.
+    fn turn(&mut self, now: Nanos) -> Turn;
+}
+
+/// What a worker says after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Work was done; there may be more.
+    Busy,
+    /// Nothing to do until another thread wakes this worker, or until `wake_at`.
+    Idle {
+        /// The earliest timer, if there is one.
+        wake_at: Option<Nanos>,
+    },
+    /// The worker is finished and is never turned again.
+    Done,
+}
+
+/// Makes a worker on the thread that will drive it; what it returns need not be `Send`.
+pub type DriveFactory = Box<dyn FnOnce() -> Box<dyn Drive> + Send>;
+
+/// Tells the time. The only place in the engine where time comes from.
+pub trait Clock: Send + Sync {
+    /// Monotonic time.
+    fn now(&self) -> Nanos;
+    /// Wall-clock time in milliseconds since the Unix epoch (processing time).
+    fn wall_millis(&self) -> i64;
+}
+
+/// Wakes one worker from any thread. Cheap when the worker is awake: one load after a fence.
+pub trait Wake: Send + Sync {
+    /// After this call the worker's next turn starts without waiting for a timer.
+    fn wake(&self);
+}
+
+/// A machine on which workers can run.
+pub trait Platform: Send + Sync {
+    /// The platform's clock.
+    fn clock(&self) -> Arc<dyn Clock>;
+    /// Checks that `workers` can run here and makes their wake handles, without starting anything.
+    ///
+    /// # Errors
+    /// Says what the machine lacks (io_uring, locked memory, cores) and how to mend it.
+    fn prepare(&self, workers: usize) -> Result<Box<dyn Fleet>, PlatformError>;
+}
+
+/// Workers that are about to run: their wake handles exist, their threads do not yet.
+pub trait Fleet: Send {
+    /// One wake handle per worker, in worker order.
+    fn wakers(&self) -> Vec<Arc<dyn Wake>>;
+    /// Starts one driven worker per factory. `factories.len()` is the number given to `prepare`.
+    ///
+    /// # Errors
+    /// When a thread or an executor cannot be made; then nothing runs.
+    fn start(self: Box<Self>, factories: Vec<DriveFactory>) -> Result<Box<dyn Running>, PlatformError>;
+}
+
+/// Workers that run.
+pub trait Running: Send {
+    /// Waits until every worker is done. A worker whose thread panicked outside its tasks is an error.
+    ///
+    /// # Errors
+    /// When a worker's thread ended other than by [`Turn::Done`].
+    fn join(self: Box<Self>) -> Result<(), PlatformError>;
+}
+
+/// Why a platform cannot run a job.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlatformError {
+    /// The machine lacks something; `fix` says what to do.
+    #[error("{what}: {why}. {fix}")]
+    Unfit {
+        /// What was attempted or checked.
+        what: String,
+        /// What was found instead.
+        why: String,
+        /// What to do about it.
+        fix: String,
+    },
+    /// A worker's thread ended other than by finishing its work.
+    #[error("worker {worker} stopped unexpectedly: {cause}")]
+    WorkerLost {
+        /// Index of the worker.
+        worker: usize,
+        /// What its thread said.
+        cause: String,
+    },
+    /// Under simulation: every worker is idle, nothing can wake one, and the job is not finished.
+    #[error("all workers are idle for ever with work left (deadlock), seed {seed}")]
+    Stalled {
+        /// The seed that replays the run.
+        seed: u64,
+    },
+}

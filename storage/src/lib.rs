@@ -1,0 +1,3 @@
+//! storage
+pub mod record;
+pub mod writer;
