@@ -1,3 +1,4 @@
 //! storage
+pub mod key;
 pub mod record;
 pub mod writer;
