@@ -4,6 +4,20 @@
 //! it for the time. `glommio` pins one executor per core; `sim` runs all
 //! workers on one thread in a seeded order and in virtual time. No other module calls the operating system.
 
+mod cgroup;
+mod clock;
+mod cores;
+mod glommio;
+mod park;
+mod pump;
+mod random;
+mod sim;
+
+pub use cores::Cores;
+pub use glommio::GlommioPlatform;
+pub use random::Random;
+pub use sim::{SIM_EPOCH_MILLIS, SimPlatform};
+
 use std::sync::Arc;
 
 /// Nanoseconds on the platform's monotonic clock, from an arbitrary start.
@@ -105,4 +119,13 @@ pub enum PlatformError {
         /// The seed that replays the run.
         seed: u64,
     },
+}
+
+/// The error of a job without workers.
+fn no_workers() -> PlatformError {
+    PlatformError::Unfit {
+        what: "starting a job".into(),
+        why: "it has no workers".into(),
+        fix: "Ask for at least one core.".into(),
+    }
 }

@@ -1,0 +1,275 @@
+//! The platform for tests: all workers on one thread, in a seeded order and in virtual time.
+//!
+//! The same seed gives the same interleaving, turn by turn. A worker that said [`Turn::Idle`] is not turned
+//! again before it is woken or its `wake_at` has come (with half of the seeds: seldom, at random), so that
+//! a wake-up that the engine forgets shows as [`PlatformError::Stalled`] instead of hiding behind the next turn.
+//! The order is unfair on purpose: for a while one worker gets many turns in a row, or none.
+//!
+//! Virtual time moves a little with every turn and jumps to the earliest `wake_at` when nothing else can happen.
+
+use super::glommio::cause_of;
+use super::random::Random;
+use super::{Clock, Drive, DriveFactory, Fleet, Nanos, Platform, PlatformError, Running, Turn, Wake};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// The wall clock at virtual time zero: 2020-01-01T00:00:00Z.
+pub const SIM_EPOCH_MILLIS: i64 = 1_577_836_800_000;
+
+/// A deterministic platform.
+#[derive(Clone)]
+pub struct SimPlatform {
+    seed: u64,
+    open: bool,
+    clock: Arc<SimClock>,
+}
+
+impl SimPlatform {
+    /// A closed world whose every choice follows from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, open: false, clock: Arc::new(SimClock(AtomicU64::new(0))) }
+    }
+
+    /// No thread outside wakes a worker (the default): when all are idle with nothing to wait for, the run
+    /// ends with [`PlatformError::Stalled`].
+    pub fn closed_world(mut self) -> Self {
+        self.open = false;
+        self
+    }
+
+    /// Threads outside may wake workers (a test that feeds a channel): when all are idle the simulation
+    /// waits for them. The order then depends on those threads too.
+    pub fn open_world(mut self) -> Self {
+        self.open = true;
+        self
+    }
+}
+
+struct SimClock(AtomicU64);
+
+impl Clock for SimClock {
+    fn now(&self) -> Nanos {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn wall_millis(&self) -> i64 {
+        SIM_EPOCH_MILLIS + (self.now() / 1_000_000) as i64
+    }
+}
+
+/// Which workers were woken since their last turn.
+struct Bells {
+    rung: Mutex<Vec<bool>>,
+    any: Condvar,
+}
+
+impl Bells {
+    fn lock(&self) -> MutexGuard<'_, Vec<bool>> {
+        self.rung.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Blocks until any worker is woken.
+    fn wait(&self) {
+        let rung = self.lock();
+        drop(self.any.wait_while(rung, |rung| !rung.contains(&true)).unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+struct SimWake {
+    worker: usize,
+    bells: Arc<Bells>,
+}
+
+impl Wake for SimWake {
+    fn wake(&self) {
+        self.bells.lock()[self.worker] = true;
+        self.bells.any.notify_one();
+    }
+}
+
+impl Platform for SimPlatform {
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock) as Arc<dyn Clock>
+    }
+
+    fn prepare(&self, workers: usize) -> Result<Box<dyn Fleet>, PlatformError> {
+        if workers == 0 {
+            return Err(super::no_workers());
+        }
+        let bells = Arc::new(Bells { rung: Mutex::new(vec![false; workers]), any: Condvar::new() });
+        Ok(Box::new(SimFleet { platform: self.clone(), bells, workers }))
+    }
+}
+
+struct SimFleet {
+    platform: SimPlatform,
+    bells: Arc<Bells>,
+    workers: usize,
+}
+
+impl Fleet for SimFleet {
+    fn wakers(&self) -> Vec<Arc<dyn Wake>> {
+        (0..self.workers)
+            .map(|worker| Arc::new(SimWake { worker, bells: Arc::clone(&self.bells) }) as Arc<dyn Wake>)
+            .collect()
+    }
+
+    fn start(self: Box<Self>, factories: Vec<DriveFactory>) -> Result<Box<dyn Running>, PlatformError> {
+        assert_eq!(factories.len(), self.workers, "one factory per prepared worker");
+        let Self { platform, bells, .. } = *self;
+        let thread = std::thread::Builder::new()
+            .name("tidemill-sim".into())
+            .spawn(move || Simulation::new(platform, bells).run(factories))
+            .map_err(|error| PlatformError::Unfit {
+                what: "starting the simulation's thread".into(),
+                why: error.to_string(),
+                fix: "Raise the limit on processes (`ulimit -u`).".into(),
+            })?;
+        Ok(Box::new(SimRunning(thread)))
+    }
+}
+
+struct SimRunning(JoinHandle<Result<(), PlatformError>>);
+
+impl Running for SimRunning {
+    fn join(self: Box<Self>) -> Result<(), PlatformError> {
+        self.0.join().unwrap_or_else(|panic| {
+            Err(PlatformError::WorkerLost { worker: 0, cause: cause_of(&*panic) })
+        })
+    }
+}
+
+/// One simulated worker.
+struct Hand {
+    drive: Option<Box<dyn Drive>>,
+    /// `None` while it is busy; otherwise when it wants its next turn at the latest.
+    idle: Option<Option<Nanos>>,
+    /// Its share of the turns in the present mood; 0 means that it starves while another one can run.
+    weight: u64,
+}
+
+struct Simulation {
+    platform: SimPlatform,
+    bells: Arc<Bells>,
+    random: Random,
+    hands: Vec<Hand>,
+    /// Turns until the weights are drawn anew.
+    mood_turns_left: u64,
+    /// Whether idle workers are sometimes turned without being woken, as a bounded park does.
+    spurious: bool,
+    lost: Option<PlatformError>,
+}
+
+impl Simulation {
+    fn new(platform: SimPlatform, bells: Arc<Bells>) -> Self {
+        let mut random = Random::from_seed(platform.seed);
+        let spurious = random.one_in(2);
+        Self { platform, bells, random, hands: Vec::new(), mood_turns_left: 0, spurious, lost: None }
+    }
+
+    fn run(mut self, factories: Vec<DriveFactory>) -> Result<(), PlatformError> {
+        for (worker, factory) in factories.into_iter().enumerate() {
+            self.hands.push(Hand { drive: None, idle: None, weight: 1 });
+            match catch_unwind(AssertUnwindSafe(factory)) {
+                Ok(drive) => self.hands[worker].drive = Some(drive),
+                Err(panic) => self.lose(worker, &*panic),
+            }
+        }
+        while self.hands.iter().any(|hand| hand.drive.is_some()) {
+            match self.choose() {
+                Some(worker) => self.turn(worker),
+                None => match self.earliest_timer() {
+                    Some(at) => self.platform.clock.0.store(at, Ordering::Relaxed),
+                    None if self.platform.open => self.bells.wait(),
+                    None => {
+                        let stalled = PlatformError::Stalled { seed: self.platform.seed };
+                        return Err(self.lost.unwrap_or(stalled));
+                    }
+                },
+            }
+        }
+        self.lost.map_or(Ok(()), Err)
+    }
+
+    /// The next worker among those that can run, by weight; `None` when all wait.
+    fn choose(&mut self) -> Option<usize> {
+        if self.mood_turns_left == 0 {
+            self.mood_turns_left = 1 + self.random.below(256);
+            for hand in &mut self.hands {
+                hand.weight = [0, 1, 1, 4, 64][self.random.below(5) as usize];
+            }
+        }
+        self.mood_turns_left -= 1;
+        let now = self.platform.clock.now();
+        let rung = self.bells.lock().clone();
+        let ready: Vec<usize> = (0..self.hands.len())
+            .filter(|&worker| {
+                let hand = &self.hands[worker];
+                let due = match hand.idle {
+                    None => true,
+                    Some(wake_at) => rung[worker] || wake_at.is_some_and(|at| at <= now),
+                };
+                hand.drive.is_some() && due
+            })
+            .collect();
+        if ready.is_empty() {
+            return None;
+        }
+        if self.spurious && self.random.one_in(16) {
+            let worker = self.random.below(self.hands.len() as u64) as usize;
+            if self.hands[worker].drive.is_some() {
+                return Some(worker);
+            }
+        }
+        let total: u64 = ready.iter().map(|&worker| self.hands[worker].weight).sum();
+        if total == 0 {
+            return Some(ready[self.random.below(ready.len() as u64) as usize]);
+        }
+        let mut ticket = self.random.below(total);
+        ready.into_iter().find(|&worker| match ticket.checked_sub(self.hands[worker].weight) {
+            Some(rest) => {
+                ticket = rest;
+                false
+            }
+            None => true,
+        })
+    }
+
+    fn turn(&mut self, worker: usize) {
+        // Mostly sub-microsecond turns, now and then a stalled core.
+        let took = if self.random.one_in(256) { self.random.below(1_000_000) } else { self.random.below(1_000) };
+        let now = self.platform.clock.0.fetch_add(1 + took, Ordering::Relaxed) + 1 + took;
+        // Cleared before the turn: a wake-up that comes during it leads to another one.
+        self.bells.lock()[worker] = false;
+        let hand = &mut self.hands[worker];
+        let Some(drive) = hand.drive.as_mut() else { return };
+        match catch_unwind(AssertUnwindSafe(|| drive.turn(now))) {
+            Ok(Turn::Busy) => hand.idle = None,
+            Ok(Turn::Idle { wake_at }) => hand.idle = Some(wake_at),
+            Ok(Turn::Done) => self.retire(worker),
+            Err(panic) => {
+                self.retire(worker);
+                self.lose(worker, &*panic);
+            }
+        }
+    }
+
+    fn retire(&mut self, worker: usize) {
+        let drive = self.hands[worker].drive.take();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(drive))) {
+            self.lose(worker, &*panic);
+        }
+    }
+
+    /// The first loss is the one that is told.
+    fn lose(&mut self, worker: usize, panic: &(dyn std::any::Any + Send)) {
+        self.lost.get_or_insert(PlatformError::WorkerLost { worker, cause: cause_of(panic) });
+    }
+
+    fn earliest_timer(&self) -> Option<Nanos> {
+        let waiting = self.hands.iter().filter(|hand| hand.drive.is_some());
+        waiting.filter_map(|hand| hand.idle.flatten()).min()
+    }
+}
