@@ -1,4 +1,20 @@
-//! storage
+//! Tidemill's record format, keys and keyed state; knows nothing of the engine.
+//!
+//! * [`record`]: types that are laid out once and read in place; `#[derive(Record)]`.
+//! * [`writer`]: the buffer that they are written into.
+//! * [`key`]: what streams are partitioned by.
+
 pub mod key;
 pub mod record;
 pub mod writer;
+
+pub use record::{Record, WriteAs};
+pub use tidemill_derive::{Record, WriteAs};
+
+/// What the derive macros' output refers to; no part of the API.
+#[doc(hidden)]
+pub mod __private {
+    pub use rkyv;
+
+    pub use crate::record::{Record, RecordDeserializer, RecordSerializer, WriteAs};
+}

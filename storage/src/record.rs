@@ -2,15 +2,29 @@
 //!
 //! A record crosses cores, is stored and is restored as the same bytes. [`Record`] is implemented by
 //! `#[derive(Record)]`, never by hand; primitives, strings, options, vectors, arrays and tuples of
-//! records are records too. The fixed part of an archived record (its *root*) has one size per
-//! type; strings and vectors live out of line, reached by a pointer relative to the root.
+//! records are records too (`usize` and `isize` are not: their archived form has 32 bits). The fixed part of
+//! an archived record (its *root*) has one size per type; strings and vectors live out of line, reached by
+//! a pointer relative to the root.
+//!
+//! Bytes that this process wrote itself are read with [`access_unchecked`]; bytes from disk or network pass
+//! [`access`] first.
+//!
+//! Unsafe leaf: it reads archives that were not validated, on the caller's word.
+#![allow(unsafe_code)]
+
+mod impls;
+mod write_as;
+
+use std::borrow::Cow;
 
 use rkyv::{
     Archive, Archived, Deserialize, Serialize,
-    api::high::HighValidator,
+    api::high::{HighValidator, access_pos},
     bytecheck::CheckBytes,
     rancor::{Error, Strategy},
 };
+
+pub use write_as::WriteAs;
 
 use crate::writer::RecordWriter;
 
@@ -25,13 +39,33 @@ pub type InPlaceOf<T> = Archived<T>;
 /// A type that Tidemill can move between cores, store and restore.
 ///
 /// Derive it: `#[derive(Record)]` gives the archive, its validation, and the schema below.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a Tidemill record",
+    label = "not a record",
+    note = "records are: types with `#[derive(Record)]`; numbers (`u64`, not `usize`), `bool`, `char`, `String`; \
+            `Option`, `Vec`, `Box`, arrays and tuples of records"
+)]
 pub trait Record:
     Archive<Archived: RecordView<Self>> + Serialize<RecordSerializer> + Send + Sized + 'static
 {
-    /// Name under which the type is stored, by default the type's own name.
-    const SCHEMA_NAME: &'static str;
     /// Version of the layout, raised by the author when the fields change; 1 by default.
     const SCHEMA_VERSION: u32;
+
+    /// Whether the archived bytes are those of the value itself, so that writing one is a copy and nothing lies
+    /// out of line.
+    const PLAIN: bool = Self::COPY_OPTIMIZATION.is_enabled();
+
+    /// Name under which the type is stored, by default the type's own; composed types name their parts with
+    /// their [`schema`](Self::schema): `Vec<Bid>`, `Vec<Bid.v2>`.
+    fn schema_name() -> Cow<'static, str>;
+
+    /// Name and version in one: the name alone for version 1, else `name.vN`.
+    fn schema() -> Cow<'static, str> {
+        match Self::SCHEMA_VERSION {
+            1 => Self::schema_name(),
+            version => Cow::Owned(format!("{}.v{version}", Self::schema_name())),
+        }
+    }
 }
 
 /// What the archived form of a record can do: be checked, and be turned back into the record.
@@ -45,7 +79,107 @@ impl<T, A> RecordView<T> for A where
 {
 }
 
-impl Record for String {
-    const SCHEMA_NAME: &'static str = "String";
-    const SCHEMA_VERSION: u32 = 1;
+/// Why a record could not be written, read or restored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The bytes are no archive of the type: damaged, cut off, misaligned, or written by another type or version.
+    /// Check that the type did not change without a new schema version, then restore from an older copy.
+    #[error(
+        "bytes are no valid record of type `{record}`: damaged, or written by another version of the type"
+    )]
+    Invalid {
+        /// Schema name and version of the type that was expected.
+        record: Cow<'static, str>,
+        /// What the validation found, and where.
+        source: Error,
+    },
+    /// The value could not be archived. Records that consist of records never fail: mend the field's own
+    /// serialization.
+    #[error("a record of type `{record}` cannot be written")]
+    Write {
+        /// Schema name and version of the value's type.
+        record: Cow<'static, str>,
+        /// What the serializer says.
+        source: Error,
+    },
+    /// The archive could not be turned back into a value. Records that consist of records never fail: mend
+    /// the field's own deserialization.
+    #[error("a record of type `{record}` cannot be restored")]
+    Restore {
+        /// Schema name and version of the value's type.
+        record: Cow<'static, str>,
+        /// What the deserializer says.
+        source: Error,
+    },
+}
+
+/// The record of type `T` whose root is at `root`, after checking the root and all that it points to.
+///
+/// `bytes` must be aligned as the root is; [`BUFFER_ALIGN`](crate::writer::BUFFER_ALIGN) always suffices.
+///
+/// # Errors
+/// [`RecordError::Invalid`] when anything is not as the type wants it, misalignment and a root outside the
+/// bytes included. Never panics and never reads outside `bytes`.
+pub fn access<T: Record>(bytes: &[u8], root: usize) -> Result<&T::Archived, RecordError> {
+    access_pos::<T::Archived, Error>(bytes, root)
+        .map_err(|source| RecordError::Invalid { record: T::schema(), source })
+}
+
+/// The record of type `T` whose root is at `root`, unchecked.
+///
+/// # Safety
+/// `bytes` were written by a [`RecordWriter`] that put a root of exactly this type there, and were not changed; they
+/// are aligned as the root is.
+#[inline]
+pub unsafe fn access_unchecked<T: Record>(bytes: &[u8], root: usize) -> &T::Archived {
+    debug_assert!(root + size_of::<T::Archived>() <= bytes.len(), "root outside the bytes");
+    // SAFETY: the caller promises a root of this type at this place.
+    let pointer = unsafe { bytes.as_ptr().add(root) }.cast::<T::Archived>();
+    debug_assert!(pointer.is_aligned(), "misaligned root");
+    // SAFETY: as above, and it lives as long as `bytes`.
+    unsafe { &*pointer }
+}
+
+/// Archives one record alone. Its root comes last: at [`last_root`] of the length.
+///
+/// # Errors
+/// [`RecordError::Write`], which records that consist of records never give.
+pub fn to_bytes<T: Record>(value: &T) -> Result<RecordWriter, RecordError> {
+    let mut writer = RecordWriter::default();
+    match writer.append(value) {
+        Ok(root) => {
+            debug_assert_eq!(Some(root), last_root::<T>(writer.len()));
+            Ok(writer)
+        }
+        Err(source) => Err(RecordError::Write { record: T::schema(), source }),
+    }
+}
+
+/// Where the root is in `len` bytes that end with it; `None` if they are too few.
+pub fn last_root<T: Record>(len: usize) -> Option<usize> {
+    len.checked_sub(size_of::<T::Archived>())
+}
+
+/// Turns an archived record back into the value.
+///
+/// # Errors
+/// [`RecordError::Restore`], which records that consist of records never give.
+#[inline]
+pub fn from_archived<T: Record>(archived: &T::Archived) -> Result<T, RecordError> {
+    archived
+        .deserialize(Strategy::wrap(&mut ()))
+        .map_err(|source| RecordError::Restore { record: T::schema(), source })
+}
+
+/// As [`from_archived`], for records that consist of records.
+///
+/// # Panics
+/// When a field has its own deserialization and that fails.
+#[inline]
+pub fn restore<T: Record>(archived: &T::Archived) -> T {
+    match from_archived(archived) {
+        Ok(value) => value,
+        Err(error) => panic!("{error}: {error:?}"),
+    }
 }
