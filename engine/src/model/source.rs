@@ -18,6 +18,9 @@ pub struct SubtaskContext {
     pub clock: Arc<dyn Clock>,
     /// Wakes the worker that this instance lives on, from any thread.
     pub waker: Arc<dyn Wake>,
+    /// Blocking reads happen inside `poll`, on the worker's thread, instead of on an I/O thread that wakes
+    /// the worker: true on a platform without real threads, where a run must replay exactly.
+    pub inline_io: bool,
 }
 
 /// A source: says what there is to read. One [`Reader`] is opened per subtask.

@@ -7,11 +7,13 @@
 mod cgroup;
 mod clock;
 mod cores;
+pub mod files;
 mod glommio;
 mod park;
 mod pump;
 mod random;
 mod sim;
+pub mod sockets;
 
 pub use cores::Cores;
 pub use glommio::GlommioPlatform;
