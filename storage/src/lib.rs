@@ -3,9 +3,11 @@
 //! * [`record`]: types that are laid out once and read in place; `#[derive(Record)]`.
 //! * [`writer`]: the buffer that they are written into.
 //! * [`key`]: what streams are partitioned by.
+//! * [`state`]: what operators keep per key.
 
 pub mod key;
 pub mod record;
+pub mod state;
 pub mod writer;
 
 pub use record::{Record, WriteAs};
@@ -16,5 +18,5 @@ pub use tidemill_derive::{Record, WriteAs};
 pub mod __private {
     pub use rkyv;
 
-    pub use crate::record::{Record, RecordDeserializer, RecordSerializer, WriteAs};
+    pub use crate::record::{Record, RecordDeserializer, RecordSerializer, WriteAs, field};
 }

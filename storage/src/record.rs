@@ -12,6 +12,8 @@
 //! Unsafe leaf: it reads archives that were not validated, on the caller's word.
 #![allow(unsafe_code)]
 
+#[doc(hidden)]
+pub mod field;
 mod impls;
 mod write_as;
 

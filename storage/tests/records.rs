@@ -270,6 +270,8 @@ fn damaged_bytes_are_refused_with_the_type_s_name() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Validation must hold whatever was changed: no panic, no reading outside, and valid records restore.
     #[test]
     fn changed_bytes_never_harm(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {

@@ -6,7 +6,7 @@ use syn::{
     DataEnum, Error, Expr, ExprLit, Fields, Ident, Index, Lit, Member, Result, Variant, ext::IdentExt,
 };
 
-use crate::record::{Names, Parts, docs};
+use crate::record::{Names, Parts, archived_of, docs, function, resolver_of};
 
 /// The parts of an enum.
 ///
@@ -104,11 +104,11 @@ fn tags(data: &DataEnum) -> Result<Vec<u8>> {
 
 /// Fields of a variant of the archived enum.
 fn archived_body(names: &Names<'_>, fields: &Fields) -> TokenStream {
-    let rkyv = &names.rkyv;
     let archived = fields.iter().map(|field| {
         let (ident, colon, ty) = (&field.ident, &field.colon_token, &field.ty);
+        let archived = archived_of(names, ty);
         let docs = docs(&field.attrs, "The field in its archived form.");
-        quote!(#docs #[bytecheck(omit_bounds)] #ident #colon <#ty as #rkyv::Archive>::Archived,)
+        quote!(#docs #[bytecheck(omit_bounds)] #ident #colon #archived,)
     });
     match fields {
         Fields::Named(_) => quote!({ #(#archived)* }),
@@ -127,22 +127,27 @@ struct ExpandedVariant {
 }
 
 fn expand_variant(names: &Names<'_>, variant: &Variant) -> ExpandedVariant {
-    let Names { name, archived, private, rkyv, .. } = names;
+    let Names { name, archived, rkyv, .. } = names;
     let ident = &variant.ident;
     let layout = format_ident!("Variant{}", ident.unraw());
     let members: Vec<Member> = variant.fields.members().collect();
     let types: Vec<_> = variant.fields.iter().map(|f| &f.ty).collect();
     let bindings: Vec<Ident> = (0..members.len()).map(|i| format_ident!("field_{i}")).collect();
     let resolvers: Vec<Ident> = (0..members.len()).map(|i| format_ident!("resolver_{i}")).collect();
+    let archived_types = types.iter().map(|ty| archived_of(names, ty));
+    let resolver_types = types.iter().map(|ty| resolver_of(names, ty));
+    let resolve = types.iter().map(|ty| function(names, "resolve", ty));
+    let serialize = types.iter().map(|ty| function(names, "serialize", ty));
+    let deserialize = types.iter().map(|ty| function(names, "deserialize", ty));
     // Field 0 of the layout is the tag.
     let places = (1..=members.len()).map(Index::from);
 
     ExpandedVariant {
         definition: quote! {
             #[repr(C)]
-            struct #layout(Tag, #(<#types as #rkyv::Archive>::Archived,)*);
+            struct #layout(Tag, #(#archived_types,)*);
         },
-        resolver: quote!(#ident(#(<#types as #rkyv::Archive>::Resolver,)*),),
+        resolver: quote!(#ident(#(#resolver_types,)*),),
         resolve: quote! {
             (#name::#ident { #(#members: #bindings,)* }, Resolver::#ident(#(#resolvers,)*)) => {
                 // SAFETY: a variant of a `repr(u8)` enum has the layout of this struct; the pointers are to its fields.
@@ -157,22 +162,19 @@ fn expand_variant(names: &Names<'_>, variant: &Variant) -> ExpandedVariant {
                         let field = ::core::ptr::addr_of_mut!((*out.ptr()).#places);
                         #rkyv::Place::from_field_unchecked(out, field)
                     };
-                    <#types as #rkyv::Archive>::resolve(#bindings, #resolvers, field);
+                    #resolve(#bindings, #resolvers, field);
                 )*
             }
         },
         serialize: quote! {
             #name::#ident { #(#members: #bindings,)* } => Resolver::#ident(#(
-                <#types as #rkyv::Serialize<#private::RecordSerializer>>::serialize(#bindings, serializer)?,
+                #serialize(#bindings, serializer)?,
             )*),
         },
         deserialize: quote! {
             #archived::#ident { #(#members: #bindings,)* } => #name::#ident {
                 #(
-                    #members: <
-                        <#types as #rkyv::Archive>::Archived
-                            as #rkyv::Deserialize<#types, #private::RecordDeserializer>
-                    >::deserialize(#bindings, deserializer)?,
+                    #members: #deserialize(#bindings, deserializer)?,
                 )*
             },
         },

@@ -113,6 +113,25 @@ fn without_self(input: &DeriveInput) -> Result<DeriveInput> {
     syn::parse2(rename(input.to_token_stream(), &input.ident))
 }
 
+/// A field type's archived form; errors about it point at the field.
+pub(crate) fn archived_of(names: &Names<'_>, ty: &Type) -> TokenStream {
+    let private = &names.private;
+    quote_spanned!(ty.span()=> <#ty as #private::field::Field>::Archived)
+}
+
+/// A field type's resolver; errors about it point at the field.
+pub(crate) fn resolver_of(names: &Names<'_>, ty: &Type) -> TokenStream {
+    let private = &names.private;
+    quote_spanned!(ty.span()=> <#ty as #private::field::Field>::Resolver)
+}
+
+/// A function of Tidemill's `field` module for a field of this type; errors about it point at the field.
+pub(crate) fn function(names: &Names<'_>, name: &str, ty: &Type) -> TokenStream {
+    let private = &names.private;
+    let name = Ident::new(name, ty.span());
+    quote_spanned!(ty.span()=> #private::field::#name::<#ty>)
+}
+
 /// The types of all fields.
 fn field_types<'a>(fields: impl IntoIterator<Item = &'a Fields>) -> Vec<&'a Type> {
     fields.into_iter().flatten().map(|f| &f.ty).collect()
@@ -132,7 +151,8 @@ fn assemble(
     let schema_version = attributes.version;
     let doc = format!("[`{name}`] as it lies in a batch or in state, to be read in place.");
     // Each at its field, so that the compiler points there when a field is no record.
-    let field_checks = field_types.iter().map(|ty| quote_spanned!(ty.span()=> is_record::<#ty>();));
+    let field_checks =
+        field_types.iter().map(|ty| quote_spanned!(ty.span()=> #private::field::is_plain::<#ty>();));
 
     quote! {
         #[doc = #doc]
@@ -147,9 +167,8 @@ fn assemble(
         )]
         #archived_type
 
-        #[allow(unsafe_code, unused_variables, dead_code, non_camel_case_types, clippy::all, clippy::pedantic)]
+        #[allow(unused_variables, dead_code, non_camel_case_types, clippy::all, clippy::pedantic)]
         const _: () = {
-            fn is_record<T: #private::Record>() {}
             fn every_field_is_a_record() { #(#field_checks)* }
 
             #items

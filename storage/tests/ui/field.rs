@@ -1,4 +1,4 @@
-//! A field that is no record.
+//! Fields that are no records.
 extern crate tidemill_storage as tidemill;
 
 #[derive(tidemill::Record)]
