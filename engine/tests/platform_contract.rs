@@ -79,7 +79,7 @@ struct Timers {
 
 impl Drive for Timers {
     fn turn(&mut self, now: Nanos) -> Turn {
-        let at = *self.next.get_or_insert_with(|| now + self.due.pop_front().unwrap());
+        let at = *self.next.get_or_insert_with(|| now + self.due.pop_front().expect("a timer is left"));
         if now < at {
             return Turn::Idle { wake_at: Some(at) };
         }
@@ -93,10 +93,8 @@ fn timers_near_and_far_come_due_without_a_wake() {
     for (name, platform) in platforms() {
         let clock = platform.clock();
         let start = clock.now();
-        run(&*platform, 2, |_, _| {
-            Box::new(Timers { due: [1_000, 60_000, 3_000_000, 0].into(), next: None })
-        })
-        .unwrap_or_else(|error| panic!("{name}: {error}"));
+        run(&*platform, 2, |_, _| Box::new(Timers { due: [1_000, 60_000, 3_000_000, 0].into(), next: None }))
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(clock.now() - start >= 3_061_000, "{name}");
     }
 }

@@ -6,7 +6,9 @@
 
 use super::clock::MachineClock;
 use super::cores::Cores;
+use super::os::sleep_exactly;
 use super::park::{self, Parker, Waker};
+use super::probe::probe;
 use super::pump::{Patience, Pump, Stretch};
 use super::{Clock, DriveFactory, Fleet, Platform, PlatformError, Running, Wake};
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
@@ -82,6 +84,7 @@ impl Platform for GlommioPlatform {
         if workers == 0 {
             return Err(super::no_workers());
         }
+        probe(workers, None).require()?;
         let crowded = workers > self.cores.usable();
         let patience = Patience {
             spin_ns_max: if crowded { 0 } else { self.spin_us_max.saturating_mul(1_000) },
@@ -205,6 +208,7 @@ impl Berth {
                 tracing::warn!(core = id, "cannot pin a worker to its core");
             }
         }
+        sleep_exactly();
         parker.attach();
         executor.run(async move {
             let made = catch_unwind(AssertUnwindSafe(|| Pump::new(factory(), clock, parker, patience)));

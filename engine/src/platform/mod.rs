@@ -9,10 +9,13 @@ mod clock;
 mod cores;
 pub mod files;
 mod glommio;
+mod os;
 mod park;
+pub mod probe;
 mod pump;
 mod random;
 mod sim;
+pub mod soak;
 pub mod sockets;
 
 pub use cores::Cores;
@@ -66,6 +69,10 @@ pub trait Wake: Send + Sync {
 pub trait Platform: Send + Sync {
     /// The platform's clock.
     fn clock(&self) -> Arc<dyn Clock>;
+    /// Whether blocking reads have to happen on the workers' own thread, because there is no other.
+    fn inline_io(&self) -> bool {
+        false
+    }
     /// Checks that `workers` can run here and makes their wake handles, without starting anything.
     ///
     /// # Errors

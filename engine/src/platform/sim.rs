@@ -94,6 +94,10 @@ impl Platform for SimPlatform {
         Arc::clone(&self.clock) as Arc<dyn Clock>
     }
 
+    fn inline_io(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, workers: usize) -> Result<Box<dyn Fleet>, PlatformError> {
         if workers == 0 {
             return Err(super::no_workers());
@@ -135,9 +139,9 @@ struct SimRunning(JoinHandle<Result<(), PlatformError>>);
 
 impl Running for SimRunning {
     fn join(self: Box<Self>) -> Result<(), PlatformError> {
-        self.0.join().unwrap_or_else(|panic| {
-            Err(PlatformError::WorkerLost { worker: 0, cause: cause_of(&*panic) })
-        })
+        self.0
+            .join()
+            .unwrap_or_else(|panic| Err(PlatformError::WorkerLost { worker: 0, cause: cause_of(&*panic) }))
     }
 }
 
@@ -239,7 +243,8 @@ impl Simulation {
 
     fn turn(&mut self, worker: usize) {
         // Mostly sub-microsecond turns, now and then a stalled core.
-        let took = if self.random.one_in(256) { self.random.below(1_000_000) } else { self.random.below(1_000) };
+        let took =
+            if self.random.one_in(256) { self.random.below(1_000_000) } else { self.random.below(1_000) };
         let now = self.platform.clock.0.fetch_add(1 + took, Ordering::Relaxed) + 1 + took;
         // Cleared before the turn: a wake-up that comes during it leads to another one.
         self.bells.lock()[worker] = false;
