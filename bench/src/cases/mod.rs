@@ -1,0 +1,107 @@
+//! The cases, in the one table where they are registered.
+
+mod floor;
+mod nexmark_generator;
+mod peer_renoir;
+mod peer_timely;
+
+use std::thread;
+
+use crate::{error::BenchError, report::Reporter};
+
+/// Every case, in the order in which `list` names them.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "floor",
+        description: "the machine's own noise: how late a thread that does nothing sees its ticks",
+        run: floor::run,
+    },
+    Case {
+        name: "nexmark-generator",
+        description: "the Nexmark generator alone on one core: views, copied text, owned events, skipped fields",
+        run: nexmark_generator::run,
+    },
+    Case {
+        name: "peer-renoir",
+        description: "Renoir on Nexmark q0, q1, q2, q5 and q8, answers checked against the reference",
+        run: peer_renoir::run,
+    },
+    Case {
+        name: "peer-timely",
+        description: "Timely exchanging 32-byte records by key, counted per key or only counted",
+        run: peer_timely::run,
+    },
+];
+
+/// One benchmark.
+pub struct Case {
+    /// What the command line calls it.
+    pub name: &'static str,
+    /// What it measures, in one line.
+    pub description: &'static str,
+    /// Measures and prints.
+    pub run: fn(&Options, &mut Reporter) -> Result<(), BenchError>,
+}
+
+/// The case of that name.
+///
+/// # Errors
+/// [`BenchError::UnknownCase`] when there is none.
+pub fn find(name: &str) -> Result<&'static Case, BenchError> {
+    CASES.iter().find(|case| case.name == name).ok_or_else(|| BenchError::UnknownCase {
+        name: name.to_owned(),
+        known: CASES.iter().map(|case| case.name).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// What the command line asks of every case.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Cores that each side may use.
+    pub cores: usize,
+    /// Whether this is a smoke run.
+    pub quick: bool,
+}
+
+impl Options {
+    /// The options; without `cores`, all cores that this process may run on.
+    ///
+    /// # Errors
+    /// [`BenchError::BadOption`] when `cores` is 0.
+    pub fn new(cores: Option<usize>, quick: bool) -> Result<Self, BenchError> {
+        match cores {
+            Some(0) => Err(BenchError::BadOption("--cores must be at least 1".into())),
+            Some(cores) => Ok(Self { cores, quick }),
+            None => Ok(Self { cores: thread::available_parallelism().map_or(1, usize::from), quick }),
+        }
+    }
+
+    /// `full`, or `quick` in a smoke run.
+    pub fn pick<T>(&self, full: T, quick: T) -> T {
+        if self.quick { quick } else { full }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_found() {
+        for (place, case) in CASES.iter().enumerate() {
+            assert_eq!(CASES.iter().position(|other| other.name == case.name), Some(place));
+            assert_eq!(find(case.name).unwrap().description, case.description);
+        }
+    }
+
+    #[test]
+    fn an_unknown_case_names_those_that_exist() {
+        let Err(error) = find("nonesuch") else { panic!("there is no such case") };
+        assert!(error.to_string().contains("nonesuch") && error.to_string().contains("nexmark-generator"));
+    }
+
+    #[test]
+    fn no_cores_are_refused() {
+        assert!(Options::new(Some(0), false).is_err());
+    }
+}

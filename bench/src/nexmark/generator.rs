@@ -1,0 +1,87 @@
+//! The generator: an iterator over the events of one split, jumping over kinds that are not wanted.
+
+use super::{
+    config::Config,
+    events::Events,
+    fields,
+    ids::{EPOCH_EVENTS, Kind, kind_of},
+    split::Split,
+    view::EventRef,
+};
+
+/// The events of one split in the order of their numbers, and so of their times.
+///
+/// `FIELDS` is made of the bits in [`fields`].
+#[derive(Clone)]
+pub struct Generator<const FIELDS: u32> {
+    events: Events<FIELDS>,
+    split: Split,
+}
+
+impl<const FIELDS: u32> Generator<FIELDS> {
+    /// How far the next wanted event lies from each place of an epoch.
+    const SKIP: [u8; EPOCH_EVENTS as usize] = skips(FIELDS);
+
+    /// The wanted events of `split`.
+    pub fn new(config: Config, split: Split) -> Self {
+        Self { events: Events::new(config), split }
+    }
+
+    /// The number of the event to be read next, to be stored with a checkpoint.
+    #[inline]
+    pub fn position(&self) -> u64 {
+        self.split.position()
+    }
+
+    /// Continues at a position that [`Generator::position`] gave.
+    pub fn seek(&mut self, position: u64) {
+        self.split.seek(position);
+    }
+}
+
+impl<const FIELDS: u32> Iterator for Generator<FIELDS> {
+    type Item = EventRef<'static>;
+
+    #[inline]
+    fn next(&mut self) -> Option<EventRef<'static>> {
+        let n = self.split.take(&Self::SKIP)?;
+        // With one kind wanted, the other arms are dead and so is the branch.
+        if only(FIELDS, Kind::Bid) {
+            return Some(EventRef::Bid(self.events.bid(n)));
+        }
+        Some(self.events.event(n))
+    }
+}
+
+const fn bit_of(kind: Kind) -> u32 {
+    match kind {
+        Kind::Person => fields::PERSON,
+        Kind::Auction => fields::AUCTION,
+        Kind::Bid => fields::BID,
+    }
+}
+
+const fn only(selection: u32, kind: Kind) -> bool {
+    selection & (fields::PERSON | fields::AUCTION | fields::BID) == bit_of(kind)
+}
+
+const fn skips(selection: u32) -> [u8; EPOCH_EVENTS as usize] {
+    assert!(
+        selection & (fields::PERSON | fields::AUCTION | fields::BID) != 0,
+        "a selection names at least one kind of event"
+    );
+    let mut skips = [0; EPOCH_EVENTS as usize];
+    let mut place = 0;
+    while place < EPOCH_EVENTS {
+        let mut distance = 0;
+        while selection & bit_of(kind_of(place + distance)) == 0 {
+            distance += 1;
+        }
+        skips[place as usize] = distance as u8;
+        place += 1;
+    }
+    skips
+}
+
+#[cfg(test)]
+mod tests;
