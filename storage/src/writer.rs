@@ -19,7 +19,7 @@ use rkyv::{
     util::AlignedVec,
 };
 
-use crate::record::Record;
+use crate::record::{Record, WriteAs};
 
 /// Alignment of every buffer that holds archived records: one cache line.
 pub const BUFFER_ALIGN: usize = 64;
@@ -108,6 +108,29 @@ impl RecordWriter {
             let pointer = self.bytes.as_mut_ptr().add(position).cast::<T::Archived>();
             let place = Place::new_unchecked(position, pointer);
             Archive::resolve(value, resolver, place);
+        }
+        Ok(())
+    }
+
+    /// Archives a borrowed form of a record as [`put_root`](Self::put_root) would the record.
+    ///
+    /// # Errors
+    /// As [`put_root`](Self::put_root).
+    ///
+    /// # Panics
+    /// When the root does not fit at `position`.
+    #[inline]
+    pub fn put_root_as<T: Record>(&mut self, position: usize, value: &impl WriteAs<T>) -> Result<(), Error> {
+        assert!(
+            position + size_of::<T::Archived>() <= self.bytes.len(),
+            "root outside the room kept for roots"
+        );
+        debug_assert_eq!(position % align_of::<T::Archived>(), 0);
+        let resolver = value.serialize_as(Strategy::wrap(self))?;
+        // SAFETY: as in `put_root`; `WriteAs` promises the archive of a `T`.
+        unsafe {
+            let pointer = self.bytes.as_mut_ptr().add(position).cast::<T::Archived>();
+            value.resolve_as(resolver, Place::new_unchecked(position, pointer));
         }
         Ok(())
     }

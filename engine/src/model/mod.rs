@@ -1,5 +1,15 @@
 //! Nouns and contracts that the data plane and the control plane share; nothing here runs by itself.
 
+pub mod config;
+pub mod element;
+pub mod error;
+pub mod graph;
+pub mod item;
+pub mod metrics;
+pub mod operator;
+pub mod shared;
 pub mod sink;
 pub mod source;
+pub mod task;
 pub mod time;
+pub mod watermark;

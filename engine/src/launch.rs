@@ -1,0 +1,104 @@
+//! Starts a described job on a platform: the one place that knows both the control plane and the data plane.
+
+use std::sync::Arc;
+
+use crate::{
+    control::handle::JobHandle,
+    model::{
+        config::JobConfig,
+        error::Error,
+        graph::{BuildContext, JobGraph, TaskBuilder},
+        metrics::OperatorInfo,
+        shared::JobShared,
+        source::SubtaskContext,
+    },
+    platform::{Clock, Drive, DriveFactory, Platform, Turn, Wake},
+    runtime::worker::{self, Worker},
+};
+
+/// Checks the job and the machine, wires the job up and starts its workers.
+///
+/// # Errors
+/// Whatever is wrong with the settings, a source, a sink or the machine. Then nothing runs.
+pub fn launch(mut graph: JobGraph, config: JobConfig, platform: &dyn Platform) -> Result<JobHandle, Error> {
+    config.check()?;
+    let fleet = platform.prepare(config.parallelism)?;
+    graph.prepare()?;
+    let wakers = fleet.wakers();
+    graph.connect(&config, &wakers);
+    let shared = Arc::new(JobShared::new(wakers.clone()));
+    let operators: Arc<[OperatorInfo]> = graph.operators.clone().into();
+    let config = Arc::new(config);
+    let factories = (0..config.parallelism).map(|index| {
+        let seat = Seat {
+            index,
+            tasks: tasks_of(&graph, index),
+            config: Arc::clone(&config),
+            clock: platform.clock(),
+            waker: Arc::clone(&wakers[index]),
+            inline_io: platform.inline_io(),
+            shared: Arc::clone(&shared),
+            operators: Arc::clone(&operators),
+        };
+        Box::new(move || seat.take()) as DriveFactory
+    });
+    let running = fleet.start(factories.collect())?;
+    Ok(JobHandle::new(running, shared, operators))
+}
+
+/// The tasks of worker `index`: subtask i of every chain lives on worker i.
+fn tasks_of(graph: &JobGraph, index: usize) -> Vec<(usize, TaskBuilder)> {
+    let here = graph.nodes.iter().filter(|node| index < node.parallelism);
+    here.map(|node| (node.parallelism, (node.instance)())).collect()
+}
+
+/// Everything that a worker needs, on its way to the worker's thread.
+struct Seat {
+    index: usize,
+    tasks: Vec<(usize, TaskBuilder)>,
+    config: Arc<JobConfig>,
+    clock: Arc<dyn Clock>,
+    waker: Arc<dyn Wake>,
+    inline_io: bool,
+    shared: Arc<JobShared>,
+    operators: Arc<[OperatorInfo]>,
+}
+
+impl Seat {
+    fn take(self) -> Box<dyn Drive> {
+        let Self { index, tasks, config, clock, waker, inline_io, shared, operators } = self;
+        let mut built = Vec::with_capacity(tasks.len());
+        for (parallelism, build) in tasks {
+            let context = BuildContext {
+                subtask: SubtaskContext {
+                    subtask: index,
+                    parallelism,
+                    clock: Arc::clone(&clock),
+                    waker: Arc::clone(&waker),
+                    inline_io,
+                },
+                config: Arc::clone(&config),
+            };
+            match worker::open(|| build(&context)) {
+                Ok(task) => built.push((index, task)),
+                Err((operator, cause)) => {
+                    let info = operator.and_then(|operator| operators.get(operator as usize));
+                    let operator = info.map_or_else(|| "unknown".to_owned(), |info| info.name.clone());
+                    shared.fail(Error::Operator { operator, subtask: index, cause: Arc::new(cause) });
+                    shared.leave(index);
+                    return Box::new(Gone);
+                }
+            }
+        }
+        Box::new(Worker::new(index, built, shared, operators, clock))
+    }
+}
+
+/// In the place of a worker whose tasks did not open.
+struct Gone;
+
+impl Drive for Gone {
+    fn turn(&mut self, _now: u64) -> Turn {
+        Turn::Done
+    }
+}

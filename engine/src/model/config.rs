@@ -1,0 +1,118 @@
+//! The settings of a job, with their bounds checked in one place.
+
+use super::error::Error;
+
+/// Most key groups that a job can have.
+pub const MAX_PARALLELISM_MAX: u32 = 32_768;
+
+/// The settings of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobConfig {
+    /// Name shown in messages and metrics.
+    pub name: String,
+    /// Number of workers, one per core by default; every operator has as many subtasks unless told otherwise.
+    pub parallelism: usize,
+    /// Number of key groups: the bound on parallelism for the life of the job's state. `None` chooses
+    /// 128 for each worker, at most 32,768.
+    pub max_parallelism: Option<u32>,
+    /// Most records in one batch on an exchange.
+    pub batch_records_max: usize,
+    /// Bytes of strings and vectors at which a batch is sent though it has room for more records.
+    pub batch_bytes_max: usize,
+    /// Longest time in microseconds that a record waits in a batch while the job runs freely.
+    pub linger_us_max: u64,
+    /// Batches under way between two subtasks of one edge.
+    pub channel_batches_max: usize,
+    /// Records that a task takes in one step at most.
+    pub step_records_max: usize,
+    /// Microseconds after which a task ends its step early.
+    pub step_us_max: u64,
+    /// Least time in microseconds between two watermarks of one source subtask while input keeps coming.
+    pub watermark_interval_us: u64,
+}
+
+impl Default for JobConfig {
+    fn default() -> Self {
+        Self {
+            name: "job".to_owned(),
+            parallelism: 1,
+            max_parallelism: None,
+            batch_records_max: 1024,
+            batch_bytes_max: 128 * 1024,
+            linger_us_max: 100,
+            channel_batches_max: 8,
+            step_records_max: 4096,
+            step_us_max: 200,
+            watermark_interval_us: 500,
+        }
+    }
+}
+
+impl JobConfig {
+    /// The number of key groups in force.
+    pub fn key_groups(&self) -> u32 {
+        let chosen = u32::try_from(self.parallelism).unwrap_or(u32::MAX).saturating_mul(128);
+        self.max_parallelism.unwrap_or(chosen.min(MAX_PARALLELISM_MAX))
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the setting, what it is and what it may be.
+    pub fn check(&self) -> Result<(), Error> {
+        let between = |what: &str, value: u64, least: u64, most: u64| {
+            if (least..=most).contains(&value) {
+                return Ok(());
+            }
+            Err(Error::config(
+                format!("{what} is {value}"),
+                format!("it must be between {least} and {most}"),
+                format!("set {what} within these bounds"),
+            ))
+        };
+        let groups = u64::from(self.key_groups());
+        between("max_parallelism", groups, 1, u64::from(MAX_PARALLELISM_MAX))?;
+        if self.parallelism == 0 {
+            return Err(Error::config(
+                "parallelism is 0".to_owned(),
+                "a job needs at least one worker".to_owned(),
+                "set parallelism (or --cores) to 1 or more".to_owned(),
+            ));
+        }
+        if self.parallelism as u64 > groups {
+            return Err(Error::config(
+                format!("parallelism is {} but max_parallelism is {groups}", self.parallelism),
+                "a worker without a key group would have nothing to do".to_owned(),
+                "lower parallelism, or raise max_parallelism (which state written before does not survive)"
+                    .to_owned(),
+            ));
+        }
+        between("batch_records_max", self.batch_records_max as u64, 1, 1 << 20)?;
+        between("batch_bytes_max", self.batch_bytes_max as u64, 1, 1 << 30)?;
+        between("linger_us_max", self.linger_us_max, 0, 60_000_000)?;
+        between("channel_batches_max", self.channel_batches_max as u64, 1, 1 << 16)?;
+        between("step_records_max", self.step_records_max as u64, 1, 1 << 24)?;
+        between("step_us_max", self.step_us_max, 1, 60_000_000)?;
+        between("watermark_interval_us", self.watermark_interval_us, 0, 3_600_000_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_workers_and_more_workers_than_key_groups_are_refused() {
+        let mut config = JobConfig { parallelism: 0, ..JobConfig::default() };
+        assert!(config.check().is_err());
+        config.parallelism = 3;
+        config.max_parallelism = Some(2);
+        let message = config.check().unwrap_err().to_string();
+        assert!(message.contains("parallelism is 3 but max_parallelism is 2"), "{message}");
+        config.max_parallelism = Some(40_000);
+        assert!(config.check().is_err());
+        config.max_parallelism = None;
+        assert_eq!(config.key_groups(), 384);
+        config.check().unwrap();
+    }
+}

@@ -1,0 +1,59 @@
+//! Why a job could not start, or stopped.
+
+use std::sync::Arc;
+
+use super::source::BoxError;
+use crate::platform::PlatformError;
+
+/// Why a job could not start, or stopped. Cheap to clone: every caller that waits gets the same one.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting is outside its bounds, or settings contradict each other.
+    #[error("{what}: {why}. To mend it: {fix}")]
+    Config {
+        /// The setting and its value.
+        what: String,
+        /// Why it cannot be.
+        why: String,
+        /// What to do.
+        fix: String,
+    },
+    /// A source or sink refused to start: nothing ran.
+    #[error("cannot start `{operator}`: {cause}")]
+    Prepare {
+        /// Name of the operator.
+        operator: String,
+        /// What it said.
+        cause: Arc<BoxError>,
+    },
+    /// An operator failed or panicked while the job ran.
+    #[error("operator `{operator}`, subtask {subtask}: {cause}")]
+    Operator {
+        /// Name of the operator.
+        operator: String,
+        /// Index of its instance, from 0.
+        subtask: usize,
+        /// What it said: its error, or `panicked: ` and the message.
+        cause: Arc<BoxError>,
+    },
+    /// The job was cancelled through its handle.
+    #[error("the job was cancelled")]
+    Cancelled,
+    /// The machine cannot run the job, or lost a worker.
+    #[error(transparent)]
+    Platform(Arc<PlatformError>),
+}
+
+impl Error {
+    /// An [`Error::Config`] from its three parts.
+    pub fn config(what: String, why: String, fix: String) -> Self {
+        Self::Config { what, why, fix }
+    }
+}
+
+impl From<PlatformError> for Error {
+    fn from(error: PlatformError) -> Self {
+        Self::Platform(Arc::new(error))
+    }
+}

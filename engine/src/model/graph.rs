@@ -1,0 +1,122 @@
+//! The job graph: chains and edges as the stream API describes them, before anything runs.
+
+use std::sync::Arc;
+
+use super::{
+    config::JobConfig,
+    error::Error,
+    metrics::OperatorInfo,
+    operator::{OpenError, OperatorIndex},
+    source::{BoxError, SubtaskContext},
+    task::Task,
+};
+use crate::{
+    platform::Wake,
+    runtime::exchange::edge::{Connect, Wiring},
+    runtime::exchange::partition::Pattern,
+};
+
+/// What a chain is built with, besides its own description.
+#[derive(Clone)]
+pub struct BuildContext {
+    /// Where the instance runs.
+    pub subtask: SubtaskContext,
+    /// The settings of the job.
+    pub config: Arc<JobConfig>,
+}
+
+/// Builds the task of one subtask on its worker's thread.
+pub type TaskBuilder = Box<dyn FnOnce(&BuildContext) -> Result<Box<dyn Task>, OpenError> + Send>;
+
+/// A finished chain: gives a builder for each subtask.
+pub struct Node {
+    /// Number of subtasks.
+    pub parallelism: usize,
+    /// Makes the builder of one subtask.
+    pub instance: Box<dyn Fn() -> TaskBuilder + Send>,
+}
+
+/// An edge between two chains.
+pub struct EdgeNode {
+    /// Makes its channels.
+    pub edge: Box<dyn Connect>,
+    /// Which subtasks it connects.
+    pub pattern: Pattern,
+    /// Number of producing subtasks.
+    pub producers: usize,
+    /// Number of consuming subtasks.
+    pub consumers: usize,
+}
+
+/// Checks a source or sink before anything runs.
+pub type Preparation = Box<dyn FnMut() -> Result<(), BoxError> + Send>;
+
+/// A job, described.
+#[derive(Default)]
+pub struct JobGraph {
+    /// All operators, by index.
+    pub operators: Vec<OperatorInfo>,
+    /// All chains, each after those that it reads from.
+    pub nodes: Vec<Node>,
+    /// All edges.
+    pub edges: Vec<EdgeNode>,
+    /// What has to be checked first, and for which operator.
+    pub preparations: Vec<(OperatorIndex, Preparation)>,
+}
+
+impl JobGraph {
+    /// Adds an operator with its default name and an id made from its place.
+    pub fn add_operator(&mut self, name: &str) -> OperatorIndex {
+        let index = self.operators.len();
+        self.operators.push(OperatorInfo { id: format!("{index}-{name}"), name: name.to_owned() });
+        OperatorIndex::try_from(index).unwrap_or(OperatorIndex::MAX)
+    }
+
+    /// The operator with this index.
+    pub fn operator_mut(&mut self, index: OperatorIndex) -> &mut OperatorInfo {
+        &mut self.operators[index as usize]
+    }
+
+    /// Checks that the job makes sense and that every source and sink can start.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn prepare(&mut self) -> Result<(), Error> {
+        if self.nodes.is_empty() {
+            return Err(Error::config(
+                "the job has no sink".to_owned(),
+                "a stream without a sink computes nothing that anybody sees".to_owned(),
+                "end at least one stream with a sink, such as `.sink(…)` or `.for_each(…)`".to_owned(),
+            ));
+        }
+        let mut ids: Vec<&str> = self.operators.iter().map(|operator| operator.id.as_str()).collect();
+        ids.sort_unstable();
+        if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::config(
+                format!("two operators have the id `{}`", twice[0]),
+                "state is found again by its operator's id".to_owned(),
+                "give each operator an id of its own with `.uid(…)`".to_owned(),
+            ));
+        }
+        for (operator, prepare) in &mut self.preparations {
+            prepare().map_err(|cause| Error::Prepare {
+                operator: self.operators[*operator as usize].name.clone(),
+                cause: Arc::new(cause),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Makes the channels of every edge.
+    pub fn connect(&self, config: &JobConfig, wakers: &[Arc<dyn Wake>]) {
+        for EdgeNode { edge, pattern, producers, consumers } in &self.edges {
+            edge.connect(Wiring {
+                pattern: *pattern,
+                producers: *producers,
+                consumers: *consumers,
+                capacity: config.channel_batches_max,
+                wakers,
+            });
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The contracts of the operators in a task.
+//!
+//! A task is one fused function: a source or the head behind an exchange, then a chain of [`Push`] operators nested
+//! in each other, then an end (an exchange or a sink). All of it is called by one thread, the worker's.
+//!
+//! * An operator never blocks and never waits; it is called again.
+//! * Backpressure: an end whose outbox is over its bound calls [`StepContext::block`]. The one who drives
+//!   the chain looks at [`StepContext::is_blocked`] after every record and stops there, so an outbox
+//!   overruns its bound by what one record becomes at most.
+//! * An operator that fails calls [`StepContext::fail`] and drops the record; the driver stops and the job ends.
+
+use tidemill_storage::record::Record;
+
+use super::{
+    graph::BuildContext,
+    item::Item,
+    metrics::OperatorVisitor,
+    source::{BoxError, Flow},
+    task::Task,
+    time::Timestamp,
+};
+use crate::{platform::Nanos, runtime::exchange::batch::Batch};
+
+/// Index of an operator in its job, in the order of construction.
+pub type OperatorIndex = u32;
+
+/// What is said in band besides records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// No record at or below this timestamp follows, except late ones. Never falls.
+    Watermark(Timestamp),
+    /// Nothing comes for now; the receiver's watermark must not wait for this sender.
+    Idle,
+    /// Records come again.
+    Active,
+    /// Nothing follows. A watermark of `WATERMARK_MAX` came before it.
+    End,
+}
+
+/// An operator in a fused chain: takes items one by one and pushes what they become to the next.
+pub trait Push<I: Item>: 'static {
+    /// Takes one item. Inlined into its caller.
+    fn push(&mut self, item: I::Ref<'_>, timestamp: Timestamp, context: &mut StepContext);
+
+    /// Takes a signal, after all items pushed before it.
+    fn signal(&mut self, signal: Signal, context: &mut StepContext);
+
+    /// Called at the start and the end of each step: an exchange sends what waits too long or has room now
+    /// and blocks the context while it is over its bound; a sink makes visible what it has buffered.
+    fn drain(&mut self, context: &mut StepContext);
+
+    /// Shows the counters of this operator and of those behind it.
+    fn report(&self, visitor: &mut dyn OperatorVisitor);
+}
+
+/// The first operator of a task behind an exchange: takes whole batches.
+pub trait Head<T: Record>: 'static {
+    /// Takes the records of `batch` from index `from` on and returns the index of the first one not taken:
+    /// `batch.len()`, or less when the context was blocked.
+    fn batch(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize;
+
+    /// Takes a signal, after all records before it. On [`Flow::Yield`] work is left (windows to fire):
+    /// [`resume`](Self::resume) is called, until it returns [`Flow::Continue`], before anything else.
+    fn signal(&mut self, signal: Signal, context: &mut StepContext) -> Flow;
+
+    /// Goes on with what the last signal or timer began.
+    fn resume(&mut self, context: &mut StepContext) -> Flow {
+        let _ = context;
+        Flow::Continue
+    }
+
+    /// The earliest processing-time timer, in wall-clock milliseconds.
+    fn next_timer(&self) -> Option<i64> {
+        None
+    }
+
+    /// Fires the processing-time timers up to `context.wall_millis`; as [`signal`](Self::signal).
+    fn on_processing_time(&mut self, context: &mut StepContext) -> Flow {
+        let _ = context;
+        Flow::Continue
+    }
+
+    /// As [`Push::drain`].
+    fn drain(&mut self, context: &mut StepContext);
+
+    /// As [`Push::report`].
+    fn report(&self, visitor: &mut dyn OperatorVisitor);
+}
+
+/// A chain under construction: makes, for each subtask, what pushes into the given operator.
+pub trait Chain: Clone + Send + 'static {
+    /// What the chain hands on.
+    type Out: Item;
+    /// The finished task once something stands behind the chain.
+    type Task<D: Push<Self::Out>>: Task;
+
+    /// Makes the instance of one subtask, on its worker's thread.
+    ///
+    /// # Errors
+    /// Whatever keeps a source, operator or sink from opening, with the operator's index.
+    fn build<D: Push<Self::Out>>(self, context: &BuildContext, down: D) -> Result<Self::Task<D>, OpenError>;
+}
+
+/// An operator that could not be opened.
+#[derive(Debug)]
+pub struct OpenError {
+    /// Which one.
+    pub operator: OperatorIndex,
+    /// What it said.
+    pub cause: BoxError,
+}
+
+/// What the operators of a task share during one step.
+#[derive(Debug)]
+pub struct StepContext {
+    /// Monotonic time at the start of the step.
+    pub now: Nanos,
+    /// Wall-clock time in milliseconds at the start of the step.
+    pub wall_millis: i64,
+    /// Monotonic time at which the oldest record now in work entered the job.
+    pub ingest: Nanos,
+    blocked: bool,
+    dry: bool,
+    wake_at: Option<Nanos>,
+    failure: Option<OpenError>,
+}
+
+impl StepContext {
+    /// A context for a step that starts at `now`.
+    pub fn new(now: Nanos, wall_millis: i64) -> Self {
+        Self { now, wall_millis, ingest: now, blocked: false, dry: false, wake_at: None, failure: None }
+    }
+
+    /// Starts a step: nothing is blocked until an end says so.
+    pub fn begin(&mut self, now: Nanos, wall_millis: i64) {
+        self.now = now;
+        self.wall_millis = wall_millis;
+        self.ingest = now;
+        self.dry = false;
+        self.blocked = self.failure.is_some();
+    }
+
+    /// Says that an output is over its bound: nothing more is to be pushed in this step.
+    pub fn block(&mut self) {
+        self.blocked = true;
+    }
+
+    /// Whether the driver has to stop.
+    #[inline(always)]
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Whether the task has no input for the moment: time to make visible what a sink has buffered.
+    pub fn is_dry(&self) -> bool {
+        self.dry
+    }
+
+    /// Says whether the task has input left, before the last drain of a step.
+    pub fn set_dry(&mut self, dry: bool) {
+        self.dry = dry;
+    }
+
+    /// Stops the job with the error of an operator. The first one counts.
+    #[cold]
+    pub fn fail(&mut self, operator: OperatorIndex, cause: BoxError) {
+        self.blocked = true;
+        self.failure.get_or_insert(OpenError { operator, cause });
+    }
+
+    /// The failure, if an operator failed.
+    pub fn take_failure(&mut self) -> Option<OpenError> {
+        self.failure.take()
+    }
+
+    /// Whether an operator failed.
+    pub fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Asks for another step at `at` even if nothing arrives.
+    pub fn wake_at(&mut self, at: Nanos) {
+        self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// As [`wake_at`](Self::wake_at), at a wall-clock time in milliseconds.
+    pub fn wake_at_wall(&mut self, millis: i64) {
+        let wait = u64::try_from(millis.saturating_sub(self.wall_millis)).unwrap_or(0);
+        self.wake_at(self.now.saturating_add(wait.saturating_mul(1_000_000)));
+    }
+
+    /// The earliest time asked for since the last call.
+    pub fn take_wake_at(&mut self) -> Option<Nanos> {
+        self.wake_at.take()
+    }
+}

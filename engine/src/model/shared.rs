@@ -1,0 +1,104 @@
+//! What a job's handle and its workers share: a flag to stop, the first failure, and reports on request.
+//!
+//! On the data path a worker reads two atomics that hardly ever change, once per turn.
+
+use std::sync::{
+    Arc, Condvar, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use super::{error::Error, metrics::WorkerReport};
+use crate::platform::Wake;
+
+/// Shared between the control plane and the workers of one job.
+pub struct JobShared {
+    stop: AtomicBool,
+    report_wanted: AtomicU64,
+    state: Mutex<State>,
+    changed: Condvar,
+    wakers: Vec<Arc<dyn Wake>>,
+}
+
+struct State {
+    failure: Option<Error>,
+    reports: Vec<Reported>,
+}
+
+#[derive(Clone, Default)]
+struct Reported {
+    epoch: u64,
+    done: bool,
+    report: WorkerReport,
+}
+
+impl JobShared {
+    /// For a job with these workers.
+    pub fn new(wakers: Vec<Arc<dyn Wake>>) -> Self {
+        let reports = vec![Reported::default(); wakers.len()];
+        Self {
+            stop: AtomicBool::new(false),
+            report_wanted: AtomicU64::new(0),
+            state: Mutex::new(State { failure: None, reports }),
+            changed: Condvar::new(),
+            wakers,
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        // Nothing that could panic runs under this lock, so the state behind a poisoned one is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake_all(&self) {
+        for waker in &self.wakers {
+            waker.wake();
+        }
+    }
+
+    /// Stops the job with `failure`, unless it already failed.
+    pub fn fail(&self, failure: Error) {
+        self.state().failure.get_or_insert(failure);
+        self.stop.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// Whether workers are to drop everything and leave.
+    #[inline]
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Why the job failed, if it did.
+    pub fn failure(&self) -> Option<Error> {
+        self.state().failure.clone()
+    }
+
+    /// Raised whenever somebody wants a report from every worker.
+    #[inline]
+    pub fn report_wanted(&self) -> u64 {
+        self.report_wanted.load(Ordering::Acquire)
+    }
+
+    /// A worker's report for request `epoch`; its last one if `done`.
+    pub fn report(&self, worker: usize, epoch: u64, done: bool, report: WorkerReport) {
+        self.state().reports[worker] = Reported { epoch, done, report };
+        self.changed.notify_all();
+    }
+
+    /// A worker is gone; what it reported last stands.
+    pub fn leave(&self, worker: usize) {
+        self.state().reports[worker].done = true;
+        self.changed.notify_all();
+    }
+
+    /// Asks every worker for a report and waits for it.
+    pub fn collect_reports(&self) -> Vec<WorkerReport> {
+        let epoch = self.report_wanted.fetch_add(1, Ordering::AcqRel) + 1;
+        self.wake_all();
+        let waited = self.changed.wait_while(self.state(), |state| {
+            state.reports.iter().any(|reported| !reported.done && reported.epoch < epoch)
+        });
+        let state = waited.unwrap_or_else(PoisonError::into_inner);
+        state.reports.iter().map(|reported| reported.report.clone()).collect()
+    }
+}

@@ -1,0 +1,241 @@
+//! A batch: records of one type archived once into one aligned buffer, with columns beside them.
+//!
+//! ```text
+//! bytes       | root 0 | root 1 | … room for `capacity` roots | strings and vectors of all records, in order of arrival |
+//! timestamps  | i64 …            (absent on an edge without event time)
+//! hashes      | u64 …            (on a keyed edge; for a narrow key the hash *is* the key)
+//! keys        | (start, length)… (on an edge with wide keys: the key's bytes, between strings and vectors)
+//! ```
+//!
+//! Roots have one size, so record `i` is found by multiplication and plain records are a slice. Out-of-line
+//! parts are reached by pointers relative to the root, so the bytes mean the same wherever they lie: in
+//! another core's hands, on the wire or in a checkpoint.
+//!
+//! Unsafe leaf: reads roots that it wrote itself without validating them again.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+
+use rkyv::{Archived, rancor};
+use tidemill_storage::{record::Record, writer::RecordWriter};
+
+use crate::{model::time::Timestamp, platform::Nanos};
+
+/// Which columns the batches of an edge carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// Event timestamps.
+    pub timestamps: bool,
+    /// Key hashes.
+    pub hashes: bool,
+    /// Bytes of wide keys.
+    pub keys: bool,
+}
+
+/// Where the bytes of one record's key lie in the batch.
+#[derive(Clone, Copy, Debug)]
+struct KeySpan {
+    start: u32,
+    length: u32,
+}
+
+/// Records of type `T` on their way between two subtasks.
+#[derive(Debug)]
+pub struct Batch<T> {
+    bytes: RecordWriter,
+    len: usize,
+    capacity: usize,
+    bytes_max: usize,
+    columns: Columns,
+    timestamps: Vec<Timestamp>,
+    hashes: Vec<u64>,
+    keys: Vec<KeySpan>,
+    /// When the oldest record in it entered the job.
+    pub ingest: Nanos,
+    /// When the first record was put into it.
+    pub opened: Nanos,
+    records: PhantomData<fn() -> T>,
+}
+
+impl<T: Record> Batch<T> {
+    const STRIDE: usize = size_of::<Archived<T>>();
+
+    /// An empty batch for at most `capacity` records, complete when its out-of-line parts reach `bytes_max`.
+    pub fn new(capacity: usize, bytes_max: usize, columns: Columns) -> Self {
+        const { assert!(align_of::<Archived<T>>() <= tidemill_storage::writer::BUFFER_ALIGN) };
+        let column = |used: bool| if used { capacity } else { 0 };
+        let mut batch = Self {
+            bytes: RecordWriter::with_capacity(capacity * Self::STRIDE),
+            len: 0,
+            capacity,
+            bytes_max,
+            columns,
+            timestamps: Vec::with_capacity(column(columns.timestamps)),
+            hashes: Vec::with_capacity(column(columns.hashes)),
+            keys: Vec::with_capacity(column(columns.keys)),
+            ingest: 0,
+            opened: 0,
+            records: PhantomData,
+        };
+        batch.clear();
+        batch
+    }
+
+    /// Empties the batch for its next use. Room that one huge record needed is given back.
+    pub fn clear(&mut self) {
+        let roots = self.capacity * Self::STRIDE;
+        if self.bytes.capacity() > 4 * (roots + self.bytes_max) {
+            self.bytes = RecordWriter::with_capacity(roots + self.bytes_max);
+        }
+        self.bytes.reset(roots);
+        self.len = 0;
+        self.timestamps.clear();
+        self.hashes.clear();
+        self.keys.clear();
+    }
+
+    /// Number of records.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no record in it.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether it has to be sent before another record is put.
+    #[inline(always)]
+    pub fn is_full(&self) -> bool {
+        self.len == self.capacity || self.bytes.len() - self.capacity * Self::STRIDE >= self.bytes_max
+    }
+
+    /// Bytes of the records, columns included.
+    pub fn payload_bytes(&self) -> u64 {
+        let out_of_line = self.bytes.len() - self.capacity * Self::STRIDE;
+        let columns = 8 * (self.timestamps.len() + self.hashes.len() + self.keys.len());
+        (self.len * Self::STRIDE + out_of_line + columns) as u64
+    }
+
+    /// Archives one record. `hash` and `key` are kept only when the edge carries those columns.
+    ///
+    /// # Errors
+    /// When a field of the record cannot be serialized; the batch is as before.
+    ///
+    /// # Panics
+    /// When the batch is full.
+    #[inline(always)]
+    pub fn put(
+        &mut self,
+        record: &T,
+        timestamp: Timestamp,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<(), rancor::Error> {
+        assert!(self.len < self.capacity, "a record was put into a full batch");
+        if self.columns.keys {
+            let start = self.bytes.append_bytes(key);
+            // A batch is far below 4 GiB: its bytes are bounded by `bytes_max` plus one record.
+            self.keys.push(KeySpan { start: start as u32, length: key.len() as u32 });
+        }
+        if let Err(error) = self.bytes.put_root(self.len * Self::STRIDE, record) {
+            if self.columns.keys {
+                self.keys.pop();
+            }
+            return Err(error);
+        }
+        if self.columns.timestamps {
+            push_within_capacity(&mut self.timestamps, timestamp);
+        }
+        if self.columns.hashes {
+            push_within_capacity(&mut self.hashes, hash);
+        }
+        self.len += 1;
+        Ok(())
+    }
+
+    /// All records, read in place.
+    #[inline(always)]
+    pub fn records(&self) -> &[Archived<T>] {
+        // SAFETY: `put` resolved `len` roots at multiples of STRIDE from the front of a buffer that is aligned
+        // for them (asserted in `new`), and nothing has overwritten them since.
+        unsafe { std::slice::from_raw_parts(self.bytes.bytes().as_ptr().cast(), self.len) }
+    }
+
+    /// Event timestamp of record `i`, or `NO_TIMESTAMP` on an edge without event time.
+    #[inline(always)]
+    pub fn timestamp(&self, i: usize) -> Timestamp {
+        if self.columns.timestamps { self.timestamps[i] } else { crate::model::time::NO_TIMESTAMP }
+    }
+
+    /// The column of timestamps; empty on an edge without event time.
+    #[inline(always)]
+    pub fn timestamps(&self) -> &[Timestamp] {
+        &self.timestamps
+    }
+
+    /// The column of key hashes; empty on an edge that is not keyed.
+    #[inline(always)]
+    pub fn hashes(&self) -> &[u64] {
+        &self.hashes
+    }
+
+    /// Bytes of the key of record `i`; empty unless the edge has wide keys.
+    #[inline(always)]
+    pub fn key_bytes(&self, i: usize) -> &[u8] {
+        match self.keys.get(i) {
+            Some(span) => &self.bytes.bytes()[span.start as usize..][..span.length as usize],
+            None => &[],
+        }
+    }
+}
+
+/// Pushes into a vector that was made with room for every record of a batch; no growth path in the hot loop.
+#[inline(always)]
+fn push_within_capacity<V: Copy>(column: &mut Vec<V>, value: V) {
+    let at = column.len();
+    debug_assert!(at < column.capacity());
+    // SAFETY: `Batch::new` reserved `capacity` entries and `put` asserts `len < capacity`; a column has
+    // as many entries as the batch has records.
+    unsafe {
+        column.as_mut_ptr().add(at).write(value);
+        column.set_len(at + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(batch: &Batch<String>) -> Vec<&str> {
+        batch.records().iter().map(|word| word.as_str()).collect()
+    }
+
+    #[test]
+    fn records_and_columns_are_read_back_in_place_and_the_buffer_is_used_again() {
+        let columns = Columns { timestamps: true, hashes: true, keys: true };
+        let mut batch = Batch::<String>::new(3, 1 << 10, columns);
+        for round in 0..3 {
+            let long = format!("a string that lies out of line, round {round}");
+            for (i, word) in ["", "tiny", &long].into_iter().enumerate() {
+                batch.put(&word.to_owned(), i as i64, 7, word.as_bytes()).unwrap();
+            }
+            assert!(batch.is_full());
+            assert_eq!(words(&batch), ["", "tiny", &long]);
+            assert_eq!(batch.timestamps(), [0, 1, 2]);
+            assert_eq!(batch.key_bytes(2), long.as_bytes());
+            batch.clear();
+            assert!(batch.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_batch_is_full_when_its_strings_fill_it() {
+        let mut batch = Batch::<String>::new(1000, 64, Columns::default());
+        batch.put(&"x".repeat(100), 0, 0, &[]).unwrap();
+        assert!(batch.is_full());
+        assert_eq!(batch.timestamp(0), crate::model::time::NO_TIMESTAMP);
+    }
+}

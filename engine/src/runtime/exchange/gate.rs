@@ -1,0 +1,94 @@
+//! The consuming side of an edge: takes elements from all channels in turn and merges their progress.
+
+use std::collections::VecDeque;
+
+use tidemill_storage::record::Record;
+
+use super::{batch::Batch, channel::Receiver};
+use crate::{
+    model::{element::Element, operator::Signal, time::Timestamp},
+    runtime::progress::merge::{Outcome, WatermarkMerge},
+};
+
+/// All channels that lead into one task.
+pub struct Gate<T> {
+    channels: Vec<Receiver<T>>,
+    next: usize,
+    merge: WatermarkMerge,
+    signals: VecDeque<Signal>,
+}
+
+/// What came through the gate.
+pub enum Arrival<T> {
+    /// A batch, and the channel to give it back to.
+    Batch(Box<Batch<T>>, usize),
+    /// A signal for the whole task.
+    Signal(Signal),
+}
+
+impl<T: Record> Gate<T> {
+    /// A gate with these channels.
+    pub fn new(channels: Vec<Receiver<T>>) -> Self {
+        let merge = WatermarkMerge::new(channels.len());
+        Self { channels, next: 0, merge, signals: VecDeque::with_capacity(3) }
+    }
+
+    /// The next arrival; channels take turns, element by element.
+    #[inline]
+    pub fn poll(&mut self) -> Option<Arrival<T>> {
+        loop {
+            if let Some(signal) = self.signals.pop_front() {
+                return Some(Arrival::Signal(signal));
+            }
+            let (channel, element) = self.next_element()?;
+            let outcome = match element {
+                Element::Batch(batch) => {
+                    // Records make an idle channel active before they are handled.
+                    let outcome = self.merge.active(channel);
+                    self.queue(outcome);
+                    return Some(Arrival::Batch(batch, channel));
+                }
+                Element::Watermark(watermark) => self.merge.watermark(channel, watermark),
+                Element::Idle => self.merge.idle(channel),
+                Element::Active => self.merge.active(channel),
+                Element::End => self.merge.end(channel),
+            };
+            self.queue(outcome);
+        }
+    }
+
+    #[inline]
+    fn next_element(&mut self) -> Option<(usize, Element<Box<Batch<T>>>)> {
+        for _ in 0..self.channels.len() {
+            let channel = self.next;
+            self.next = if channel + 1 == self.channels.len() { 0 } else { channel + 1 };
+            if let Some(element) = self.channels[channel].receive() {
+                return Some((channel, element));
+            }
+        }
+        None
+    }
+
+    fn queue(&mut self, outcome: Outcome) {
+        self.signals.extend(outcome.activity);
+        self.signals.extend(outcome.watermark.map(Signal::Watermark));
+        self.signals.extend(outcome.rest);
+    }
+
+    /// Gives an emptied batch back to the channel that it came through.
+    pub fn recycle(&mut self, batch: Box<Batch<T>>, channel: usize) {
+        self.channels[channel].recycle(batch);
+    }
+
+    /// The merged watermark.
+    pub fn watermark(&self) -> Timestamp {
+        self.merge.merged()
+    }
+
+    /// Elements that wait, and that fit.
+    pub fn fill(&self) -> (usize, usize) {
+        self.channels
+            .iter()
+            .fold((0, 0), |(waiting, room), channel| (waiting + channel.waiting(), room + channel.capacity()))
+    }
+}

@@ -1,0 +1,234 @@
+//! The producing side of an edge, at the end of a chain: partitions, archives, batches and sends.
+//!
+//! **Adaptive batching.** A batch is sent when it is full; when its receiver has nothing else to do (then at
+//! the end of the step that filled it, so a lone record never waits for company); and when it is older than
+//! `linger_us_max`. Under load receivers are busy and batches fill up.
+//!
+//! **Backpressure.** What the ring has no room for waits in the target's outbox, and an outbox that is not
+//! empty blocks the chain. Its length is bounded by what one record, or one signal, becomes.
+//!
+//! **Order.** Per target, batches and signals keep the order of the pushes: a signal sends the open batch first.
+
+use std::{collections::VecDeque, mem};
+
+use tidemill_storage::record::Record;
+
+use super::{
+    batch::{Batch, Columns},
+    channel::{Parcel, Sender},
+    partition::{Partition, Route},
+};
+use crate::{
+    model::{
+        config::JobConfig,
+        element::Element,
+        item::Item,
+        metrics::{OperatorCounters, OperatorVisitor},
+        operator::{OperatorIndex, Push, Signal, StepContext},
+        time::Timestamp,
+    },
+    platform::Nanos,
+    runtime::blame::Blame,
+};
+
+/// Writes the records of one producing subtask to the subtasks that it reaches.
+pub struct EdgeWriter<T, P> {
+    operator: OperatorIndex,
+    partition: P,
+    targets: Vec<Target<T>>,
+    counters: OperatorCounters,
+}
+
+/// What one edge is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchSettings {
+    /// As [`JobConfig::batch_records_max`].
+    pub records_max: usize,
+    /// As [`JobConfig::batch_bytes_max`].
+    pub bytes_max: usize,
+    /// As [`JobConfig::linger_us_max`], in nanoseconds.
+    pub linger: Nanos,
+    /// Which columns batches carry.
+    pub columns: Columns,
+}
+
+impl BatchSettings {
+    /// The settings of a job's edge with these columns.
+    pub fn new(config: &JobConfig, columns: Columns) -> Self {
+        Self {
+            records_max: config.batch_records_max,
+            bytes_max: config.batch_bytes_max,
+            linger: config.linger_us_max * 1_000,
+            columns,
+        }
+    }
+
+    fn batch<T: Record>(&self) -> Box<Batch<T>> {
+        Box::new(Batch::new(self.records_max, self.bytes_max, self.columns))
+    }
+}
+
+/// One consumer: the batch being filled for it, and the way there.
+struct Target<T> {
+    open: Box<Batch<T>>,
+    sender: Sender<T>,
+    outbox: VecDeque<Parcel<T>>,
+    settings: BatchSettings,
+}
+
+impl<T: Record, P> EdgeWriter<T, P> {
+    /// A writer to these consumers; `partition` is already opened. `operator` is the partitioning operator.
+    pub fn new(
+        operator: OperatorIndex,
+        partition: P,
+        senders: Vec<Sender<T>>,
+        settings: BatchSettings,
+    ) -> Self {
+        let targets = senders.into_iter().map(|sender| Target {
+            open: settings.batch(),
+            sender,
+            outbox: VecDeque::new(),
+            settings,
+        });
+        Self { operator, partition, targets: targets.collect(), counters: OperatorCounters::default() }
+    }
+}
+
+impl<T: Record> Target<T> {
+    /// Archives one record; sends the batch when that filled it, and returns the bytes sent then.
+    #[inline(always)]
+    fn put(
+        &mut self,
+        record: &T,
+        timestamp: Timestamp,
+        hash: u64,
+        key: &[u8],
+        operator: OperatorIndex,
+        context: &mut StepContext,
+    ) -> u64 {
+        if self.open.is_empty() {
+            self.open.opened = context.now;
+            self.open.ingest = context.ingest;
+        }
+        if let Err(error) = self.open.put(record, timestamp, hash, key) {
+            context.fail(operator, Box::new(error));
+            return 0;
+        }
+        if self.open.is_full() { self.ship(context) } else { 0 }
+    }
+
+    /// Sends the open batch and takes another buffer; returns the bytes sent.
+    #[cold]
+    #[inline(never)]
+    fn ship(&mut self, context: &mut StepContext) -> u64 {
+        let next = match self.sender.recycled() {
+            Some(mut batch) => {
+                batch.clear();
+                batch
+            }
+            None => self.settings.batch(),
+        };
+        let full = mem::replace(&mut self.open, next);
+        let bytes = full.payload_bytes();
+        self.offer(Element::Batch(full), context);
+        bytes
+    }
+
+    /// Sends an element behind everything that waits, or lets it wait and blocks the chain.
+    fn offer(&mut self, parcel: Parcel<T>, context: &mut StepContext) {
+        let refused = if self.outbox.is_empty() { self.sender.send(parcel).err() } else { Some(parcel) };
+        if let Some(parcel) = refused {
+            // Of watermarks that wait next to each other only the last one says anything.
+            if let (Element::Watermark(_), Some(Element::Watermark(last))) = (&parcel, self.outbox.back_mut())
+                && let Element::Watermark(newer) = parcel
+            {
+                *last = newer;
+            } else {
+                self.outbox.push_back(parcel);
+            }
+            context.block();
+        }
+    }
+
+    /// Sends what waits as far as there is room, and the open batch if it has waited long enough.
+    fn drain(&mut self, context: &mut StepContext) -> u64 {
+        while let Some(parcel) = self.outbox.pop_front() {
+            if let Err(refused) = self.sender.send(parcel) {
+                self.outbox.push_front(refused);
+                if self.sender.is_abandoned() {
+                    // The consumer's worker has stopped; the job is being torn down.
+                    self.outbox.clear();
+                }
+                context.block();
+                return 0;
+            }
+        }
+        if self.open.is_empty() {
+            return 0;
+        }
+        let due = self.open.opened + self.settings.linger;
+        if context.now >= due || self.sender.is_drained() {
+            return self.ship(context);
+        }
+        context.wake_at(due);
+        0
+    }
+}
+
+impl<I, T, P> Push<I> for EdgeWriter<T, P>
+where
+    I: Item<Native = T>,
+    T: Record,
+    P: Partition<I::View>,
+{
+    #[inline(always)]
+    fn push(&mut self, item: I::Ref<'_>, timestamp: Timestamp, context: &mut StepContext) {
+        let Self { operator, partition, targets, counters } = self;
+        let route = Blame::on(*operator, || partition.route(I::view(&item)));
+        counters.records_in += 1;
+        match route {
+            Route::One { target, hash, key } => {
+                let bytes = I::with_native(&item, |record| {
+                    targets[target].put(record, timestamp, hash, key, *operator, context)
+                });
+                counters.bytes_out += bytes;
+            }
+            Route::All => I::with_native(&item, |record| {
+                for target in targets.iter_mut() {
+                    counters.bytes_out += target.put(record, timestamp, 0, &[], *operator, context);
+                }
+            }),
+        }
+    }
+
+    fn signal(&mut self, signal: Signal, context: &mut StepContext) {
+        for target in &mut self.targets {
+            if !target.open.is_empty() {
+                self.counters.bytes_out += target.ship(context);
+            }
+            target.offer(element_of(signal), context);
+        }
+    }
+
+    fn drain(&mut self, context: &mut StepContext) {
+        for target in &mut self.targets {
+            self.counters.bytes_out += target.drain(context);
+        }
+    }
+
+    fn report(&self, visitor: &mut dyn OperatorVisitor) {
+        let copies = if P::BROADCASTS { self.targets.len() as u64 } else { 1 };
+        let counters =
+            OperatorCounters { records_out: self.counters.records_in * copies, ..self.counters.clone() };
+        visitor.operator(self.operator, &counters);
+    }
+}
+
+fn element_of<B>(signal: Signal) -> Element<B> {
+    match signal {
+        Signal::Watermark(watermark) => Element::Watermark(watermark),
+        Signal::Idle => Element::Idle,
+        Signal::Active => Element::Active,
+        Signal::End => Element::End,
+    }
+}

@@ -1,0 +1,158 @@
+//! The task behind an exchange: takes batches and signals through its gate and drives its head.
+//!
+//! ```text
+//!          ┌──────────── signal or timer with work left ───────────┐
+//!          ▼                                                        │
+//!   Resuming ── resume() = Continue ──▶ Running ── End handled ──▶ Finishing ── outputs drained ──▶ done
+//! ```
+
+use std::sync::Arc;
+
+use tidemill_storage::record::Record;
+
+use super::exchange::{
+    batch::Batch,
+    gate::{Arrival, Gate},
+};
+use crate::{
+    model::{
+        metrics::{LatencyHistogram, OperatorVisitor},
+        operator::{Head, Signal, StepContext},
+        source::Flow,
+        task::{Step, Task},
+        time::Timestamp,
+    },
+    platform::Clock,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Running,
+    /// The head has work left from a signal or timer; `ends` when that signal was the end.
+    Resuming {
+        ends: bool,
+    },
+    Finishing,
+}
+
+/// A task behind an exchange.
+pub struct ExchangeTask<T, H> {
+    gate: Gate<T>,
+    head: H,
+    state: State,
+    current: Option<Taken<T>>,
+    step_records_max: usize,
+    clock: Arc<dyn Clock>,
+    latency: LatencyHistogram,
+}
+
+/// The batch in work.
+struct Taken<T> {
+    batch: Box<Batch<T>>,
+    channel: usize,
+    position: usize,
+}
+
+impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
+    /// A task that takes about `step_records_max` records per step.
+    pub fn new(gate: Gate<T>, head: H, step_records_max: usize, clock: Arc<dyn Clock>) -> Self {
+        let latency = LatencyHistogram::default();
+        Self { gate, head, state: State::Running, current: None, step_records_max, clock, latency }
+    }
+
+    /// Hands the batch in work to the head; returns how many records it took.
+    fn advance(&mut self, context: &mut StepContext) -> usize {
+        let Some(mut taken) = self.current.take() else { return 0 };
+        context.ingest = taken.batch.ingest;
+        let from = taken.position;
+        taken.position = self.head.batch(&taken.batch, from, context);
+        let handled = taken.position - from;
+        if taken.position == taken.batch.len() {
+            let waited = self.clock.now().saturating_sub(taken.batch.ingest);
+            self.latency.record(waited, taken.batch.len() as u64);
+            self.gate.recycle(taken.batch, taken.channel);
+        } else {
+            self.current = Some(taken);
+        }
+        handled
+    }
+
+    fn settle(&mut self, flow: Flow, ends: bool) {
+        self.state = match flow {
+            Flow::Yield => State::Resuming { ends },
+            Flow::Continue if ends => State::Finishing,
+            Flow::Continue => State::Running,
+        };
+    }
+
+    fn run(&mut self, context: &mut StepContext) -> Step {
+        let mut records = 0;
+        let mut progressed = false;
+        while !context.is_blocked() {
+            match self.state {
+                State::Finishing => return Step::Done,
+                State::Resuming { ends } => {
+                    let flow = self.head.resume(context);
+                    self.settle(flow, ends);
+                    if flow == Flow::Yield {
+                        return Step::Progress;
+                    }
+                }
+                State::Running if records >= self.step_records_max => return Step::Progress,
+                State::Running if self.current.is_some() => records += self.advance(context),
+                State::Running if self.head.next_timer().is_some_and(|at| at <= context.wall_millis) => {
+                    let flow = self.head.on_processing_time(context);
+                    self.settle(flow, false);
+                }
+                State::Running => match self.gate.poll() {
+                    Some(Arrival::Batch(batch, channel)) => {
+                        self.current = Some(Taken { batch, channel, position: 0 });
+                    }
+                    Some(Arrival::Signal(signal)) => {
+                        let flow = self.head.signal(signal, context);
+                        self.settle(flow, signal == Signal::End);
+                    }
+                    None if progressed => return Step::Progress,
+                    None => return Step::Idle,
+                },
+            }
+            progressed = true;
+        }
+        if progressed { Step::Progress } else { Step::Blocked }
+    }
+}
+
+impl<T: Record, H: Head<T>> Task for ExchangeTask<T, H> {
+    fn step(&mut self, context: &mut StepContext) -> Step {
+        self.head.drain(context);
+        if context.is_blocked() {
+            return Step::Blocked;
+        }
+        let step = self.run(context);
+        if step == Step::Idle
+            && let Some(at) = self.head.next_timer()
+        {
+            context.wake_at_wall(at);
+        }
+        context.set_dry(matches!(step, Step::Idle | Step::Done));
+        self.head.drain(context);
+        // What the end has sent may still wait for room.
+        if step == Step::Done && context.is_blocked() { Step::Progress } else { step }
+    }
+
+    fn report(&self, visitor: &mut dyn OperatorVisitor) {
+        self.head.report(visitor);
+    }
+
+    fn watermark(&self) -> Timestamp {
+        self.gate.watermark()
+    }
+
+    fn queue(&self) -> (usize, usize) {
+        self.gate.fill()
+    }
+
+    fn latency(&self) -> &LatencyHistogram {
+        &self.latency
+    }
+}

@@ -1,0 +1,8 @@
+//! The data plane: everything that happens once a job runs, on the workers' own threads.
+
+pub mod blame;
+pub mod exchange;
+pub mod exchange_task;
+pub mod progress;
+pub mod source_task;
+pub mod worker;

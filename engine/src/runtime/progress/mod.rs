@@ -1,0 +1,3 @@
+//! Progress: how far event time has come, merged over inputs.
+
+pub mod merge;

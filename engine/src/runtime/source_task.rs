@@ -1,0 +1,340 @@
+//! The task that begins with a source: polls its reader, assigns timestamps, makes watermarks, drives its chain.
+//!
+//! Watermarks are made per split and merged: a split that was not begun holds the watermark back, a split
+//! without records for the idleness timeout does not. They go out at the end of a step, when the reader has run dry
+//! or the interval has passed, so that a stream of them does not cut batches short.
+
+use std::sync::Arc;
+
+use super::{
+    blame::Blame,
+    progress::merge::{Outcome, WatermarkMerge},
+};
+use crate::{
+    model::{
+        config::JobConfig,
+        item::Owned,
+        metrics::{LatencyHistogram, OperatorCounters, OperatorVisitor},
+        operator::{OperatorIndex, Push, Signal, StepContext},
+        source::{Flow, Output, Polled, Reader},
+        task::{Step, Task},
+        time::{Timestamp, WATERMARK_MAX, WATERMARK_MIN},
+        watermark::{AssignTimestamps, WatermarkBounds},
+    },
+    platform::{Clock, Nanos},
+};
+
+/// Records between two looks at the clock within a step.
+const CLOCK_STRIDE: usize = 256;
+
+/// A task that begins with a source.
+pub struct SourceTask<R, A, D> {
+    reader: R,
+    progress: SplitProgress,
+    pump: Pump<A, D>,
+    config: SourceConfig,
+    state: State,
+    latency: LatencyHistogram,
+}
+
+/// What a source task is made with.
+pub struct SourceConfig {
+    /// The source operator.
+    pub operator: OperatorIndex,
+    /// As [`JobConfig::step_records_max`].
+    pub step_records_max: usize,
+    /// As [`JobConfig::step_us_max`], in nanoseconds.
+    pub step_time_max: Nanos,
+    /// As [`JobConfig::watermark_interval_us`], in nanoseconds.
+    pub watermark_interval: Nanos,
+    /// The platform's clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl SourceConfig {
+    /// The settings of a job's source.
+    pub fn new(operator: OperatorIndex, config: &JobConfig, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            operator,
+            step_records_max: config.step_records_max,
+            step_time_max: config.step_us_max * 1_000,
+            watermark_interval: config.watermark_interval_us * 1_000,
+            clock,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Reading,
+    Finishing,
+}
+
+/// What stands behind the reader.
+struct Pump<A, D> {
+    assign: A,
+    down: D,
+    counters: OperatorCounters,
+}
+
+/// Event time per split.
+struct SplitProgress {
+    bounds: WatermarkBounds,
+    splits: Vec<Split>,
+    merge: WatermarkMerge,
+    emitted_at: Nanos,
+    unsent: Outcome,
+}
+
+#[derive(Clone)]
+struct Split {
+    newest: Timestamp,
+    ended: bool,
+    idle: bool,
+    heard: bool,
+    heard_at: Nanos,
+}
+
+impl SplitProgress {
+    fn new(splits: usize, bounds: WatermarkBounds, now: Nanos) -> Self {
+        let split = Split { newest: WATERMARK_MIN, ended: false, idle: false, heard: false, heard_at: now };
+        Self {
+            bounds,
+            splits: vec![split; splits],
+            merge: WatermarkMerge::new(splits),
+            emitted_at: now,
+            unsent: Outcome::default(),
+        }
+    }
+
+    /// Keeps the newest of several outcomes until it is sent.
+    fn keep(&mut self, outcome: Outcome) {
+        self.unsent.activity = outcome.activity.or(self.unsent.activity);
+        self.unsent.watermark = outcome.watermark.or(self.unsent.watermark);
+        self.unsent.rest = if outcome.activity.is_some() { None } else { outcome.rest.or(self.unsent.rest) };
+    }
+
+    /// Folds what the splits have seen in this step into the merged watermark.
+    fn settle(&mut self, now: Nanos) {
+        for index in 0..self.splits.len() {
+            let split = &mut self.splits[index];
+            if split.ended {
+                continue;
+            }
+            if split.heard {
+                split.heard = false;
+                split.idle = false;
+                split.heard_at = now;
+                let watermark = self.bounds.watermark(split.newest);
+                let active = self.merge.active(index);
+                self.keep(active);
+                let risen = self.merge.watermark(index, watermark);
+                self.keep(risen);
+            } else if let Some(timeout) = self.bounds.idle_after
+                && !split.idle
+                && now.saturating_sub(split.heard_at) >= timeout
+            {
+                split.idle = true;
+                let idle = self.merge.idle(index);
+                self.keep(idle);
+            }
+        }
+    }
+
+    /// When the next split becomes idle if nothing is heard from it.
+    fn next_idle_at(&self) -> Option<Nanos> {
+        let timeout = self.bounds.idle_after?;
+        let waiting = self.splits.iter().filter(|split| !split.ended && !split.idle);
+        waiting.map(|split| split.heard_at + timeout).min()
+    }
+
+    fn end(&mut self, index: usize) {
+        if !std::mem::replace(&mut self.splits[index].ended, true) {
+            let outcome = self.merge.end(index);
+            self.keep(outcome);
+        }
+    }
+}
+
+/// What the reader emits into during one step.
+struct StepOutput<'s, A, D> {
+    operator: OperatorIndex,
+    pump: &'s mut Pump<A, D>,
+    progress: &'s mut SplitProgress,
+    context: &'s mut StepContext,
+    clock: &'s dyn Clock,
+    until: Nanos,
+    left: usize,
+    emitted: u64,
+}
+
+impl<T, A, D> Output<T> for StepOutput<'_, A, D>
+where
+    T: 'static,
+    A: AssignTimestamps<T>,
+    D: Push<Owned<T>>,
+{
+    #[inline(always)]
+    fn emit(&mut self, split: usize, record: T) -> Flow {
+        let timestamp = if A::ENABLED {
+            let assign = &mut self.pump.assign;
+            let timestamp = Blame::on(self.operator, || assign.timestamp(&record));
+            let split = &mut self.progress.splits[split];
+            split.newest = split.newest.max(timestamp);
+            split.heard = true;
+            timestamp
+        } else {
+            crate::model::time::NO_TIMESTAMP
+        };
+        self.pump.down.push(record, timestamp, self.context);
+        self.emitted += 1;
+        self.left -= 1;
+        if self.context.is_blocked() || self.left == 0 {
+            return Flow::Yield;
+        }
+        if self.left.is_multiple_of(CLOCK_STRIDE) && self.clock.now() >= self.until {
+            self.left = 0;
+            return Flow::Yield;
+        }
+        Flow::Continue
+    }
+
+    fn finish_split(&mut self, split: usize) {
+        self.progress.settle(self.context.now);
+        self.progress.end(split);
+    }
+
+    fn skipped(&mut self, records: u64) {
+        self.pump.counters.skipped += records;
+    }
+
+    fn bytes_read(&mut self, bytes: u64) {
+        self.pump.counters.bytes_in += bytes;
+    }
+}
+
+impl<R, A, D> SourceTask<R, A, D>
+where
+    R: Reader,
+    A: AssignTimestamps<R::Item>,
+    D: Push<Owned<R::Item>>,
+{
+    /// A task that reads from `reader` and pushes into `down`.
+    pub fn new(reader: R, assign: A, bounds: WatermarkBounds, down: D, config: SourceConfig) -> Self {
+        let progress = SplitProgress::new(reader.splits(), bounds, config.clock.now());
+        Self {
+            reader,
+            progress,
+            pump: Pump { assign, down, counters: OperatorCounters::default() },
+            config,
+            state: State::Reading,
+            latency: LatencyHistogram::default(),
+        }
+    }
+
+    fn read(&mut self, context: &mut StepContext) -> Step {
+        let now = context.now;
+        let mut output = StepOutput {
+            operator: self.config.operator,
+            pump: &mut self.pump,
+            progress: &mut self.progress,
+            context,
+            clock: &*self.config.clock,
+            until: now + self.config.step_time_max,
+            left: self.config.step_records_max,
+            emitted: 0,
+        };
+        let reader = &mut self.reader;
+        let polled = Blame::on(self.config.operator, || reader.poll(&mut output, now));
+        let emitted = output.emitted;
+        if emitted > 0 {
+            self.pump.counters.records_in += emitted;
+            self.latency.record(self.config.clock.now().saturating_sub(now), emitted);
+        }
+        match polled {
+            Ok(Polled::More) => Step::Progress,
+            Ok(Polled::Pending(at)) => {
+                if let Some(at) = at {
+                    context.wake_at(at);
+                }
+                if emitted > 0 { Step::Progress } else { Step::Idle }
+            }
+            Ok(Polled::End) => Step::Done,
+            Err(error) => {
+                context.fail(self.config.operator, error);
+                Step::Blocked
+            }
+        }
+    }
+
+    /// Sends what event time has come to: at once when the reader has run dry, else once per interval.
+    fn tell_progress(&mut self, dry: bool, context: &mut StepContext) {
+        if A::ENABLED {
+            self.progress.settle(context.now);
+        }
+        if dry && let Some(at) = self.progress.next_idle_at() {
+            context.wake_at(at);
+        }
+        let due = context.now.saturating_sub(self.progress.emitted_at) >= self.config.watermark_interval;
+        if !dry && !due {
+            return;
+        }
+        let unsent = std::mem::take(&mut self.progress.unsent);
+        let rest = unsent.rest.filter(|signal| *signal == Signal::Idle);
+        for signal in unsent.activity.into_iter().chain(unsent.watermark.map(Signal::Watermark)).chain(rest) {
+            self.progress.emitted_at = context.now;
+            self.pump.down.signal(signal, context);
+        }
+    }
+}
+
+impl<R, A, D> Task for SourceTask<R, A, D>
+where
+    R: Reader,
+    A: AssignTimestamps<R::Item>,
+    D: Push<Owned<R::Item>>,
+{
+    fn step(&mut self, context: &mut StepContext) -> Step {
+        self.pump.down.drain(context);
+        if context.is_blocked() {
+            return Step::Blocked;
+        }
+        if self.state == State::Finishing {
+            return Step::Done;
+        }
+        let step = self.read(context);
+        if context.has_failed() {
+            return step;
+        }
+        if step == Step::Done {
+            self.state = State::Finishing;
+            self.pump.down.signal(Signal::Watermark(WATERMARK_MAX), context);
+            self.pump.down.signal(Signal::End, context);
+        } else {
+            self.tell_progress(step == Step::Idle, context);
+        }
+        context.set_dry(step != Step::Progress);
+        self.pump.down.drain(context);
+        // What the end has sent may still wait for room.
+        if step == Step::Done && context.is_blocked() { Step::Progress } else { step }
+    }
+
+    fn report(&self, visitor: &mut dyn OperatorVisitor) {
+        let counters =
+            OperatorCounters { records_out: self.pump.counters.records_in, ..self.pump.counters.clone() };
+        visitor.operator(self.config.operator, &counters);
+        self.pump.down.report(visitor);
+    }
+
+    fn watermark(&self) -> Timestamp {
+        if self.state == State::Finishing { WATERMARK_MAX } else { self.progress.merge.merged() }
+    }
+
+    fn queue(&self) -> (usize, usize) {
+        (0, 0)
+    }
+
+    fn latency(&self) -> &LatencyHistogram {
+        &self.latency
+    }
+}

@@ -1,0 +1,229 @@
+//! The worker: one per core, *the* hot loop. It steps its tasks in the order of flow and never blocks.
+//!
+//! A turn: look for a stop or a wish for a report; give each unfinished task one step; say whether anything
+//! was done. The platform calls it again at once, or parks the core until a channel or a timer wakes it.
+//!
+//! A task that fails or panics stops the whole job: the first failure is kept, with the name of the
+//! operator, and every worker drops its tasks at its next turn.
+
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use super::blame::Blame;
+use crate::{
+    model::{
+        error::Error,
+        metrics::{OperatorCounters, OperatorInfo, OperatorVisitor, TaskReport, TaskTimes, WorkerReport},
+        operator::{OpenError, OperatorIndex, StepContext},
+        shared::JobShared,
+        source::BoxError,
+        task::{Step, Task},
+    },
+    platform::{Clock, Drive, Nanos, Turn},
+};
+
+/// A task and what the worker notes about it.
+struct Slot {
+    task: Box<dyn Task>,
+    subtask: usize,
+    done: bool,
+    /// What the last step came to; the time since then is charged to it.
+    last: Step,
+    since: Nanos,
+    times: TaskTimes,
+}
+
+/// One worker with its tasks.
+pub struct Worker {
+    index: usize,
+    slots: Vec<Slot>,
+    shared: Arc<JobShared>,
+    operators: Arc<[OperatorInfo]>,
+    clock: Arc<dyn Clock>,
+    context: StepContext,
+    reported: u64,
+}
+
+impl Worker {
+    /// A worker with `tasks` (each with its subtask's index), in the order of flow.
+    pub fn new(
+        index: usize,
+        tasks: Vec<(usize, Box<dyn Task>)>,
+        shared: Arc<JobShared>,
+        operators: Arc<[OperatorInfo]>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let now = clock.now();
+        let slots = tasks.into_iter().map(|(subtask, task)| Slot {
+            task,
+            subtask,
+            done: false,
+            last: Step::Idle,
+            since: now,
+            times: TaskTimes::default(),
+        });
+        let context = StepContext::new(now, clock.wall_millis());
+        Self { index, slots: slots.collect(), shared, operators, clock, context, reported: 0 }
+    }
+
+    fn step_all(&mut self, now: Nanos) -> Turn {
+        let wall_millis = self.clock.wall_millis();
+        let mut now = now;
+        let mut busy = false;
+        let mut unfinished = false;
+        let mut wake_at = None;
+        for index in 0..self.slots.len() {
+            let slot = &mut self.slots[index];
+            if slot.done {
+                continue;
+            }
+            self.context.begin(now, wall_millis);
+            let context = &mut self.context;
+            let stepped = catch_unwind(AssertUnwindSafe(|| slot.task.step(context)));
+            let step = match stepped {
+                Ok(step) if !self.context.has_failed() => step,
+                Ok(_) => {
+                    let failed = self.context.take_failure();
+                    self.fail(index, failed.map(|failed| (Some(failed.operator), failed.cause)));
+                    return Turn::Busy;
+                }
+                Err(panic) => {
+                    self.fail(index, Some((Blame::take(), panicked(&*panic))));
+                    return Turn::Busy;
+                }
+            };
+            let slot = &mut self.slots[index];
+            match step {
+                Step::Progress | Step::Done => {
+                    busy = true;
+                    let after = self.clock.now();
+                    slot.charge(now);
+                    slot.times.busy += after - now.min(after);
+                    slot.since = after;
+                    now = after;
+                }
+                Step::Idle | Step::Blocked => slot.charge(now),
+            }
+            slot.last = step;
+            slot.done = step == Step::Done;
+            unfinished |= !slot.done;
+            if let Some(at) = self.context.take_wake_at() {
+                wake_at = Some(wake_at.map_or(at, |earlier: Nanos| earlier.min(at)));
+            }
+        }
+        if !unfinished {
+            self.leave();
+            Turn::Done
+        } else if busy {
+            Turn::Busy
+        } else {
+            Turn::Idle { wake_at }
+        }
+    }
+
+    /// Stops the job because of the task in slot `index`.
+    #[cold]
+    fn fail(&mut self, index: usize, failed: Option<(Option<OperatorIndex>, BoxError)>) {
+        let (operator, cause) = failed.unwrap_or_else(|| (None, "it failed without saying why".into()));
+        // A panic outside user code has no operator to blame: the first of its task stands for all.
+        let operator = operator.or_else(|| {
+            let mut all = Collect::default();
+            self.slots[index].task.report(&mut all);
+            all.0.first().map(|(operator, _)| *operator)
+        });
+        let info = operator.and_then(|operator| self.operators.get(operator as usize));
+        let operator = info.map_or_else(|| "unknown".to_owned(), |info| info.name.clone());
+        let subtask = self.slots[index].subtask;
+        self.shared.fail(Error::Operator { operator, subtask, cause: Arc::new(cause) });
+    }
+
+    /// The last report, and nothing left behind.
+    fn leave(&mut self) {
+        self.shared.report(self.index, self.shared.report_wanted(), true, self.report());
+        self.slots.clear();
+    }
+
+    fn report(&self) -> WorkerReport {
+        let tasks = self.slots.iter().map(|slot| {
+            let mut operators = Collect::default();
+            slot.task.report(&mut operators);
+            let (queued, queue_max) = slot.task.queue();
+            TaskReport {
+                subtask: slot.subtask,
+                operators: operators.0,
+                times: slot.times.clone(),
+                watermark: slot.task.watermark(),
+                queued,
+                queue_max,
+                latency: slot.task.latency().clone(),
+            }
+        });
+        WorkerReport { tasks: tasks.collect(), wall_millis: self.clock.wall_millis() }
+    }
+}
+
+impl Slot {
+    /// Charges the time since the last step to what that step came to.
+    fn charge(&mut self, now: Nanos) {
+        let waited = now.saturating_sub(self.since);
+        match self.last {
+            Step::Blocked => self.times.blocked += waited,
+            Step::Idle => self.times.idle += waited,
+            // Between two steps with progress the worker was busy with other tasks.
+            Step::Progress | Step::Done => {}
+        }
+        self.since = now;
+    }
+}
+
+impl Drive for Worker {
+    fn turn(&mut self, now: Nanos) -> Turn {
+        if self.shared.is_stopped() {
+            self.leave();
+            return Turn::Done;
+        }
+        let wanted = self.shared.report_wanted();
+        if wanted != self.reported {
+            self.reported = wanted;
+            self.shared.report(self.index, wanted, false, self.report());
+        }
+        self.step_all(now)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // However a worker ends, nobody waits for its report.
+        self.shared.leave(self.index);
+    }
+}
+
+#[derive(Default)]
+struct Collect(Vec<(OperatorIndex, OperatorCounters)>);
+
+impl OperatorVisitor for Collect {
+    fn operator(&mut self, operator: OperatorIndex, counters: &OperatorCounters) {
+        self.0.push((operator, counters.clone()));
+    }
+}
+
+/// Makes the tasks of a worker; a panic in user code that opens is an error like any other.
+///
+/// # Errors
+/// The operator that did not open, and why.
+pub fn open<R>(build: impl FnOnce() -> Result<R, OpenError>) -> Result<R, (Option<OperatorIndex>, BoxError)> {
+    match catch_unwind(AssertUnwindSafe(build)) {
+        Ok(Ok(built)) => Ok(built),
+        Ok(Err(failed)) => Err((Some(failed.operator), failed.cause)),
+        Err(panic) => Err((Blame::take(), panicked(&*panic))),
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> BoxError {
+    let message = panic.downcast_ref::<&str>().map(|message| (*message).to_owned());
+    let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("panicked: {}", message.unwrap_or_else(|| "no message".to_owned())).into()
+}
