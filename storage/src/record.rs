@@ -17,13 +17,14 @@ pub mod field;
 mod impls;
 mod write_as;
 
-use std::borrow::Cow;
+use std::{borrow::Cow, num::NonZeroUsize};
 
 use rkyv::{
     Archive, Archived, Deserialize, Serialize,
-    api::high::{HighValidator, access_pos},
+    api::high::HighValidator,
     bytecheck::CheckBytes,
-    rancor::{Error, Strategy},
+    rancor::{Error, Source, Strategy},
+    validation::{Validator, archive::ArchiveValidator, shared::SharedValidator},
 };
 
 pub use write_as::WriteAs;
@@ -41,6 +42,24 @@ pub type InPlaceOf<T> = Archived<T>;
 /// A type that Tidemill can move between cores, store and restore.
 ///
 /// Derive it: `#[derive(Record)]` gives the archive, its validation, and the schema below.
+///
+/// ```
+/// # extern crate tidemill_storage as tidemill;
+/// use tidemill::Record;
+///
+/// #[derive(Record)]
+/// struct Flight { number: u32, origin: String }
+///
+/// fn is_long(flight: &ArchivedFlight) -> bool { flight.number > 9999 || flight.origin.len() > 3 }
+/// ```
+///
+/// A field that is no record is refused, where the compiler points at the field:
+///
+/// ```compile_fail,E0277
+/// # extern crate tidemill_storage as tidemill;
+/// #[derive(tidemill::Record)]
+/// struct Counted { name: String, count: usize }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a Tidemill record",
     label = "not a record",
@@ -116,16 +135,52 @@ pub enum RecordError {
     },
 }
 
+/// Pointers that may follow one another from a root, a tree's depth for example. Bounds the stack that
+/// [`access`] needs for bytes that mean harm.
+const DEPTH_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+
+/// What is wrong with a root before anything is read.
+#[derive(Debug, thiserror::Error)]
+enum RootError {
+    #[error("the root at {root} does not fit {len} bytes")]
+    Outside { root: usize, len: usize },
+    #[error("the root at {root} is not aligned to {align} bytes in memory")]
+    Misaligned { root: usize, align: usize },
+}
+
 /// The record of type `T` whose root is at `root`, after checking the root and all that it points to.
 ///
-/// `bytes` must be aligned as the root is; [`BUFFER_ALIGN`](crate::writer::BUFFER_ALIGN) always suffices.
+/// `bytes` must be aligned as the root is; [`BUFFER_ALIGN`](crate::writer::BUFFER_ALIGN) always suffices. What the root
+/// points to may lie before or behind it, anywhere in `bytes`, so that batches (roots in front) and single
+/// values (root last) are both accepted; rkyv's own `access_pos` takes the latter only.
 ///
 /// # Errors
-/// [`RecordError::Invalid`] when anything is not as the type wants it, misalignment and a root outside the
-/// bytes included. Never panics and never reads outside `bytes`.
+/// [`RecordError::Invalid`] when anything is not as the type wants it, misalignment, a root outside the
+/// bytes and more than 256 nested pointers included. Never panics and never reads outside `bytes`.
 pub fn access<T: Record>(bytes: &[u8], root: usize) -> Result<&T::Archived, RecordError> {
-    access_pos::<T::Archived, Error>(bytes, root)
-        .map_err(|source| RecordError::Invalid { record: T::schema(), source })
+    match check::<T>(bytes, root) {
+        // SAFETY: the check has read every part of the record and found it valid.
+        Ok(()) => Ok(unsafe { access_unchecked::<T>(bytes, root) }),
+        Err(source) => Err(RecordError::Invalid { record: T::schema(), source }),
+    }
+}
+
+/// Validates the record whose root is at `root`.
+fn check<T: Record>(bytes: &[u8], root: usize) -> Result<(), Error> {
+    if root.checked_add(size_of::<T::Archived>()).is_none_or(|end| end > bytes.len()) {
+        return Err(Error::new(RootError::Outside { root, len: bytes.len() }));
+    }
+    let pointer = bytes.as_ptr().wrapping_add(root).cast::<T::Archived>();
+    if !pointer.is_aligned() {
+        return Err(Error::new(RootError::Misaligned { root, align: align_of::<T::Archived>() }));
+    }
+    let mut validator =
+        Validator::new(ArchiveValidator::with_max_depth(bytes, Some(DEPTH_MAX)), SharedValidator::new());
+    // The validator lets a part point to what lies before it in `bytes`, and parts that it has passed already are not
+    // passed again: so it ends. Only the root is exempt from the order, and nothing reaches it as a part
+    // twice.
+    // SAFETY: the pointer is aligned and within `bytes`, as was just checked.
+    unsafe { CheckBytes::check_bytes(pointer, Strategy::<_, Error>::wrap(&mut validator)) }
 }
 
 /// The record of type `T` whose root is at `root`, unchecked.

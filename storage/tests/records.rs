@@ -1,4 +1,5 @@
 //! `#[derive(Record)]` and records without it: everything written comes back, in place and restored.
+#![allow(clippy::unwrap_used)]
 
 extern crate tidemill_storage as tidemill;
 
@@ -8,6 +9,7 @@ use proptest::prelude::*;
 use tidemill::{
     Record,
     record::{RecordError, access, from_archived, last_root, restore, to_bytes},
+    writer::RecordWriter,
 };
 
 /// Writes, validates and restores a record.
@@ -160,6 +162,31 @@ fn item() -> Item {
 }
 
 #[test]
+fn a_batch_of_roots_in_front_is_accepted() {
+    let items = [item(), item(), item()];
+    let stride = size_of::<ArchivedItem>();
+    let mut writer = RecordWriter::default();
+    writer.reset(items.len() * stride);
+    for (i, item) in items.iter().enumerate() {
+        writer.put_root(i * stride, item).unwrap();
+    }
+    for (i, item) in items.iter().enumerate() {
+        assert_eq!(&restore::<Item>(access::<Item>(writer.bytes(), i * stride).unwrap()), item);
+    }
+}
+
+#[test]
+fn endless_nesting_is_refused() {
+    let mut deep = Tree { value: 0, children: vec![], left: None };
+    for value in 0..300 {
+        deep = Tree { value, children: vec![deep], left: None };
+    }
+    let writer = to_bytes(&deep).unwrap();
+    let root = last_root::<Tree>(writer.len()).unwrap();
+    assert!(matches!(access::<Tree>(writer.bytes(), root), Err(RecordError::Invalid { .. })));
+}
+
+#[test]
 fn derived_records_come_back() {
     assert_round_trip(bid());
     assert_round_trip(Plain { a: 1, b: -2, c: 3.5, d: 4 });
@@ -234,6 +261,7 @@ fn schemas_have_names_and_versions() {
 }
 
 #[test]
+#[allow(clippy::assertions_on_constants)]
 fn structs_without_padding_are_plain() {
     assert!(Plain::PLAIN, "copied as a whole, although its representation is the compiler's");
     assert!(ItemId::PLAIN && Unit::PLAIN && <[Plain; 3]>::PLAIN && u64::PLAIN && Side::PLAIN);
@@ -274,15 +302,20 @@ proptest! {
 
     /// Validation must hold whatever was changed: no panic, no reading outside, and valid records restore.
     #[test]
-    fn changed_bytes_never_harm(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
-        let writer = to_bytes(&item()).unwrap();
-        let root = last_root::<Item>(writer.len()).unwrap();
+    fn changed_bytes_never_harm(front: bool, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+        let mut writer = to_bytes(&item()).unwrap();
+        let mut root = last_root::<Item>(writer.len()).unwrap();
+        if front {
+            root = 0;
+            writer.reset(size_of::<ArchivedItem>());
+            writer.put_root(root, &item()).unwrap();
+        }
         let mut bytes = writer.bytes().to_vec();
         for (index, byte) in changes {
             let index = index.index(bytes.len());
             bytes[index] = byte;
         }
-        let mut aligned = tidemill::writer::RecordWriter::default();
+        let mut aligned = RecordWriter::default();
         aligned.append_bytes(&bytes);
         if let Ok(archived) = access::<Item>(aligned.bytes(), root) {
             let _ = from_archived::<Item>(archived);

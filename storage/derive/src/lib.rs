@@ -44,8 +44,8 @@ pub fn record(input: TokenStream) -> TokenStream {
 
 /// Lets a struct with borrowed fields be written as a record, without making its strings and vectors first.
 ///
-/// `#[derive(WriteAs)] #[write_as(Bid)] struct BidRef<'a> { … }` needs the fields of the struct `Bid`, by name (or by
-/// position in tuple structs), each in the same type or borrowed:
+/// `#[derive(WriteAs)] #[write_as(Bid)] struct BidRef<'a> { … }` needs the fields of the struct `Bid`, all and in its
+/// order, by name (or by position in tuple structs), each in the same type or borrowed:
 /// `&str` for `String`, `&[T]` for `Vec<T>`, `Option<&str>` for `Option<String>`. A field that is itself a
 /// borrowed form of a record says so: `#[write_as(Route)] route: RouteRef<'a>`.
 ///
