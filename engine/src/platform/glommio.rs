@@ -6,15 +6,14 @@
 
 use super::clock::MachineClock;
 use super::cores::Cores;
-use super::os::sleep_exactly;
 use super::park::{self, Parker, Waker};
 use super::probe::probe;
 use super::pump::{Patience, Pump, Stretch};
+use super::seats::{Seat, cause_of};
 use super::{Clock, DriveFactory, Fleet, Platform, PlatformError, Running, Wake};
-use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
+use glommio::LocalExecutor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 
 /// Pinned executors on io_uring.
 #[derive(Clone)]
@@ -106,7 +105,6 @@ struct GlommioFleet {
 
 /// What a worker's thread needs.
 struct Berth {
-    core: Option<usize>,
     clock: Arc<dyn Clock>,
     patience: Patience,
     parker: Parker,
@@ -120,95 +118,34 @@ impl Fleet for GlommioFleet {
 
     fn start(self: Box<Self>, factories: Vec<DriveFactory>) -> Result<Box<dyn Running>, PlatformError> {
         assert_eq!(factories.len(), self.parkers.len(), "one factory per prepared worker");
-        let workers = factories.len();
-        let (report, reports) = mpsc::channel();
-        let mut threads = Vec::with_capacity(workers);
-        let mut starts = Vec::with_capacity(workers);
-        let mut failure = None;
-        for (worker, ((parker, core), factory)) in
-            self.parkers.into_iter().zip(self.cores).zip(factories).enumerate()
-        {
-            let berth =
-                Berth { core, clock: Arc::clone(&self.clock), patience: self.patience, parker, factory };
-            let (start, started) = mpsc::channel::<()>();
-            let report = report.clone();
-            let spawned = std::thread::Builder::new().name(format!("tidemill-{worker}")).spawn(move || {
-                let executor = match make_executor(worker) {
-                    Ok(executor) => executor,
-                    Err(error) => {
-                        let _ = report.send(Err(error));
-                        return Ok(());
-                    }
-                };
-                let _ = report.send(Ok(()));
-                drop(report);
-                // A closed channel means that another executor failed: nothing runs.
-                if started.recv().is_err() { Ok(()) } else { berth.run(&executor) }
-            });
-            match spawned {
-                Ok(thread) => {
-                    threads.push(thread);
-                    starts.push(start);
-                }
+        let mut seats = Vec::with_capacity(factories.len());
+        for core in self.cores {
+            match Seat::take(core) {
+                Ok(seat) => seats.push(seat),
                 Err(error) => {
-                    failure = Some(PlatformError::Unfit {
-                        what: format!("starting the thread of worker {worker}"),
-                        why: error.to_string(),
-                        fix: "Ask for fewer cores, or raise the limit on processes (`ulimit -u`).".into(),
-                    });
-                    break;
+                    seats.into_iter().for_each(Seat::give_back);
+                    return Err(error);
                 }
             }
         }
-        drop(report);
-        for outcome in reports {
-            if let Err(error) = outcome {
-                failure.get_or_insert(error);
-            }
-        }
-        if let Some(error) = failure {
-            drop(starts);
-            for thread in threads {
-                let _ = thread.join();
-            }
-            return Err(error);
-        }
-        for start in starts {
-            let _ = start.send(());
-        }
-        Ok(Box::new(GlommioRunning { threads }))
+        let (clock, patience) = (self.clock, self.patience);
+        let outcomes = seats
+            .into_iter()
+            .zip(self.parkers)
+            .zip(factories)
+            .map(|((seat, parker), factory)| {
+                let berth = Berth { clock: Arc::clone(&clock), patience, parker, factory };
+                seat.work(Box::new(move |executor| berth.run(executor)))
+            })
+            .collect();
+        Ok(Box::new(GlommioRunning { outcomes }))
     }
-}
-
-/// Makes an executor on the calling thread, whose affinity it leaves alone: its helper threads must not share the worker's core.
-fn make_executor(worker: usize) -> Result<LocalExecutor, PlatformError> {
-    // The workers do no direct I/O through the executor, so the smallest buffer pool does.
-    let made = catch_unwind(|| {
-        LocalExecutorBuilder::new(Placement::Unbound).name("tidemill").io_memory(64 << 10).make()
-    });
-    let why = match made {
-        Ok(Ok(executor)) => return Ok(executor),
-        Ok(Err(error)) => error.to_string(),
-        Err(panic) => cause_of(&*panic),
-    };
-    Err(PlatformError::Unfit {
-        what: format!("starting the io_uring executor of worker {worker}"),
-        why,
-        fix: "Run `tidemill doctor` to see what the machine lacks.".into(),
-    })
 }
 
 impl Berth {
     /// Drives the worker to its end. The error is what its panic said.
     fn run(self, executor: &LocalExecutor) -> Result<(), String> {
-        let Self { core, clock, patience, parker, factory } = self;
-        if let Some(id) = core {
-            // Refused only if the mask shrank meanwhile: the worker floats then.
-            if !core_affinity::set_for_current(core_affinity::CoreId { id }) {
-                tracing::warn!(core = id, "cannot pin a worker to its core");
-            }
-        }
-        sleep_exactly();
+        let Self { clock, patience, parker, factory } = self;
         parker.attach();
         executor.run(async move {
             let made = catch_unwind(AssertUnwindSafe(|| Pump::new(factory(), clock, parker, patience)));
@@ -229,29 +166,18 @@ impl Berth {
 }
 
 struct GlommioRunning {
-    threads: Vec<JoinHandle<Result<(), String>>>,
+    outcomes: Vec<mpsc::Receiver<Result<(), String>>>,
 }
 
 impl Running for GlommioRunning {
     fn join(self: Box<Self>) -> Result<(), PlatformError> {
         let mut lost = Ok(());
-        for (worker, thread) in self.threads.into_iter().enumerate() {
-            let outcome = thread.join().unwrap_or_else(|panic| Err(cause_of(&*panic)));
-            if let Err(cause) = outcome {
+        for (worker, outcome) in self.outcomes.into_iter().enumerate() {
+            let ended = outcome.recv().unwrap_or_else(|_| Err("its executor broke".into()));
+            if let Err(cause) = ended {
                 lost = lost.and(Err(PlatformError::WorkerLost { worker, cause }));
             }
         }
         lost
-    }
-}
-
-/// What a panic said.
-pub(super) fn cause_of(panic: &(dyn std::any::Any + Send)) -> String {
-    if let Some(text) = panic.downcast_ref::<&str>() {
-        (*text).to_owned()
-    } else if let Some(text) = panic.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "a panic without a message".to_owned()
     }
 }

@@ -14,6 +14,7 @@ mod park;
 pub mod probe;
 mod pump;
 mod random;
+mod seats;
 mod sim;
 pub mod soak;
 pub mod sockets;

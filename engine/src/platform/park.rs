@@ -99,3 +99,69 @@ impl Parker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::clock::MachineClock;
+    use super::*;
+
+    const NEVER: Nanos = Nanos::MAX;
+
+    fn attached() -> (Parker, Waker, MachineClock) {
+        let (parker, waker) = pair();
+        parker.attach();
+        (parker, waker, MachineClock::new())
+    }
+
+    #[test]
+    fn a_wake_between_the_announcement_and_the_sleep_is_kept() {
+        let (parker, waker, clock) = attached();
+        for _ in 0..3 {
+            parker.announce();
+            waker.wake();
+            parker.park(&clock, NEVER);
+        }
+    }
+
+    #[test]
+    fn a_wake_of_a_worker_that_is_awake_leaves_no_trace() {
+        let (parker, waker, clock) = attached();
+        waker.wake();
+        parker.announce();
+        let deadline = clock.now() + 1_000_000;
+        parker.park(&clock, deadline);
+        assert!(clock.now() >= deadline, "only the deadline ended the sleep");
+    }
+
+    #[test]
+    fn a_token_left_by_a_retracted_announcement_does_not_end_the_next_sleep() {
+        let (parker, waker, clock) = attached();
+        parker.announce();
+        waker.wake();
+        parker.retract();
+        parker.announce();
+        let deadline = clock.now() + 1_000_000;
+        parker.park(&clock, deadline);
+        assert!(clock.now() >= deadline);
+    }
+
+    #[test]
+    fn one_of_many_wakers_takes_the_announcement() {
+        let (parker, waker, clock) = attached();
+        parker.announce();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| waker.wake());
+            }
+            parker.park(&clock, NEVER);
+        });
+        assert!(!parker.0.parked.0.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_wake_before_the_thread_exists_is_harmless() {
+        let (parker, waker) = pair();
+        waker.wake();
+        parker.attach();
+    }
+}

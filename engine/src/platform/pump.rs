@@ -80,3 +80,110 @@ impl Pump {
         turn
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::park::{self, Waker};
+    use super::super::{Random, Wake};
+    use super::*;
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+    use std::rc::Rc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Time goes on by 10 ns whenever it is read.
+    struct Steps(AtomicU64);
+
+    impl Clock for Steps {
+        fn now(&self) -> Nanos {
+            self.0.fetch_add(10, Ordering::Relaxed)
+        }
+
+        fn wall_millis(&self) -> i64 {
+            0
+        }
+    }
+
+    /// Says what the script says, then that it is done. Wakes itself where told, as another thread would.
+    struct Script {
+        says: VecDeque<(Turn, bool)>,
+        turns: Rc<RefCell<Vec<Nanos>>>,
+        waker: Waker,
+    }
+
+    impl Drive for Script {
+        fn turn(&mut self, now: Nanos) -> Turn {
+            self.turns.borrow_mut().push(now);
+            let (turn, wakes) = self.says.pop_front().unwrap_or((Turn::Done, false));
+            if wakes {
+                self.waker.wake();
+            }
+            turn
+        }
+    }
+
+    const IDLE: Turn = Turn::Idle { wake_at: None };
+
+    /// Runs the script; returns the times of its turns.
+    fn run(spin_ns_max: Nanos, park_ns_max: Nanos, says: &[(Turn, bool)]) -> Vec<Nanos> {
+        let (parker, waker) = park::pair();
+        parker.attach();
+        let turns = Rc::new(RefCell::new(Vec::new()));
+        let script = Script { says: says.iter().copied().collect(), turns: Rc::clone(&turns), waker };
+        let clock = Arc::new(Steps(AtomicU64::new(1_000)));
+        let mut pump = Pump::new(Box::new(script), clock, parker, Patience { spin_ns_max, park_ns_max });
+        assert_eq!(pump.run(|| false), Stretch::Done);
+        turns.take()
+    }
+
+    #[test]
+    fn idle_turns_go_on_while_it_spins() {
+        let turns = run(100, Nanos::MAX, &[(Turn::Busy, false), (IDLE, false), (IDLE, false)]);
+        assert_eq!(turns, [1_000, 1_010, 1_020, 1_030]);
+    }
+
+    #[test]
+    fn work_that_comes_with_the_announcement_is_found_by_the_last_look() {
+        // The bound would end the test by hanging if the worker slept.
+        let turns = run(0, Nanos::MAX, &[(IDLE, false), (Turn::Busy, false)]);
+        assert_eq!(turns, [1_000, 1_010, 1_020]);
+    }
+
+    #[test]
+    fn a_wake_during_the_last_look_ends_the_sleep_before_it_begins() {
+        let turns = run(0, Nanos::MAX, &[(IDLE, false), (IDLE, true)]);
+        assert_eq!(turns.len(), 3);
+    }
+
+    #[test]
+    fn a_sleep_ends_at_the_timer_or_at_the_bound() {
+        let timer = Turn::Idle { wake_at: Some(1_500) };
+        assert!(run(0, Nanos::MAX, &[(timer, false), (timer, false)])[2] >= 1_500);
+        assert!(run(0, 300, &[(IDLE, false), (IDLE, false)])[2] >= 1_310);
+    }
+
+    #[test]
+    fn a_timer_within_the_spin_is_waited_for_awake() {
+        let timer = Turn::Idle { wake_at: Some(1_050) };
+        assert_eq!(run(100, Nanos::MAX, &[(timer, false), (timer, false)]), [1_000, 1_010, 1_020]);
+    }
+
+    #[test]
+    fn it_yields_when_asked_between_two_turns() {
+        let (parker, waker) = park::pair();
+        parker.attach();
+        let turns = Rc::new(RefCell::new(Vec::new()));
+        let says = std::iter::repeat_n((Turn::Busy, false), 5).collect();
+        let script = Script { says, turns: Rc::clone(&turns), waker };
+        let clock = Arc::new(Steps(AtomicU64::new(0)));
+        let patience = Patience { spin_ns_max: 0, park_ns_max: 1 };
+        let mut pump = Pump::new(Box::new(script), clock, parker, patience);
+        let random = RefCell::new(Random::from_seed(1));
+        let mut stretches = 1;
+        while pump.run(|| random.borrow_mut().one_in(2)) == Stretch::Yield {
+            stretches += 1;
+        }
+        assert!(stretches > 1);
+        assert_eq!(turns.borrow().len(), 6);
+    }
+}

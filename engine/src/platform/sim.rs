@@ -7,8 +7,8 @@
 //!
 //! Virtual time moves a little with every turn and jumps to the earliest `wake_at` when nothing else can happen.
 
-use super::glommio::cause_of;
 use super::random::Random;
+use super::seats::cause_of;
 use super::{Clock, Drive, DriveFactory, Fleet, Nanos, Platform, PlatformError, Running, Turn, Wake};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -10,8 +10,8 @@ const KERNEL_MIN: (u32, u32) = (5, 8);
 const KERNEL_FREE_RINGS: (u32, u32) = (5, 12);
 /// What glommio demands of the limit before it makes an executor, whatever it then uses.
 const MEMLOCK_PER_EXECUTOR: u64 = 512 << 10;
-/// Three rings, three event descriptors and the pipe of a helper thread per executor, doubled; measured 10.
-const FILES_PER_EXECUTOR: u64 = 20;
+/// Three rings and an event descriptor, doubled.
+const FILES_PER_EXECUTOR: u64 = 8;
 /// Standard streams, job files, sockets.
 const FILES_BASE: u64 = 64;
 /// Below this, many sources and state segments run out.
@@ -171,7 +171,7 @@ fn disk(disk: &Disk) -> Check {
     }
     let kind = disk.file_system.as_deref().unwrap_or("unknown file system");
     let device = match disk.rotational {
-        Some(true) => "a rotating disk",
+        Some(true) => "a disk that says it rotates",
         Some(false) => "a solid-state disk",
         None => "no single disk below it",
     };
@@ -293,7 +293,7 @@ mod tests {
         assert_eq!(with(Limit::At(64), 1), Fail);
         assert_eq!(with(Limit::At(256), 1), Warn);
         assert_eq!(with(Limit::At(1_024), 8), Ok);
-        assert_eq!(with(Limit::At(1_024), 100), Fail);
+        assert_eq!(with(Limit::At(1_024), 200), Fail);
         assert_eq!(with(Limit::Unlimited, 1_000), Ok);
     }
 
