@@ -3,7 +3,7 @@
 use super::{
     config::Config,
     fields,
-    ids::{self, EVENTS_PER_AUCTION_LIFE, Kind, kind_of},
+    ids::{self, BidEpoch, EPOCH_EVENTS, EVENTS_PER_AUCTION_LIFE, Kind, kind_of},
     random::{Draw, below, high, low},
     text::{CITIES, STATES, Tables},
     view::{AuctionRef, BidRef, EventRef, PersonRef},
@@ -117,14 +117,20 @@ impl<const FIELDS: u32> Events<FIELDS> {
     /// Event `n`, which must be a bid.
     #[inline]
     pub fn bid(&self, n: u64) -> BidRef<'static> {
+        self.bid_of(&BidEpoch::new(n / EPOCH_EVENTS), n)
+    }
+
+    /// Event `n`, which must be a bid of that epoch.
+    #[inline(always)]
+    pub(super) fn bid_of(&self, epoch: &BidEpoch, n: u64) -> BidRef<'static> {
         debug_assert_eq!(kind_of(n), Kind::Bid);
         let draw = Draw::new(self.config.seed, n);
         let (choices, people) = (draw.word(0), draw.word(1));
         let bits = low(choices);
         let channel = self.tables.channel(bits & 8 != 0, bits >> 4, high(choices));
         BidRef {
-            auction: ids::bid_auction(n, bits & 1 != 0, high(people)),
-            bidder: ids::bid_bidder(n, bits & 6 != 0, low(people)),
+            auction: epoch.auction(bits & 1 != 0, high(people)),
+            bidder: epoch.bidder(bits & 6 != 0, low(people)),
             price: self.tables.prices.price(draw.word(2)),
             channel: text(wants(FIELDS, fields::BID_CHANNEL), || self.tables.channel_name(channel)),
             url: text(wants(FIELDS, fields::BID_URL), || self.tables.channel_url(channel)),

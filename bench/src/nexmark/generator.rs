@@ -4,9 +4,9 @@ use super::{
     config::Config,
     events::Events,
     fields,
-    ids::{EPOCH_EVENTS, Kind, kind_of},
+    ids::{BidEpoch, EPOCH_EVENTS, Kind, kind_of},
     split::Split,
-    view::EventRef,
+    view::{BidRef, EventRef},
 };
 
 /// The events of one split in the order of their numbers, and so of their times.
@@ -16,6 +16,9 @@ use super::{
 pub struct Generator<const FIELDS: u32> {
     events: Events<FIELDS>,
     split: Split,
+    epoch: u64,
+    /// What the bids of `epoch` share.
+    bid_epoch: BidEpoch,
 }
 
 impl<const FIELDS: u32> Generator<FIELDS> {
@@ -24,7 +27,7 @@ impl<const FIELDS: u32> Generator<FIELDS> {
 
     /// The wanted events of `split`.
     pub fn new(config: Config, split: Split) -> Self {
-        Self { events: Events::new(config), split }
+        Self { events: Events::new(config), split, epoch: 0, bid_epoch: BidEpoch::new(0) }
     }
 
     /// The number of the event to be read next, to be stored with a checkpoint.
@@ -37,19 +40,32 @@ impl<const FIELDS: u32> Generator<FIELDS> {
     pub fn seek(&mut self, position: u64) {
         self.split.seek(position);
     }
+
+    #[inline(always)]
+    fn bid(&mut self, n: u64) -> BidRef<'static> {
+        let epoch = n / EPOCH_EVENTS;
+        if epoch != self.epoch {
+            (self.epoch, self.bid_epoch) = (epoch, BidEpoch::new(epoch));
+        }
+        self.events.bid_of(&self.bid_epoch, n)
+    }
 }
 
 impl<const FIELDS: u32> Iterator for Generator<FIELDS> {
     type Item = EventRef<'static>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<EventRef<'static>> {
         let n = self.split.take(&Self::SKIP)?;
-        // With one kind wanted, the other arms are dead and so is the branch.
+        // With only bids wanted, the other arms are dead and so is the branch.
         if only(FIELDS, Kind::Bid) {
-            return Some(EventRef::Bid(self.events.bid(n)));
+            return Some(EventRef::Bid(self.bid(n)));
         }
-        Some(self.events.event(n))
+        Some(match kind_of(n) {
+            Kind::Person => EventRef::Person(self.events.person(n)),
+            Kind::Auction => EventRef::Auction(self.events.auction(n)),
+            Kind::Bid => EventRef::Bid(self.bid(n)),
+        })
     }
 }
 

@@ -3,6 +3,8 @@
 //! Of every 50 consecutive event numbers the first is a person, the next 3 are auctions, the rest bids.
 //! Numbers of persons and auctions count from 1000 in the stream and from 0 in here.
 
+use std::hint::select_unpredictable;
+
 use super::random::below;
 
 /// Events after which the pattern of kinds repeats.
@@ -49,14 +51,6 @@ fn newest_person(n: u64) -> u64 {
     n / EPOCH_EVENTS
 }
 
-/// The newest auction when event `n`, an auction or a bid, happens, `n` included.
-#[inline]
-fn newest_auction(n: u64) -> u64 {
-    let in_epoch = n % EPOCH_EVENTS;
-    debug_assert!(in_epoch >= PERSONS_PER_EPOCH);
-    n / EPOCH_EVENTS * AUCTIONS_PER_EPOCH + (in_epoch - PERSONS_PER_EPOCH).min(AUCTIONS_PER_EPOCH - 1)
-}
-
 /// The id of the person that event `n` brings.
 #[inline]
 pub(super) fn person_id(n: u64) -> i64 {
@@ -66,35 +60,65 @@ pub(super) fn person_id(n: u64) -> i64 {
 /// The id of the auction that event `n` opens.
 #[inline]
 pub(super) fn auction_id(n: u64) -> i64 {
-    FIRST_ID + newest_auction(n) as i64
+    FIRST_ID + (n / EPOCH_EVENTS * AUCTIONS_PER_EPOCH + n % EPOCH_EVENTS - PERSONS_PER_EPOCH) as i64
 }
 
-/// The auction that bid `n` goes to.
-#[inline]
-pub(super) fn bid_auction(n: u64, hot: bool, random: u32) -> i64 {
-    let newest = newest_auction(n);
-    let oldest = newest.saturating_sub(AUCTIONS_IN_FLIGHT);
-    let cold = oldest + below(random, newest - oldest + 1 + LEAD);
-    FIRST_ID + if hot { newest / HOT_STRIDE * HOT_STRIDE } else { cold } as i64
+/// Whom the bids of one epoch may refer to: the same for all of them, for no person joins and no auction
+/// opens between them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BidEpoch {
+    hot_auction: i64,
+    oldest_auction: i64,
+    auctions: u64,
+    hot_bidder: i64,
+    oldest_bidder: i64,
+    bidders: u64,
 }
 
-/// The person who makes bid `n`.
-#[inline]
-pub(super) fn bid_bidder(n: u64, hot: bool, random: u32) -> i64 {
-    let hot_bidder = newest_person(n) / HOT_STRIDE * HOT_STRIDE + 1;
-    FIRST_ID + if hot { hot_bidder } else { active_person(n, random) } as i64
+impl BidEpoch {
+    /// What bids of epoch `epoch` refer to.
+    #[inline]
+    pub(super) fn new(epoch: u64) -> Self {
+        let newest = epoch * AUCTIONS_PER_EPOCH + AUCTIONS_PER_EPOCH - 1;
+        let oldest = newest.saturating_sub(AUCTIONS_IN_FLIGHT);
+        let (oldest_bidder, bidders) = active_persons(epoch);
+        Self {
+            hot_auction: FIRST_ID + (newest / HOT_STRIDE * HOT_STRIDE) as i64,
+            oldest_auction: FIRST_ID + oldest as i64,
+            auctions: newest - oldest + 1 + LEAD,
+            hot_bidder: FIRST_ID + (epoch / HOT_STRIDE * HOT_STRIDE) as i64 + 1,
+            oldest_bidder: FIRST_ID + oldest_bidder as i64,
+            bidders,
+        }
+    }
+
+    /// The auction that a bid goes to. What is hot is a toss, so neither choice is worth a guess.
+    #[inline]
+    pub(super) fn auction(&self, hot: bool, random: u32) -> i64 {
+        let cold = self.oldest_auction + below(random, self.auctions) as i64;
+        select_unpredictable(hot, self.hot_auction, cold)
+    }
+
+    /// The person who makes a bid.
+    #[inline]
+    pub(super) fn bidder(&self, hot: bool, random: u32) -> i64 {
+        let cold = self.oldest_bidder + below(random, self.bidders) as i64;
+        select_unpredictable(hot, self.hot_bidder, cold)
+    }
 }
 
 /// The person who opens auction `n`.
 #[inline]
 pub(super) fn auction_seller(n: u64, hot: bool, random: u32) -> i64 {
+    let (oldest, sellers) = active_persons(newest_person(n));
     let hot_seller = newest_person(n) / HOT_STRIDE * HOT_STRIDE;
-    FIRST_ID + if hot { hot_seller } else { active_person(n, random) } as i64
+    FIRST_ID + select_unpredictable(hot, hot_seller, oldest + below(random, sellers)) as i64
 }
 
+/// The oldest person who is still active, and how many are, those who are about to join included.
 #[inline]
-fn active_person(n: u64, random: u32) -> u64 {
-    let persons = newest_person(n) + 1;
+fn active_persons(newest: u64) -> (u64, u64) {
+    let persons = newest + 1;
     let active = persons.min(PERSONS_ACTIVE);
-    persons - active + below(random, active + LEAD)
+    (persons - active, active + LEAD)
 }

@@ -55,34 +55,48 @@ impl Draw {
 }
 
 /// Prices: `round(100 * 10^(6u))` for a `u` evenly spread over `[0, 1)`.
+///
+/// The exponent of two is split in whole octaves (a shift), 512ths (a table) and a rest whose series is
+/// short, all in fixed point: `powf`, or the same series in floats, takes longer than the rest of an event.
 pub(crate) struct Prices {
-    /// `100 * 2^(k / STEPS)`.
-    powers: [f64; Self::STEPS],
+    /// `100/128 * 2^(k / 512)` as a fraction of 2^62: below two, so that products fit.
+    powers: [u64; 1 << Self::STEP_BITS],
 }
 
 impl Prices {
-    const STEPS: usize = 64;
+    const STEP_BITS: u32 = 9;
+    /// Bits of the fraction in an exponent below 32.
+    const FRACTION_BITS: u32 = 59;
     /// log2(10^6).
-    const OCTAVES: f64 = 6.0 * std::f64::consts::LOG2_10;
+    const OCTAVES: u64 = (6.0 * std::f64::consts::LOG2_10 * (1u64 << Self::FRACTION_BITS) as f64) as u64;
+    /// The natural logarithm of one step, as a fraction of 2^64.
+    const LN_STEP: u64 =
+        (std::f64::consts::LN_2 / (1u64 << Self::STEP_BITS) as f64 * 2.0 * (1u64 << 63) as f64) as u64;
 
     pub(crate) fn new() -> Self {
-        Self { powers: array::from_fn(|k| 100.0 * (k as f64 / Self::STEPS as f64).exp2()) }
+        let steps = f64::from(1u32 << Self::STEP_BITS);
+        let power = |k| 100.0 / 128.0 * (k as f64 / steps).exp2() * (1u64 << 62) as f64;
+        Self { powers: array::from_fn(|k| power(k) as u64) }
     }
 
-    /// Splits the exponent in whole octaves (the bits of a float), 64ths (a table) and a rest whose
-    /// series is short. `powf` gives the same prices and takes longer than the rest of the event.
+    /// The price for `u = word / 2^64`.
     #[inline]
     pub(crate) fn price(&self, word: u64) -> i64 {
-        const TWO_TO_53: f64 = (1u64 << 53) as f64;
-        let exponent = (word >> 11) as f64 * (Self::OCTAVES / TWO_TO_53);
-        let octave = exponent as u64;
-        let steps = (exponent - octave as f64) * Self::STEPS as f64;
-        let step = (steps as usize).min(Self::STEPS - 1);
-        let rest = (steps - step as f64) * (std::f64::consts::LN_2 / Self::STEPS as f64);
-        let series = 1.0 + rest * (1.0 + rest * (0.5 + rest * (1.0 / 6.0 + rest * (1.0 / 24.0))));
-        let scale = f64::from_bits((1023 + octave) << 52);
-        (self.powers[step] * series * scale + 0.5) as i64
+        let exponent = high_product(word, Self::OCTAVES);
+        let octave = exponent >> Self::FRACTION_BITS;
+        let fraction = exponent << (64 - Self::FRACTION_BITS);
+        let power = self.powers[(fraction >> (64 - Self::STEP_BITS)) as usize];
+        let rest = high_product(fraction << Self::STEP_BITS, Self::LN_STEP);
+        let series = rest + high_product(rest, rest) / 2;
+        let shift = 62 - 7 - octave;
+        ((power + high_product(power, series) + (1 << (shift - 1))) >> shift) as i64
     }
+}
+
+/// The upper half of a product: that of two fractions of 2^64, as one.
+#[inline]
+const fn high_product(a: u64, b: u64) -> u64 {
+    ((a as u128 * b as u128) >> 64) as u64
 }
 
 #[cfg(test)]
@@ -94,7 +108,7 @@ mod tests {
         let prices = Prices::new();
         for n in 0..200_000 {
             let word = Draw::new(1, n).word(0);
-            let u = (word >> 11) as f64 / (1u64 << 53) as f64;
+            let u = word as f64 / 2f64.powi(64);
             let expected = (100.0 * 10f64.powf(6.0 * u)).round();
             // Where the exact value lies on a half, the two may round to different sides.
             assert!((prices.price(word) as f64 - expected).abs() <= 1.0, "{u} gives {}", prices.price(word));

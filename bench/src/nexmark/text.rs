@@ -3,7 +3,7 @@
 //! Letters and words are slices at random places of fixed random blocks; channels, names and addresses
 //! are tables. Everything is ASCII, so every offset is a valid place to cut.
 
-use std::sync::LazyLock;
+use std::{hint::select_unpredictable, sync::LazyLock};
 
 use super::random::{Draw, Prices, below, high, low};
 
@@ -118,7 +118,7 @@ impl Tables {
     #[inline]
     pub(super) fn channel(&'static self, hot: bool, which_hot: u32, random: u32) -> Channel {
         let known = CHANNELS + which_hot as usize % HOT_CHANNELS.len();
-        Channel { slot: if hot { known } else { below(random, CHANNELS as u64) as usize } }
+        Channel { slot: select_unpredictable(hot, known, below(random, CHANNELS as u64) as usize) }
     }
 
     /// The channel's name.
