@@ -6,8 +6,8 @@
 //! more seats for a core than once worked at the same time. A start also costs microseconds instead of milliseconds.
 
 use super::PlatformError;
-use super::os::sleep_exactly;
-use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
+use super::os::{patiently, sleep_exactly};
+use glommio::{GlommioError, LocalExecutor, LocalExecutorBuilder, Placement};
 use std::any::Any;
 use std::panic::catch_unwind;
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
@@ -93,7 +93,9 @@ impl Seat {
         Err(PlatformError::Unfit {
             what: "starting a worker's io_uring executor".into(),
             why,
-            fix: "Run `tidemill doctor` to see what the machine lacks.".into(),
+            fix: "Run `tidemill doctor` to see what the machine lacks; locked memory (`ulimit -l`) is counted over all \
+                  processes of a user."
+                .into(),
         })
     }
 }
@@ -120,11 +122,14 @@ fn settle(core: Option<usize>) {
 }
 
 fn make_executor() -> Result<LocalExecutor, String> {
-    // Workers do no direct I/O through the executor, so the smallest buffer pool does.
-    let made = catch_unwind(|| {
-        LocalExecutorBuilder::new(Placement::Unbound).name("tidemill").io_memory(64 << 10).make()
-    });
-    match made {
+    // Workers do no direct I/O through the executor, so the smallest buffer pool and short rings do. Both are charged to
+    // the locked-memory limit: the probe's figure per executor is derived from these.
+    let make = || {
+        let builder = LocalExecutorBuilder::new(Placement::Unbound).name("tidemill");
+        builder.io_memory(64 << 10).ring_depth(32).make()
+    };
+    let short_of_memory = |made: &Result<_, _>| matches!(made, Err(GlommioError::<()>::IoError(error)) if error.raw_os_error() == Some(libc::ENOMEM));
+    match catch_unwind(|| patiently(make, short_of_memory)) {
         Ok(made) => made.map_err(|error| error.to_string()),
         Err(panic) => Err(cause_of(&*panic)),
     }

@@ -31,6 +31,9 @@ pub struct SoakReport {
     pub sent: u64,
     /// Wake-ups that took longer than the watchdog allows; each ends its sender.
     pub lost: u64,
+    /// Turns with work that came after two idle ones in a row. If the platform spins for `0` µs, the second of those was
+    /// the last look before a park, so this is the number of parks.
+    pub parks: u64,
     /// Nanoseconds from before the wake-up to the start of the turn that saw it.
     pub latency_ns: Histogram<u64>,
 }
@@ -76,10 +79,12 @@ impl Soak {
         boxes.stop.store(true, Ordering::Release);
         waker.wake();
         running.join()?;
+        let (parks, latency_ns) = told.try_iter().next().unwrap_or_else(|| (0, latencies()));
         Ok(SoakReport {
             sent: outcomes.iter().map(|outcome| outcome.0).sum(),
             lost: outcomes.iter().filter(|outcome| outcome.1).count() as u64,
-            latency_ns: told.try_iter().next().unwrap_or_else(latencies),
+            parks,
+            latency_ns,
         })
     }
 
@@ -119,13 +124,15 @@ struct Counter {
     boxes: Arc<Mailboxes>,
     seen: Vec<u64>,
     latency_ns: Histogram<u64>,
-    tell: std::sync::mpsc::Sender<Histogram<u64>>,
+    idle_turns: u64,
+    parks: u64,
+    tell: std::sync::mpsc::Sender<(u64, Histogram<u64>)>,
 }
 
 impl Counter {
-    fn new(boxes: Arc<Mailboxes>, tell: std::sync::mpsc::Sender<Histogram<u64>>) -> Self {
+    fn new(boxes: Arc<Mailboxes>, tell: std::sync::mpsc::Sender<(u64, Histogram<u64>)>) -> Self {
         let seen = vec![0; boxes.slots.len()];
-        Self { boxes, seen, latency_ns: latencies(), tell }
+        Self { boxes, seen, latency_ns: latencies(), idle_turns: 0, parks: 0, tell }
     }
 }
 
@@ -142,8 +149,14 @@ impl Drive for Counter {
             }
         }
         if self.boxes.stop.load(Ordering::Acquire) {
-            let _ = self.tell.send(self.latency_ns.clone());
+            let _ = self.tell.send((self.parks, self.latency_ns.clone()));
             return Turn::Done;
+        }
+        if turn == Turn::Busy {
+            self.parks += u64::from(self.idle_turns >= 2);
+            self.idle_turns = 0;
+        } else {
+            self.idle_turns += 1;
         }
         turn
     }

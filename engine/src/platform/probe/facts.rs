@@ -2,6 +2,7 @@
 
 use super::parse;
 use crate::platform::Cores;
+use crate::platform::os::patiently;
 use std::fs::{metadata, read_to_string};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -87,10 +88,11 @@ impl Facts {
 }
 
 fn set_up_a_ring() -> Result<(), i32> {
-    match io_uring::IoUring::new(8) {
+    let set_up = || match io_uring::IoUring::new(8) {
         Ok(_) => Ok(()),
         Err(error) => Err(error.raw_os_error().unwrap_or(0)),
-    }
+    };
+    patiently(set_up, |outcome| *outcome == Err(libc::ENOMEM))
 }
 
 fn disk_under(directory: &Path) -> Disk {

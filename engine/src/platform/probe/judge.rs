@@ -6,10 +6,13 @@ use super::{Check, Report, Verdict};
 
 /// glommio's rings use operations that came with this kernel.
 const KERNEL_MIN: (u32, u32) = (5, 8);
-/// From this kernel on, rings are charged to the memory cgroup and no longer to the locked-memory limit.
-const KERNEL_FREE_RINGS: (u32, u32) = (5, 12);
-/// What glommio demands of the limit before it makes an executor, whatever it then uses.
-const MEMLOCK_PER_EXECUTOR: u64 = 512 << 10;
+/// Kernels in this range charge rings to the memory cgroup instead of the locked-memory limit.
+const KERNEL_FREE_RINGS: std::ops::Range<(u32, u32)> = (5, 12)..(6, 14);
+/// What glommio demands of the limit before it makes an executor, whatever it then uses, and whatever the privileges.
+const MEMLOCK_MIN: u64 = 512 << 10;
+/// What the kernel charges for one executor without `CAP_IPC_LOCK`: a buffer pool registered with each of three rings
+/// (192 KiB), and the rings (24 KiB). The sum counts over all processes of a user.
+const MEMLOCK_PER_EXECUTOR: u64 = 256 << 10;
 /// Three rings and an event descriptor, doubled.
 const FILES_PER_EXECUTOR: u64 = 8;
 /// Standard streams, job files, sockets.
@@ -20,8 +23,9 @@ const FILES_COMFORTABLE: u64 = 1_024;
 pub(super) fn judge(facts: &Facts, workers: usize) -> Report {
     let mut checks = vec![
         kernel(facts),
-        io_uring(facts),
+        // Before io_uring: too little of it also makes that fail.
         memlock(facts, workers as u64),
+        io_uring(facts),
         cores(facts, workers),
         open_files(facts, workers as u64),
         huge_pages(facts),
@@ -72,7 +76,9 @@ fn io_uring(facts: &Facts) -> Check {
             "A sandbox blocks it, or the kernel is built without it: allow io_uring_setup, io_uring_enter and \
              io_uring_register in the container's seccomp profile.",
         ),
-        (libc::ENOMEM, _) => "Raise the locked-memory limit (`ulimit -l`).".into(),
+        (libc::ENOMEM, _) => {
+            "Raise the locked-memory limit (`ulimit -l`): other processes of this user have used it up.".into()
+        }
         (libc::EMFILE | libc::ENFILE, _) => "Raise the open-file limit (`ulimit -n`).".into(),
         _ => "Look the error up in io_uring_setup(2).".into(),
     };
@@ -84,11 +90,9 @@ fn io_uring(facts: &Facts) -> Check {
 }
 
 fn memlock(facts: &Facts, workers: u64) -> Check {
-    let charged = kernel_version(&facts.kernel_release).is_some_and(|v| v < KERNEL_FREE_RINGS);
-    // Newer kernels charge nothing for rings, but glommio asks for the limit all the same, per executor and not in sum;
-    // a privilege to lock more does not help against that.
-    let executors = if charged && !facts.memlock_exempt { workers.max(1) } else { 1 };
-    let need = executors * MEMLOCK_PER_EXECUTOR;
+    let charged = if facts.memlock_exempt { 0 } else { workers * MEMLOCK_PER_EXECUTOR };
+    let need = charged.max(MEMLOCK_MIN);
+    let free_rings = kernel_version(&facts.kernel_release).is_some_and(|v| KERNEL_FREE_RINGS.contains(&v));
     let found = match facts.memlock {
         Limit::Unknown => "the limit is not readable".into(),
         Limit::Unlimited => "unlimited".into(),
@@ -99,11 +103,10 @@ fn memlock(facts: &Facts, workers: u64) -> Check {
          `* - memlock {0}` in /etc/security/limits.conf.",
         need >> 10
     );
-    check("locked memory", "executors lock memory that they share with the kernel", found).unless(
-        !facts.memlock.is_below(need),
-        Verdict::Fail,
-        fix,
-    )
+    let demanded = if free_rings { MEMLOCK_MIN } else { need };
+    check("locked memory", "executors lock memory that they share with the kernel", found)
+        .unless(!facts.memlock.is_below(demanded), Verdict::Fail, fix.clone())
+        .unless(!facts.memlock.is_below(need), Verdict::Warn, fix)
 }
 
 fn cores(facts: &Facts, workers: usize) -> Check {
@@ -259,19 +262,28 @@ mod tests {
     }
 
     #[test]
-    fn locked_memory_is_needed_once_on_new_kernels_and_per_worker_on_old_ones() {
+    fn locked_memory_is_charged_per_worker_unless_the_kernel_or_a_privilege_spares_it() {
         let with = |kernel: &str, limit, memlock_exempt, workers| {
             let facts = Facts { kernel_release: kernel.into(), memlock: limit, memlock_exempt, ..good() };
             verdict(&facts, workers, "locked memory")
         };
-        assert_eq!(with("6.1.0", Limit::At(64 << 10), false, 1), Fail);
-        assert_eq!(with("6.1.0", Limit::At(64 << 10), true, 1), Fail, "glommio looks at the limit alone");
-        assert_eq!(with("6.1.0", Limit::At(512 << 10), false, 8), Ok);
-        assert_eq!(with("5.10.0", Limit::At(512 << 10), false, 8), Fail);
-        assert_eq!(with("5.10.0", Limit::At(512 << 10), true, 8), Ok);
-        assert_eq!(with("5.10.0", Limit::At(4 << 20), false, 8), Ok);
-        assert_eq!(with("5.10.0", Limit::Unlimited, false, 8), Ok);
-        assert_eq!(with("5.10.0", Limit::Unknown, false, 8), Ok);
+        let least = Limit::At(512 << 10);
+        for kernel in ["5.10.0", "6.1.0", "6.14.0", "?"] {
+            assert_eq!(with(kernel, Limit::At(64 << 10), false, 1), Fail, "{kernel}");
+            assert_eq!(
+                with(kernel, Limit::At(64 << 10), true, 1),
+                Fail,
+                "{kernel}: glommio looks at the limit"
+            );
+            assert_eq!(with(kernel, least, false, 2), Ok, "{kernel}");
+            assert_eq!(with(kernel, least, true, 8), Ok, "{kernel}");
+            assert_eq!(with(kernel, Limit::At(2 << 20), false, 8), Ok, "{kernel}");
+            assert_eq!(with(kernel, Limit::Unlimited, false, 1_000), Ok, "{kernel}");
+            assert_eq!(with(kernel, Limit::Unknown, false, 1_000), Ok, "{kernel}");
+        }
+        assert_eq!(with("5.10.0", least, false, 8), Fail);
+        assert_eq!(with("6.1.0", least, false, 8), Warn);
+        assert_eq!(with("6.14.0", least, false, 8), Fail);
     }
 
     #[test]
