@@ -46,6 +46,10 @@ pub struct EdgeNode {
     pub producers: usize,
     /// Number of consuming subtasks.
     pub consumers: usize,
+    /// Whether a chain that was added reads from it.
+    pub consumed: bool,
+    /// The operator that writes to it.
+    pub operator: OperatorIndex,
 }
 
 /// Checks a source or sink before anything runs.
@@ -62,6 +66,8 @@ pub struct JobGraph {
     pub edges: Vec<EdgeNode>,
     /// What has to be checked first, and for which operator.
     pub preparations: Vec<(OperatorIndex, Preparation)>,
+    /// What was already found wrong while the job was described.
+    pub problems: Vec<Error>,
 }
 
 impl JobGraph {
@@ -70,6 +76,12 @@ impl JobGraph {
         let index = self.operators.len();
         self.operators.push(OperatorInfo { id: format!("{index}-{name}"), name: name.to_owned() });
         OperatorIndex::try_from(index).unwrap_or(OperatorIndex::MAX)
+    }
+
+    /// Adds an edge and returns its index.
+    pub fn add_edge(&mut self, edge: EdgeNode) -> usize {
+        self.edges.push(edge);
+        self.edges.len() - 1
     }
 
     /// The operator with this index.
@@ -98,6 +110,16 @@ impl JobGraph {
                 "give each operator an id of its own with `.uid(…)`".to_owned(),
             ));
         }
+        if let Some(edge) = self.edges.iter().find(|edge| !edge.consumed) {
+            return Err(Error::config(
+                format!("the stream behind `{}` is never used", self.operators[edge.operator as usize].name),
+                "its records would pile up with nobody to take them".to_owned(),
+                "end the stream in a sink, or do not make it".to_owned(),
+            ));
+        }
+        if let Some(problem) = self.problems.first() {
+            return Err(problem.clone());
+        }
         for (operator, prepare) in &mut self.preparations {
             prepare().map_err(|cause| Error::Prepare {
                 operator: self.operators[*operator as usize].name.clone(),
@@ -109,7 +131,7 @@ impl JobGraph {
 
     /// Makes the channels of every edge.
     pub fn connect(&self, config: &JobConfig, wakers: &[Arc<dyn Wake>]) {
-        for EdgeNode { edge, pattern, producers, consumers } in &self.edges {
+        for EdgeNode { edge, pattern, producers, consumers, .. } in &self.edges {
             edge.connect(Wiring {
                 pattern: *pattern,
                 producers: *producers,

@@ -7,7 +7,7 @@ use super::time::{Timestamp, WATERMARK_MIN};
 use crate::platform::Nanos;
 
 /// Gives records their event timestamps.
-pub trait AssignTimestamps<T>: Clone + Send + 'static {
+pub trait AssignTimestamps<T: ?Sized>: Clone + Send + 'static {
     /// Whether records get timestamps at all.
     const ENABLED: bool = true;
 
@@ -19,7 +19,7 @@ pub trait AssignTimestamps<T>: Clone + Send + 'static {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoTimestamps;
 
-impl<T> AssignTimestamps<T> for NoTimestamps {
+impl<T: ?Sized> AssignTimestamps<T> for NoTimestamps {
     const ENABLED: bool = false;
 
     fn timestamp(&mut self, _record: &T) -> Timestamp {
@@ -31,7 +31,7 @@ impl<T> AssignTimestamps<T> for NoTimestamps {
 #[derive(Clone, Copy, Debug)]
 pub struct TimestampFn<F>(pub F);
 
-impl<T, F: FnMut(&T) -> Timestamp + Clone + Send + 'static> AssignTimestamps<T> for TimestampFn<F> {
+impl<T: ?Sized, F: FnMut(&T) -> Timestamp + Clone + Send + 'static> AssignTimestamps<T> for TimestampFn<F> {
     #[inline(always)]
     fn timestamp(&mut self, record: &T) -> Timestamp {
         (self.0)(record)
@@ -97,7 +97,7 @@ impl WatermarkStrategy {
 
 impl<A> WatermarkStrategy<A> {
     /// Takes event time from the record: milliseconds since the Unix epoch.
-    pub fn with_timestamps<T, F>(self, timestamp: F) -> WatermarkStrategy<TimestampFn<F>>
+    pub fn with_timestamps<T: ?Sized, F>(self, timestamp: F) -> WatermarkStrategy<TimestampFn<F>>
     where
         F: FnMut(&T) -> Timestamp + Clone + Send + 'static,
     {

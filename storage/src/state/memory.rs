@@ -37,8 +37,11 @@ struct Slot<V> {
 impl<V> Slot<V> {
     #[inline(always)]
     fn is(&self, key: KeyView<'_>) -> bool {
-        // Narrow keys with one hash are equal: `len` is compared first and nothing is read behind it.
-        self.hash == key.hash && self.bytes.len() == key.bytes.len() && *self.bytes == *key.bytes
+        // Narrow keys with one hash are equal. They must not reach `memcmp`: comparing no bytes at the dangling
+        // address of an empty slice costs 150 ns where it is done by a masked load that faults.
+        self.hash == key.hash
+            && self.bytes.len() == key.bytes.len()
+            && (key.bytes.is_empty() || *self.bytes == *key.bytes)
     }
 }
 

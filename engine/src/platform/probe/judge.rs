@@ -11,7 +11,7 @@ const KERNEL_FREE_RINGS: std::ops::Range<(u32, u32)> = (5, 12)..(6, 14);
 /// What glommio demands of the limit before it makes an executor, whatever it then uses, and whatever the privileges.
 const MEMLOCK_MIN: u64 = 512 << 10;
 /// What the kernel charges for one executor without `CAP_IPC_LOCK`: a buffer pool registered with each of three rings
-/// (192 KiB), and the rings (24 KiB). The sum counts over all processes of a user.
+/// (192 KiB), and the rings (about 24 KiB). The sum counts over all processes of a user.
 const MEMLOCK_PER_EXECUTOR: u64 = 256 << 10;
 /// Three rings and an event descriptor, doubled.
 const FILES_PER_EXECUTOR: u64 = 8;

@@ -17,7 +17,11 @@
 use std::marker::PhantomData;
 
 use rkyv::{Archived, rancor};
-use tidemill_storage::{record::Record, writer::RecordWriter};
+use tidemill_storage::{
+    record::Record,
+    state::{KeyColumn, KeyView},
+    writer::RecordWriter,
+};
 
 use crate::{model::time::Timestamp, platform::Nanos};
 
@@ -189,6 +193,13 @@ impl<T: Record> Batch<T> {
             Some(span) => &self.bytes.bytes()[span.start as usize..][..span.length as usize],
             None => &[],
         }
+    }
+}
+
+impl<T: Record> KeyColumn for Batch<T> {
+    #[inline(always)]
+    fn key(&self, i: usize) -> KeyView<'_> {
+        KeyView { hash: self.hashes[i], bytes: self.key_bytes(i) }
     }
 }
 

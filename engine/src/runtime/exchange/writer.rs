@@ -175,6 +175,34 @@ impl<T: Record> Target<T> {
     }
 }
 
+impl<T: Record, P> EdgeWriter<T, P> {
+    /// Archives one item for the targets that its partitioner names.
+    #[inline(always)]
+    pub fn write<I>(&mut self, item: &I::Ref<'_>, timestamp: Timestamp, context: &mut StepContext)
+    where
+        I: Item<Native = T>,
+        P: Partition<I::View>,
+    {
+        let Self { operator, partition, targets, counters } = self;
+        let route = Blame::on(*operator, || partition.route(I::view(item)));
+        counters.records_in += 1;
+        match route {
+            Route::One { target, hash, key } => {
+                counters.records_out += 1;
+                counters.bytes_out += I::with_native(item, |record| {
+                    targets[target].put(record, timestamp, hash, key, *operator, context)
+                });
+            }
+            Route::All => I::with_native(item, |record| {
+                for target in targets.iter_mut() {
+                    counters.records_out += 1;
+                    counters.bytes_out += target.put(record, timestamp, 0, &[], *operator, context);
+                }
+            }),
+        }
+    }
+}
+
 impl<I, T, P> Push<I> for EdgeWriter<T, P>
 where
     I: Item<Native = T>,
@@ -183,22 +211,7 @@ where
 {
     #[inline(always)]
     fn push(&mut self, item: I::Ref<'_>, timestamp: Timestamp, context: &mut StepContext) {
-        let Self { operator, partition, targets, counters } = self;
-        let route = Blame::on(*operator, || partition.route(I::view(&item)));
-        counters.records_in += 1;
-        match route {
-            Route::One { target, hash, key } => {
-                let bytes = I::with_native(&item, |record| {
-                    targets[target].put(record, timestamp, hash, key, *operator, context)
-                });
-                counters.bytes_out += bytes;
-            }
-            Route::All => I::with_native(&item, |record| {
-                for target in targets.iter_mut() {
-                    counters.bytes_out += target.put(record, timestamp, 0, &[], *operator, context);
-                }
-            }),
-        }
+        self.write::<I>(&item, timestamp, context);
     }
 
     fn signal(&mut self, signal: Signal, context: &mut StepContext) {
@@ -217,10 +230,7 @@ where
     }
 
     fn report(&self, visitor: &mut dyn OperatorVisitor) {
-        let copies = if P::BROADCASTS { self.targets.len() as u64 } else { 1 };
-        let counters =
-            OperatorCounters { records_out: self.counters.records_in * copies, ..self.counters.clone() };
-        visitor.operator(self.operator, &counters);
+        visitor.operator(self.operator, &self.counters);
     }
 }
 

@@ -1,0 +1,106 @@
+//! [`StreamEnvironment`]: where a job is described and started.
+
+use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+use tidemill_engine::{
+    control::handle::JobHandle,
+    launch::launch,
+    model::{
+        config::JobConfig,
+        error::Error,
+        graph::JobGraph,
+        metrics::JobMetrics,
+        source::Source,
+        watermark::{AssignTimestamps, WatermarkStrategy},
+    },
+    platform::{GlommioPlatform, Platform},
+};
+
+use super::stream::{Stream, StreamBase};
+use crate::source_chain::FromSource;
+
+/// The graph that streams of one environment add to.
+pub(crate) type SharedGraph = Rc<RefCell<JobGraph>>;
+
+/// Describes a job and starts it.
+///
+/// Its settings are fixed when it is made; streams are made from sources and end in sinks; [`execute`](Self::execute)
+/// runs the job to its end, [`start`](Self::start) gives a handle at once.
+pub struct StreamEnvironment {
+    graph: SharedGraph,
+    config: JobConfig,
+    platform: Arc<dyn Platform>,
+}
+
+impl Default for StreamEnvironment {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl StreamEnvironment {
+    /// One worker per core that this process may use.
+    pub fn new() -> Self {
+        let platform = GlommioPlatform::new();
+        let parallelism = platform.cores().usable();
+        Self::on(Arc::new(platform), JobConfig { parallelism, ..JobConfig::default() })
+    }
+
+    /// With these settings, on this machine's cores.
+    pub fn with_config(config: JobConfig) -> Self {
+        Self::on(Arc::new(GlommioPlatform::new()), config)
+    }
+
+    /// With these settings on another platform: a simulated one, or one with its own settings.
+    pub fn on(platform: Arc<dyn Platform>, config: JobConfig) -> Self {
+        Self { graph: Rc::default(), config, platform }
+    }
+
+    /// The settings of the job.
+    pub fn config(&self) -> &JobConfig {
+        &self.config
+    }
+
+    /// A stream of what `source` reads, in as many subtasks as the job has workers.
+    pub fn from_source<S, A>(
+        &self,
+        name: &str,
+        source: S,
+        strategy: WatermarkStrategy<A>,
+    ) -> Stream<FromSource<S, A>>
+    where
+        S: Source,
+        A: AssignTimestamps<S::Item>,
+    {
+        let operator = self.graph.borrow_mut().add_operator(name);
+        let chain = FromSource::new(operator, source, strategy);
+        let parallelism = self.config.parallelism;
+        let preparation = Box::new(chain.preparation(parallelism));
+        self.graph.borrow_mut().preparations.push((operator, preparation));
+        let base = StreamBase {
+            graph: Rc::clone(&self.graph),
+            workers: parallelism,
+            parallelism,
+            timestamps: A::ENABLED,
+            last: operator,
+            reads: Vec::new(),
+        };
+        Stream::new(base, chain)
+    }
+
+    /// Runs the job to the end of its input.
+    ///
+    /// # Errors
+    /// Whatever keeps the job from starting, or stops it.
+    pub fn execute(self) -> Result<JobMetrics, Error> {
+        self.start()?.wait()
+    }
+
+    /// Starts the job and returns its handle.
+    ///
+    /// # Errors
+    /// Whatever keeps the job from starting: a setting, a source, a sink, the machine.
+    pub fn start(self) -> Result<JobHandle, Error> {
+        launch(self.graph.take(), self.config, &*self.platform)
+    }
+}

@@ -1,0 +1,6 @@
+//! The typed stream API, after Flink's DataStream.
+
+pub mod environment;
+pub mod keyed;
+pub mod stream;
+pub mod windowed;

@@ -1,0 +1,338 @@
+//! [`Stream`]: records on their way, and what can be done with them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tidemill_engine::{
+    model::{
+        graph::{EdgeNode, Node},
+        item::Item,
+        operator::{Chain, OperatorIndex},
+        sink::Sink,
+        watermark::{AssignTimestamps, WatermarkStrategy},
+    },
+    runtime::exchange::{
+        batch::Columns,
+        edge::Edge,
+        partition::{
+            Broadcast, Custom, Forward, Global, KeyBy, KeyByRef, Partition, Pattern, Rebalance, Rescale,
+        },
+    },
+};
+use tidemill_storage::{
+    key::{Key, KeyRef},
+    record::Record,
+};
+
+use super::{environment::SharedGraph, keyed::KeyedStream};
+use crate::{
+    assign_timestamps::Timestamped,
+    ends,
+    exchange::{EdgeEnd, Exchanged, Unpack},
+    filter::Filter,
+    filter_map::FilterMap,
+    flat_map::FlatMap,
+    fork,
+    inspect::Inspect,
+    map::Map,
+};
+
+/// A stream behind an exchange: its records are read in place, as `&Archived<T>`.
+pub type ExchangedStream<T> = Stream<Exchanged<Unpack<T>>>;
+
+/// What the functions of a stream see of its records: `T` before an exchange, `Archived<T>` behind one.
+pub type ViewOf<C> = <<C as Chain>::Out as Item>::View;
+/// The record type of a stream.
+pub type RecordOf<C> = <<C as Chain>::Out as Item>::Native;
+/// What `map` and its like take: a record by value before an exchange, `&Archived<T>` behind one.
+pub type ItemOf<'a, C> = <<C as Chain>::Out as Item>::Ref<'a>;
+
+/// What all kinds of streams know of their place in the job.
+#[derive(Clone)]
+pub(crate) struct StreamBase {
+    pub(crate) graph: SharedGraph,
+    /// Number of workers of the job.
+    pub(crate) workers: usize,
+    /// Number of subtasks of the chain under construction.
+    pub(crate) parallelism: usize,
+    /// Whether records carry event time.
+    pub(crate) timestamps: bool,
+    /// The operator that was added last: the one that `name` names.
+    pub(crate) last: OperatorIndex,
+    /// Edges that the chain reads from, by index in the graph.
+    pub(crate) reads: Vec<usize>,
+}
+
+impl StreamBase {
+    pub(crate) fn add_operator(&mut self, name: &str) -> OperatorIndex {
+        self.last = self.graph.borrow_mut().add_operator(name);
+        self.last
+    }
+
+    /// Adds a finished chain, which takes over what it reads from.
+    pub(crate) fn add_node(&self, node: Node) {
+        let mut graph = self.graph.borrow_mut();
+        graph.nodes.push(node);
+        for edge in &self.reads {
+            graph.edges[*edge].consumed = true;
+        }
+    }
+
+    /// Ends `chain` in an exchange to `consumers` subtasks; returns the base of what comes behind it.
+    pub(crate) fn exchange<C, P>(
+        mut self,
+        chain: C,
+        name: &str,
+        partition: P,
+        consumers: usize,
+    ) -> (Self, Edge<RecordOf<C>>)
+    where
+        C: Chain<Out: Item<Native: Record>>,
+        P: Partition<ViewOf<C>>,
+    {
+        let operator = self.add_operator(name);
+        let columns = Columns { timestamps: self.timestamps, hashes: P::HASHED, keys: P::WIDE };
+        let end = EdgeEnd { operator, partition, columns, producers: self.parallelism, consumers };
+        let (node, edge_node, edge) = end.close(chain);
+        self.add_node(node);
+        let index = self.graph.borrow_mut().add_edge(edge_node);
+        (Self { parallelism: consumers, reads: vec![index], ..self }, edge)
+    }
+}
+
+/// A stream of records. `C` is the chain of operators built so far, which the compiler fuses into one function;
+/// a function that takes any stream of bids says `Stream<impl Chain<Out = Owned<Bid>>>`.
+#[must_use = "a stream does nothing until it ends in a sink"]
+pub struct Stream<C> {
+    base: StreamBase,
+    chain: C,
+}
+
+impl<C> Stream<C> {
+    pub(crate) fn new(base: StreamBase, chain: C) -> Self {
+        Self { base, chain }
+    }
+
+    /// Names the last operator, for messages and metrics.
+    pub fn name(self, name: &str) -> Self {
+        self.base.graph.borrow_mut().operator_mut(self.base.last).name = name.to_owned();
+        self
+    }
+
+    /// Gives the last operator a stable id, by which its state is found again when the job has changed.
+    pub fn uid(self, id: &str) -> Self {
+        self.base.graph.borrow_mut().operator_mut(self.base.last).id = id.to_owned();
+        self
+    }
+}
+
+impl<C: Chain> Stream<C> {
+    fn then<N>(self, name: &str, next: impl FnOnce(C, OperatorIndex) -> N) -> Stream<N> {
+        let Self { mut base, chain } = self;
+        let operator = base.add_operator(name);
+        Stream::new(base, next(chain, operator))
+    }
+
+    /// Makes one record of each.
+    pub fn map<U, F>(self, function: F) -> Stream<Map<C, F, U>>
+    where
+        F: FnMut(ItemOf<'_, C>) -> U + Clone + Send + 'static,
+        U: 'static,
+    {
+        self.then("map", |chain, operator| Map::new(chain, operator, function))
+    }
+
+    /// Lets records through for which `predicate` holds.
+    pub fn filter<F>(self, predicate: F) -> Stream<Filter<C, F>>
+    where
+        F: FnMut(&ViewOf<C>) -> bool + Clone + Send + 'static,
+    {
+        self.then("filter", |chain, operator| Filter::new(chain, operator, predicate))
+    }
+
+    /// Makes one record of each, or none.
+    pub fn filter_map<U, F>(self, function: F) -> Stream<FilterMap<C, F, U>>
+    where
+        F: FnMut(ItemOf<'_, C>) -> Option<U> + Clone + Send + 'static,
+        U: 'static,
+    {
+        self.then("filter_map", |chain, operator| FilterMap::new(chain, operator, function))
+    }
+
+    /// Makes any number of records of each.
+    pub fn flat_map<U, F>(self, function: F) -> Stream<FlatMap<C, F, U>>
+    where
+        F: FnMut(ItemOf<'_, C>) -> U + Clone + Send + 'static,
+        U: IntoIterator<Item: 'static> + 'static,
+    {
+        self.then("flat_map", |chain, operator| FlatMap::new(chain, operator, function))
+    }
+
+    /// Looks at each record.
+    pub fn inspect<F>(self, look: F) -> Stream<Inspect<C, F>>
+    where
+        F: FnMut(&ViewOf<C>) + Clone + Send + 'static,
+    {
+        self.then("inspect", |chain, operator| Inspect::new(chain, operator, look))
+    }
+
+    /// Gives records event time here instead of at the source. Timestamps they had are replaced.
+    pub fn assign_timestamps_and_watermarks<A>(
+        mut self,
+        strategy: WatermarkStrategy<A>,
+    ) -> Stream<Timestamped<C, A>>
+    where
+        A: AssignTimestamps<ViewOf<C>>,
+    {
+        self.base.timestamps = A::ENABLED;
+        self.then("assign_timestamps", |chain, operator| Timestamped::new(chain, operator, strategy))
+    }
+
+    /// Ends the stream in a sink.
+    pub fn sink<S>(self, name: &str, sink: S)
+    where
+        S: Sink<RecordOf<C>>,
+    {
+        let Self { mut base, chain } = self;
+        let operator = base.add_operator(name);
+        let (sink, parallelism) = (Arc::new(Mutex::new(sink)), base.parallelism);
+        let prepared = Arc::clone(&sink);
+        let prepare =
+            move || prepared.lock().unwrap_or_else(PoisonError::into_inner).prepare(parallelism);
+        base.graph.borrow_mut().preparations.push((operator, Box::new(prepare)));
+        let instance = Box::new(ends::into_sink(chain, operator, sink));
+        base.add_node(Node { parallelism, instance });
+    }
+
+    /// Ends the stream in a function that is called for each record on the record's core: by value before an
+    /// exchange, `&Archived<T>` behind one. Each subtask has its own clone.
+    pub fn for_each<F>(self, function: F)
+    where
+        F: FnMut(ItemOf<'_, C>) + Clone + Send + 'static,
+    {
+        let Self { mut base, chain } = self;
+        let operator = base.add_operator("for_each");
+        let instance = Box::new(ends::into_function(chain, operator, function));
+        base.add_node(Node { parallelism: base.parallelism, instance });
+    }
+}
+
+impl<C> Stream<C>
+where
+    C: Chain<Out: Item<Native: Record>>,
+{
+    fn exchanged<P>(self, name: &str, partition: P, consumers: usize) -> ExchangedStream<RecordOf<C>>
+    where
+        P: Partition<ViewOf<C>>,
+    {
+        let (base, edge) = self.base.exchange(self.chain, name, partition, consumers);
+        Stream::new(base, Exchanged::new(vec![edge], Unpack::default()))
+    }
+
+    /// Partitions the stream: all records for which `key` gives the same key go to one subtask, which keeps their state.
+    pub fn key_by<K, F>(self, key: F) -> KeyedStream<K, RecordOf<C>>
+    where
+        K: Key,
+        F: FnMut(&ViewOf<C>) -> K + Clone + Send + 'static,
+    {
+        let workers = self.base.workers;
+        let (base, edge) = self.base.exchange(self.chain, "key_by", KeyBy::new(key), workers);
+        KeyedStream::new(base, edge)
+    }
+
+    /// As [`key_by`](Self::key_by), with a key borrowed from the record, such as `|flight| &flight.origin`: nothing
+    /// is allocated per record.
+    pub fn key_by_ref<Q, F>(self, key: F) -> KeyedStream<Q::Owned, RecordOf<C>>
+    where
+        Q: KeyRef + ?Sized + 'static,
+        F: FnMut(&ViewOf<C>) -> &Q + Clone + Send + 'static,
+    {
+        let workers = self.base.workers;
+        let (base, edge) = self.base.exchange(self.chain, "key_by", KeyByRef::new(key), workers);
+        KeyedStream::new(base, edge)
+    }
+
+    /// Spreads records evenly, one after the other over all subtasks.
+    pub fn rebalance(self) -> ExchangedStream<RecordOf<C>> {
+        let workers = self.base.workers;
+        self.exchanged("rebalance", Rebalance::default(), workers)
+    }
+
+    /// Spreads records evenly over the nearest subtasks only.
+    pub fn rescale(self) -> ExchangedStream<RecordOf<C>> {
+        let workers = self.base.workers;
+        self.exchanged("rescale", Rescale::default(), workers)
+    }
+
+    /// Gives every subtask every record.
+    pub fn broadcast(self) -> ExchangedStream<RecordOf<C>> {
+        let workers = self.base.workers;
+        self.exchanged("broadcast", Broadcast, workers)
+    }
+
+    /// Brings all records to one subtask; what follows runs there only.
+    pub fn global(self) -> ExchangedStream<RecordOf<C>> {
+        self.exchanged("global", Global, 1)
+    }
+
+    /// Sends each record to the subtask that `choose(record, number of subtasks)` names, modulo their number.
+    pub fn partition_custom<F>(self, choose: F) -> ExchangedStream<RecordOf<C>>
+    where
+        F: FnMut(&ViewOf<C>, usize) -> usize + Clone + Send + 'static,
+    {
+        let workers = self.base.workers;
+        self.exchanged("partition_custom", Custom::new(choose), workers)
+    }
+
+    /// Hands each record to the subtask with the same index: begins a new task without moving records between cores.
+    pub fn forward(self) -> ExchangedStream<RecordOf<C>> {
+        let consumers = self.base.parallelism;
+        self.exchanged("forward", Forward, consumers)
+    }
+
+    /// Unites this stream with another of the same record type, in no particular order. Event time is that of the slower one.
+    pub fn union<C2>(self, other: Stream<C2>) -> ExchangedStream<RecordOf<C>>
+    where
+        C2: Chain<Out: Item<Native = RecordOf<C>>>,
+    {
+        let timestamps = self.base.timestamps && other.base.timestamps;
+        let consumers = self.base.workers;
+        let (mut base, mine) = self.into_union(consumers);
+        let (theirs_base, theirs) = other.into_union(consumers);
+        base.reads.extend(theirs_base.reads);
+        base.timestamps = timestamps;
+        base.last = theirs_base.last;
+        Stream::new(base, Exchanged::new(vec![mine, theirs], Unpack::default()))
+    }
+
+    /// One input of a union: forwarded where both sides have as many subtasks.
+    fn into_union(self, consumers: usize) -> (StreamBase, Edge<RecordOf<C>>) {
+        if self.base.parallelism == consumers {
+            self.base.exchange(self.chain, "union", Forward, consumers)
+        } else {
+            self.base.exchange(self.chain, "union", Rebalance::default(), consumers)
+        }
+    }
+
+    /// Splits the stream in two that both carry every record.
+    pub fn fork(self) -> (ExchangedStream<RecordOf<C>>, ExchangedStream<RecordOf<C>>) {
+        let Self { mut base, chain } = self;
+        let columns = Columns { timestamps: base.timestamps, ..Columns::default() };
+        let operators = [base.add_operator("fork"), base.add_operator("fork")];
+        let edges = [Edge::<RecordOf<C>>::default(), Edge::default()];
+        let instance = Box::new(fork::into_edges(chain, operators, columns, edges.clone()));
+        base.add_node(Node { parallelism: base.parallelism, instance });
+        let [first, second] = [0, 1].map(|side| {
+            let index = base.graph.borrow_mut().add_edge(EdgeNode {
+                edge: Box::new(edges[side].clone()),
+                pattern: Pattern::OneToOne,
+                producers: base.parallelism,
+                consumers: base.parallelism,
+                consumed: false,
+                operator: operators[side],
+            });
+            let base = StreamBase { reads: vec![index], last: operators[side], ..base.clone() };
+            Stream::new(base, Exchanged::new(vec![edges[side].clone()], Unpack::default()))
+        });
+        (first, second)
+    }
+}

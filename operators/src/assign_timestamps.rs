@@ -1,0 +1,144 @@
+//! `assign_timestamps_and_watermarks`: gives records event time in the middle of a chain.
+//!
+//! State: the newest timestamp of this subtask. A watermark follows when the input runs dry or the job's
+//! watermark interval has passed. Watermarks from above are replaced; only the one at the end passes.
+
+use tidemill_engine::{
+    model::{
+        graph::BuildContext,
+        item::Item,
+        metrics::{OperatorCounters, OperatorVisitor},
+        operator::{Chain, OpenError, OperatorIndex, Push, Signal, StepContext},
+        time::{Timestamp, WATERMARK_MAX, WATERMARK_MIN},
+        watermark::{AssignTimestamps, WatermarkBounds, WatermarkStrategy},
+    },
+    platform::Nanos,
+    runtime::blame::Blame,
+};
+
+/// A chain that assigns timestamps at its end.
+#[derive(Clone)]
+pub struct Timestamped<C, A> {
+    up: C,
+    operator: OperatorIndex,
+    strategy: WatermarkStrategy<A>,
+}
+
+impl<C, A> Timestamped<C, A> {
+    /// Assigns timestamps behind `up`.
+    pub fn new(up: C, operator: OperatorIndex, strategy: WatermarkStrategy<A>) -> Self {
+        Self { up, operator, strategy }
+    }
+}
+
+impl<C, A> Chain for Timestamped<C, A>
+where
+    C: Chain,
+    A: AssignTimestamps<<C::Out as Item>::View>,
+{
+    type Out = C::Out;
+    type Task<D: Push<C::Out>> = C::Task<TimestampedPush<A, D>>;
+
+    fn build<D: Push<C::Out>>(self, context: &BuildContext, down: D) -> Result<Self::Task<D>, OpenError> {
+        let push = TimestampedPush {
+            operator: self.operator,
+            assign: self.strategy.assign,
+            bounds: self.strategy.bounds,
+            interval: context.config.watermark_interval_us * 1_000,
+            newest: WATERMARK_MIN,
+            heard: false,
+            sent: WATERMARK_MIN,
+            sent_at: context.subtask.clock.now(),
+            heard_at: context.subtask.clock.now(),
+            idle: false,
+            records: 0,
+            down,
+        };
+        self.up.build(context, push)
+    }
+}
+
+/// The running operator.
+pub struct TimestampedPush<A, D> {
+    operator: OperatorIndex,
+    assign: A,
+    bounds: WatermarkBounds,
+    interval: Nanos,
+    newest: Timestamp,
+    heard: bool,
+    sent: Timestamp,
+    sent_at: Nanos,
+    heard_at: Nanos,
+    idle: bool,
+    records: u64,
+    down: D,
+}
+
+impl<I, A, D> Push<I> for TimestampedPush<A, D>
+where
+    I: Item,
+    A: AssignTimestamps<I::View>,
+    D: Push<I>,
+{
+    #[inline(always)]
+    fn push(&mut self, item: I::Ref<'_>, _timestamp: Timestamp, context: &mut StepContext) {
+        self.records += 1;
+        let timestamp = Blame::on(self.operator, || self.assign.timestamp(I::view(&item)));
+        self.newest = self.newest.max(timestamp);
+        self.heard = true;
+        self.down.push(item, timestamp, context);
+    }
+
+    fn signal(&mut self, signal: Signal, context: &mut StepContext) {
+        match signal {
+            Signal::Watermark(WATERMARK_MAX) | Signal::End => self.down.signal(signal, context),
+            // Made here from the records themselves, and from their absence.
+            Signal::Watermark(_) | Signal::Idle | Signal::Active => {}
+        }
+    }
+
+    fn drain(&mut self, context: &mut StepContext) {
+        self.tell_progress::<I>(context);
+        self.down.drain(context);
+    }
+
+    fn report(&self, visitor: &mut dyn OperatorVisitor) {
+        let (records_in, records_out) = (self.records, self.records);
+        visitor.operator(
+            self.operator,
+            &OperatorCounters { records_in, records_out, ..OperatorCounters::default() },
+        );
+        self.down.report(visitor);
+    }
+}
+
+impl<A, D> TimestampedPush<A, D> {
+    fn tell_progress<I: Item>(&mut self, context: &mut StepContext)
+    where
+        D: Push<I>,
+    {
+        if std::mem::take(&mut self.heard) {
+            self.heard_at = context.now;
+            if std::mem::take(&mut self.idle) {
+                self.down.signal(Signal::Active, context);
+            }
+        }
+        let watermark = self.bounds.watermark(self.newest);
+        let due = context.is_dry() || context.now.saturating_sub(self.sent_at) >= self.interval;
+        if watermark > self.sent && due {
+            self.sent = watermark;
+            self.sent_at = context.now;
+            self.down.signal(Signal::Watermark(watermark), context);
+        }
+        if let Some(timeout) = self.bounds.idle_after
+            && !self.idle
+        {
+            if context.now.saturating_sub(self.heard_at) >= timeout {
+                self.idle = true;
+                self.down.signal(Signal::Idle, context);
+            } else {
+                context.wake_at(self.heard_at + timeout);
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The ends of chains that hand nothing on: sinks, and functions called for each record.
+
+use std::{
+    marker::PhantomData,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tidemill_engine::{
+    model::{
+        graph::{BuildContext, TaskBuilder},
+        item::Item,
+        metrics::{OperatorCounters, OperatorVisitor},
+        operator::{Chain, OpenError, OperatorIndex, Push, Signal, StepContext},
+        sink::{Sink, SinkWriter},
+        task::Task,
+        time::Timestamp,
+    },
+    runtime::blame::Blame,
+};
+
+/// Ends `chain` in a sink: gives what builds each subtask.
+pub fn into_sink<C, S>(
+    chain: C,
+    operator: OperatorIndex,
+    sink: Arc<Mutex<S>>,
+) -> impl Fn() -> TaskBuilder + Send
+where
+    C: Chain,
+    S: Sink<<C::Out as Item>::Native>,
+{
+    move || {
+        let (chain, sink) = (chain.clone(), Arc::clone(&sink));
+        Box::new(move |context: &BuildContext| {
+            let opened = sink.lock().unwrap_or_else(PoisonError::into_inner).open(&context.subtask);
+            let writer = opened.map_err(|cause| OpenError { operator, cause })?;
+            let end = SinkPush { operator, writer, records: 0, unflushed: false, item: PhantomData };
+            Ok(Box::new(chain.build::<SinkPush<C::Out, S::Writer>>(context, end)?) as Box<dyn Task>)
+        })
+    }
+}
+
+/// A running sink.
+pub struct SinkPush<I, W> {
+    operator: OperatorIndex,
+    writer: W,
+    records: u64,
+    unflushed: bool,
+    item: PhantomData<fn() -> I>,
+}
+
+impl<I: Item, W: SinkWriter<I::Native>> Push<I> for SinkPush<I, W> {
+    #[inline(always)]
+    fn push(&mut self, item: I::Ref<'_>, timestamp: Timestamp, context: &mut StepContext) {
+        self.records += 1;
+        self.unflushed = true;
+        let written = Blame::on(self.operator, || self.writer.write(I::into_native(item), timestamp));
+        if let Err(error) = written {
+            context.fail(self.operator, error);
+        }
+    }
+
+    fn signal(&mut self, signal: Signal, context: &mut StepContext) {
+        if signal == Signal::End {
+            self.unflushed = false;
+            if let Err(error) = Blame::on(self.operator, || self.writer.finish()) {
+                context.fail(self.operator, error);
+            }
+        }
+    }
+
+    fn drain(&mut self, context: &mut StepContext) {
+        if self.unflushed && context.is_dry() {
+            self.unflushed = false;
+            if let Err(error) = Blame::on(self.operator, || self.writer.flush()) {
+                context.fail(self.operator, error);
+            }
+        }
+    }
+
+    fn report(&self, visitor: &mut dyn OperatorVisitor) {
+        let counters = OperatorCounters { records_in: self.records, ..OperatorCounters::default() };
+        visitor.operator(self.operator, &counters);
+    }
+}
+
+/// Ends `chain` in a function: gives what builds each subtask.
+pub fn into_function<C, F>(chain: C, operator: OperatorIndex, function: F) -> impl Fn() -> TaskBuilder + Send
+where
+    C: Chain,
+    F: FnMut(<C::Out as Item>::Ref<'_>) + Clone + Send + 'static,
+{
+    move || {
+        let (chain, function) = (chain.clone(), function.clone());
+        Box::new(move |context: &BuildContext| {
+            let end = ForEachPush { operator, function, records: 0 };
+            Ok(Box::new(chain.build(context, end)?) as Box<dyn Task>)
+        })
+    }
+}
+
+/// A running function at the end of a chain.
+pub struct ForEachPush<F> {
+    operator: OperatorIndex,
+    function: F,
+    records: u64,
+}
+
+impl<I: Item, F: FnMut(I::Ref<'_>) + 'static> Push<I> for ForEachPush<F> {
+    #[inline(always)]
+    fn push(&mut self, item: I::Ref<'_>, _timestamp: Timestamp, _context: &mut StepContext) {
+        self.records += 1;
+        Blame::on(self.operator, || (self.function)(item));
+    }
+
+    fn signal(&mut self, _signal: Signal, _context: &mut StepContext) {}
+
+    fn drain(&mut self, _context: &mut StepContext) {}
+
+    fn report(&self, visitor: &mut dyn OperatorVisitor) {
+        let counters = OperatorCounters { records_in: self.records, ..OperatorCounters::default() };
+        visitor.operator(self.operator, &counters);
+    }
+}

@@ -1,0 +1,6 @@
+//! Operators on keyed streams: each stands at the head of a task behind a `key_by`.
+
+pub mod fold;
+pub mod key;
+pub mod process;
+pub mod reduce;

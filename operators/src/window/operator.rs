@@ -1,0 +1,356 @@
+//! The window operator: sums records up per slice, and fires windows when the watermark has passed their end.
+//!
+//! State: one table per slice. A window fires once, when the watermark reaches its last timestamp, in the order of
+//! window ends. A slice is dropped whole when no window needs it any more, `allowed_lateness` after the end of its
+//! last window. A record of a slice that was dropped is late: counted, and handed to the side output. A record that
+//! comes within the allowed lateness updates windows that have fired; they fire again at the next watermark, once
+//! for all such records.
+//!
+//! Firing is done in bounded steps and resumed, so that a window of a million keys neither blocks the core nor
+//! overruns its outputs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    marker::PhantomData,
+};
+
+use tidemill_engine::{
+    model::{
+        graph::BuildContext,
+        item::{InPlace, Owned},
+        metrics::{OperatorCounters, OperatorVisitor},
+        operator::{Head, OpenError, OperatorIndex, Push, Signal, StepContext},
+        source::Flow,
+        time::{NO_TIMESTAMP, Timestamp, WATERMARK_MIN},
+    },
+    runtime::{blame::Blame, exchange::batch::Batch},
+};
+use tidemill_storage::{
+    key::Key,
+    record::Record,
+    state::{KeyedTable, StateBackend, memory::MemoryBackend},
+};
+
+use super::{
+    assigner::{EventTimeWindows, TimeWindow},
+    function::WindowFunction,
+    late::LateBuilder,
+};
+use crate::{exchange::HeadBuilder, keyed::key::restore_key};
+
+/// Results handed on in one step at most.
+const FIRED_PER_STEP_MAX: usize = 4096;
+
+/// Builds the window operator.
+pub struct Window<K, T, W, L> {
+    /// The operator's index.
+    pub(crate) operator: OperatorIndex,
+    /// Which windows there are.
+    pub(crate) windows: EventTimeWindows,
+    /// How long after its end a window is kept for late records, in milliseconds.
+    pub(crate) allowed_lateness: i64,
+    /// What is computed.
+    pub(crate) function: W,
+    /// Where late records go.
+    pub(crate) late: L,
+    /// Key and record types.
+    pub(crate) types: PhantomData<fn() -> (K, T)>,
+}
+
+impl<K, T, W: Clone, L: Clone> Clone for Window<K, T, W, L> {
+    fn clone(&self) -> Self {
+        Self { function: self.function.clone(), late: self.late.clone(), ..*self }
+    }
+}
+
+impl<K, T, W, L> HeadBuilder for Window<K, T, W, L>
+where
+    K: Key,
+    T: Record,
+    W: WindowFunction<K, T>,
+    L: LateBuilder<T>,
+{
+    type In = T;
+    type Out = Owned<W::Output>;
+    type Head<D: Push<Self::Out>> = WindowHead<K, T, W, L::Push, D, MemoryBackend>;
+
+    fn build<D: Push<Self::Out>>(self, context: &BuildContext, down: D) -> Result<Self::Head<D>, OpenError> {
+        let timeline = Timeline {
+            windows: self.windows,
+            allowed_lateness: self.allowed_lateness,
+            watermark: WATERMARK_MIN,
+            fired: WATERMARK_MIN,
+            again: BTreeSet::new(),
+        };
+        Ok(WindowHead {
+            operator: self.operator,
+            function: self.function,
+            backend: MemoryBackend,
+            slices: BTreeMap::new(),
+            timeline,
+            firing: None,
+            waiting: None,
+            late: self.late.build(context),
+            counters: OperatorCounters::default(),
+            down,
+            types: PhantomData,
+        })
+    }
+}
+
+/// Which windows have fired, and which are to.
+struct Timeline {
+    windows: EventTimeWindows,
+    allowed_lateness: i64,
+    watermark: Timestamp,
+    /// Every window whose last timestamp is at or below this has fired.
+    fired: Timestamp,
+    /// Ends of windows that have fired and were updated since.
+    again: BTreeSet<Timestamp>,
+}
+
+impl Timeline {
+    /// Whether the slice beginning at `slice` is gone.
+    fn is_gone(&self, slice: Timestamp) -> bool {
+        let last = self.windows.last_end(slice).saturating_sub(1);
+        last.saturating_add(self.allowed_lateness) <= self.watermark
+    }
+
+    /// Notes that a slice was updated: its windows that have fired fire again.
+    fn touched(&mut self, slice: Timestamp) {
+        let mut after = Timestamp::MIN;
+        while let Some(end) = self.windows.next_end(slice, after)
+            && end - 1 <= self.fired
+        {
+            if (end - 1).saturating_add(self.allowed_lateness) > self.watermark {
+                self.again.insert(end);
+            }
+            after = end;
+        }
+    }
+
+    /// The next window to fire among those that hold one of `slices`.
+    fn next<V>(&mut self, slices: &BTreeMap<Timestamp, V>) -> Option<TimeWindow> {
+        if let Some(end) = self.again.pop_first() {
+            return Some(self.windows.window_ending(end));
+        }
+        let from = self.fired.saturating_sub(self.windows.size());
+        let mut ends =
+            slices.range(from..).filter_map(|(slice, _)| self.windows.next_end(*slice, self.fired.saturating_add(1)));
+        let end = ends.next()?;
+        if end - 1 > self.watermark {
+            return None;
+        }
+        self.fired = end - 1;
+        Some(self.windows.window_ending(end))
+    }
+}
+
+/// A window that is being fired.
+struct Firing<T> {
+    window: TimeWindow,
+    /// The slices that are still to be put together.
+    parts: VecDeque<Timestamp>,
+    results: Results<T>,
+    cursor: usize,
+}
+
+/// Where a firing window's accumulators are.
+enum Results<T> {
+    /// Put together from several slices, or taken out of a slice that nothing needs any more.
+    Own(T),
+    /// In the slice that begins here, which is kept.
+    Slice(Timestamp),
+}
+
+/// The running operator.
+pub struct WindowHead<K, T, W, L, D, B>
+where
+    K: Key,
+    T: Record,
+    W: WindowFunction<K, T>,
+    B: StateBackend,
+{
+    operator: OperatorIndex,
+    function: W,
+    backend: B,
+    slices: BTreeMap<Timestamp, B::Table<W::Accumulator>>,
+    timeline: Timeline,
+    firing: Option<Firing<B::Table<W::Accumulator>>>,
+    /// The watermark that waits for its windows to be fired.
+    waiting: Option<Signal>,
+    late: L,
+    counters: OperatorCounters,
+    down: D,
+    types: PhantomData<fn() -> (K, T)>,
+}
+
+impl<K, T, W, L, D, B> WindowHead<K, T, W, L, D, B>
+where
+    K: Key,
+    T: Record,
+    W: WindowFunction<K, T>,
+    L: Push<InPlace<T>>,
+    D: Push<Owned<W::Output>>,
+    B: StateBackend,
+{
+    /// Adds the records `from..to`, all of one slice.
+    #[inline]
+    fn add(&mut self, batch: &Batch<T>, slice: Timestamp, from: usize, to: usize, context: &mut StepContext) {
+        if self.timeline.is_gone(slice) {
+            self.counters.late += (to - from) as u64;
+            for i in from..to {
+                self.late.push(&batch.records()[i], batch.timestamp(i), context);
+            }
+            return;
+        }
+        let Self { operator, function, backend, slices, .. } = self;
+        let table = slices.entry(slice).or_insert_with(|| backend.table());
+        Blame::on(*operator, || {
+            table.update_batch(
+                batch,
+                from..to,
+                |_| function.create(),
+                |i, accumulator| function.add(accumulator, &batch.records()[i]),
+            );
+        });
+        if slice <= self.timeline.fired {
+            self.timeline.touched(slice);
+        }
+    }
+
+    /// Begins to fire a window.
+    fn begin(&mut self, window: TimeWindow) {
+        let slices = self.slices.range(window.start..window.end).map(|(start, _)| *start);
+        let mut parts: VecDeque<Timestamp> = slices.collect();
+        let results = match (parts.len(), self.timeline.windows.is_tumbling()) {
+            (1, true) if self.timeline.allowed_lateness == 0 => {
+                let slice = parts.pop_front().and_then(|slice| self.slices.remove(&slice));
+                slice.map_or_else(|| Results::Own(self.backend.table()), Results::Own)
+            }
+            (1, _) => Results::Slice(parts.pop_front().unwrap_or(window.start)),
+            _ => Results::Own(self.backend.table()),
+        };
+        self.firing = Some(Firing { window, parts, results, cursor: 0 });
+    }
+
+    /// Goes on with the window that is being fired: puts one slice in, or hands on some results.
+    fn go_on(&mut self, mut firing: Firing<B::Table<W::Accumulator>>, context: &mut StepContext) {
+        let Self { operator, function, slices, counters, down, .. } = self;
+        if let (Some(slice), Results::Own(results)) = (firing.parts.pop_front(), &mut firing.results) {
+            if let Some(table) = slices.get(&slice) {
+                Blame::on(*operator, || {
+                    table.scan(0, |key, other| {
+                        results.update(key, || function.create(), |into| function.merge(into, other));
+                        true
+                    })
+                });
+            }
+            self.firing = Some(firing);
+            return;
+        }
+        let table = match &firing.results {
+            Results::Own(table) => table,
+            Results::Slice(slice) => match slices.get(slice) {
+                Some(table) => table,
+                None => return,
+            },
+        };
+        let (window, mut left) = (firing.window, FIRED_PER_STEP_MAX);
+        let cursor = Blame::on(*operator, || {
+            table.scan(firing.cursor, |key, accumulator| {
+                match restore_key::<K>(key) {
+                    Ok(key) => function.emit(key, window, accumulator, |output| {
+                        counters.records_out += 1;
+                        down.push(output, window.max_timestamp(), context);
+                    }),
+                    Err(error) => context.fail(*operator, error),
+                }
+                left -= 1;
+                left > 0 && !context.is_blocked()
+            })
+        });
+        if let Some(cursor) = cursor {
+            self.firing = Some(Firing { cursor, ..firing });
+        }
+    }
+
+    /// Drops the slices that no window needs any more.
+    fn expire(&mut self) {
+        while let Some((slice, _)) = self.slices.first_key_value()
+            && self.timeline.is_gone(*slice)
+        {
+            self.slices.pop_first();
+        }
+    }
+}
+
+impl<K, T, W, L, D, B> Head<T> for WindowHead<K, T, W, L, D, B>
+where
+    K: Key,
+    T: Record,
+    W: WindowFunction<K, T>,
+    L: Push<InPlace<T>>,
+    D: Push<Owned<W::Output>>,
+    B: StateBackend,
+{
+    fn batch(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize {
+        let timestamps = batch.timestamps();
+        self.counters.records_in += (batch.len() - from) as u64;
+        let mut start = from;
+        while start < batch.len() {
+            let timestamp = timestamps[start];
+            if timestamp == NO_TIMESTAMP {
+                context.fail(self.operator, "a record without a timestamp came to a window of event time".into());
+                return start;
+            }
+            let slice = self.timeline.windows.slice_of(timestamp);
+            let length = self.timeline.windows.slice_length();
+            let same = |at: &&Timestamp| **at >= slice && **at - slice < length;
+            let end = start + timestamps[start..].iter().take_while(same).count();
+            self.add(batch, slice, start, end, context);
+            start = end;
+        }
+        batch.len()
+    }
+
+    fn signal(&mut self, signal: Signal, context: &mut StepContext) -> Flow {
+        if let Signal::Watermark(watermark) = signal {
+            self.timeline.watermark = watermark;
+            self.waiting = Some(signal);
+            return self.resume(context);
+        }
+        self.late.signal(signal, context);
+        self.down.signal(signal, context);
+        Flow::Continue
+    }
+
+    fn resume(&mut self, context: &mut StepContext) -> Flow {
+        if let Some(firing) = self.firing.take() {
+            self.go_on(firing, context);
+            return Flow::Yield;
+        }
+        if let Some(window) = self.timeline.next(&self.slices) {
+            self.begin(window);
+            return Flow::Yield;
+        }
+        self.timeline.fired = self.timeline.fired.max(self.timeline.watermark);
+        self.expire();
+        if let Some(signal) = self.waiting.take() {
+            self.late.signal(signal, context);
+            self.down.signal(signal, context);
+        }
+        Flow::Continue
+    }
+
+    fn drain(&mut self, context: &mut StepContext) {
+        self.late.drain(context);
+        self.down.drain(context);
+    }
+
+    fn report(&self, visitor: &mut dyn OperatorVisitor) {
+        visitor.operator(self.operator, &self.counters);
+        self.late.report(visitor);
+        self.down.report(visitor);
+    }
+}
