@@ -56,7 +56,7 @@ impl OutputFile {
     ///
     /// # Errors
     /// When the disk is full or fails.
-    pub fn sync(&mut self) -> Result<(), FileError> {
+    pub fn sync(&self) -> Result<(), FileError> {
         let sync = || {
             if self.file.metadata()?.is_file() { self.file.sync_data() } else { Ok(()) }
         };

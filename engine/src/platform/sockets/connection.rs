@@ -34,6 +34,8 @@ pub struct SocketChunk {
     pub connection: Arc<Connection>,
     /// Set on the last chunk of a connection that broke within a line: why. The chunk is that torn line.
     pub torn: Option<String>,
+    /// Line ends that the connection sent before this chunk.
+    pub lines_before: u64,
     free: mpsc::Sender<Vec<u8>>,
 }
 
@@ -96,19 +98,23 @@ fn read(
     empty: &mpsc::Receiver<Vec<u8>>,
     limits: Limits,
 ) {
-    let wrap = |chunk: Chunk, torn| SocketChunk {
+    let wrap = |chunk: Chunk, lines_before, torn| SocketChunk {
         chunk: Some(Chunk { span: connection.index, ..chunk }),
         connection: connection.clone(),
         torn,
+        lines_before,
         free: free.clone(),
     };
     let mut cutter = LineCutter::new(stream, Framing::Lines, limits);
+    let mut lines = 0;
     while let Ok(buffer) = empty.recv()
         && !shared.stopped()
     {
         match cutter.next(buffer) {
             Ok(Some(chunk)) => {
-                if !outlet.send(wrap(chunk, None)) {
+                let before = lines;
+                lines += memchr::memchr_iter(b'\n', chunk.text.as_bytes()).count() as u64;
+                if !outlet.send(wrap(chunk, before, None)) {
                     return;
                 }
             }
@@ -119,7 +125,7 @@ fn read(
                 let rest = cutter.into_rest();
                 if !rest.is_empty() {
                     let chunk = Chunk { span: 0, offset, text: Text::Mixed(rest), piece: Piece::Lines };
-                    outlet.send(wrap(chunk, Some(cause.to_string())));
+                    outlet.send(wrap(chunk, lines, Some(cause.to_string())));
                 }
                 return;
             }

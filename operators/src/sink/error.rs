@@ -1,0 +1,48 @@
+//! What can go wrong in a sink, and what to do about it.
+
+use std::path::PathBuf;
+
+use tidemill_engine::platform::files::FileError;
+
+/// Why a sink cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SinkError {
+    /// The file or directory cannot be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// One file, several writers.
+    #[error("cannot write {} from {parallelism} subtasks: one file has one writer. Put `.global()` before the sink, or use its `directory` form", .path.display())]
+    OneFileManyWriters {
+        /// The file.
+        path: PathBuf,
+        /// Number of subtasks.
+        parallelism: usize,
+    },
+    /// A directory with part files of an earlier run that this run would not replace.
+    #[error("cannot write into {}: {} is left from a run with more subtasks and would look like a part of this result. Remove it, or name an empty directory", .directory.display(), .part.display())]
+    LeftoverPart {
+        /// The directory.
+        directory: PathBuf,
+        /// The first such file.
+        part: PathBuf,
+    },
+    /// A record has no form in the file's format.
+    #[error("cannot write a record to {}: {reason}. Change the record's type, or map it to one of plain fields first", .path.display())]
+    Encode {
+        /// The file.
+        path: PathBuf,
+        /// What the encoder said.
+        reason: String,
+    },
+    /// Whoever read standard output has gone.
+    #[error("standard output was closed by its reader; the job stops, since nobody sees its output")]
+    StdoutClosed,
+    /// Standard output cannot be written.
+    #[error("writing to standard output failed: {cause}. Check where it is redirected to")]
+    Stdout {
+        /// What the system said.
+        #[source]
+        cause: std::io::Error,
+    },
+}

@@ -1,0 +1,26 @@
+//! Sinks: where records go.
+//!
+//! | sink | writes | at parallelism n |
+//! |---|---|---|
+//! | [`StdoutSink`] | lines to standard output | whole lines, in any order |
+//! | [`CsvSink`], [`JsonLinesSink`] | one file, or a directory of files | one file needs `.global()`; a directory gets `part-N` per subtask |
+//! | [`CollectSink`] | into memory | in the order of subtasks |
+//! | [`CallbackSink`] | calls a function | one clone of it per subtask |
+//! | [`BlackholeSink`] | nothing, and counts | one count |
+
+mod blackhole;
+mod callback;
+mod collect;
+mod csv;
+mod error;
+mod file;
+mod json;
+mod stdout;
+
+pub use blackhole::{BlackholeSink, BlackholeWriter, RecordCount};
+pub use callback::{CallbackSink, CallbackWriter};
+pub use collect::{CollectSink, CollectWriter, Collected};
+pub use csv::{CsvSink, CsvSinkWriter};
+pub use error::SinkError;
+pub use json::{JsonLinesSink, JsonLinesWriter};
+pub use stdout::{StdoutSink, StdoutWriter};

@@ -1,0 +1,34 @@
+//! Sources: where records come from.
+//!
+//! | source | reads | at parallelism n |
+//! |---|---|---|
+//! | [`VecSource`] | a vector | n contiguous shares |
+//! | [`IteratorSource`] | one iterator | subtask 0 reads it |
+//! | [`ParallelIteratorSource`] | one iterator per subtask | each reads its own |
+//! | [`CsvSource`], [`JsonLinesSource`] | files, plain or gzip | byte ranges; a gzip file is one range |
+//! | [`TcpLinesSource`] | lines of TCP connections | connections in turn |
+//! | [`ChannelSource`] | what other threads feed | records in turn |
+//!
+//! Decoding happens on the data core, waiting for input never does. What to do about a record that cannot
+//! be decoded is one setting, [`BadRecords`], for all sources that read bytes.
+
+mod bad_record;
+mod channel;
+mod csv;
+mod error;
+mod file_plan;
+mod file_reader;
+mod iterator;
+mod json;
+mod lines;
+mod tcp;
+mod vec;
+
+pub use bad_record::BadRecords;
+pub use channel::{ChannelReader, ChannelSource, Feeder, SendError, TrySendError, channel};
+pub use csv::{CsvReader, CsvSource};
+pub use error::{Place, SourceError};
+pub use iterator::{IteratorReader, IteratorSource, ParallelIteratorSource, from_iter, from_parallel_iter};
+pub use json::{JsonLinesReader, JsonLinesSource};
+pub use tcp::{TcpLinesHandle, TcpLinesReader, TcpLinesSource};
+pub use vec::{VecSource, from_vec};
