@@ -4,6 +4,7 @@
 //! only those columns are decoded; without, by position. Lines without quote marks (nearly all, in most
 //! files) are cut by a loop over eight bytes at a time; the others by `csv-core`.
 
+mod field;
 mod record;
 mod row;
 
