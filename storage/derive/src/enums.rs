@@ -42,7 +42,7 @@ pub(crate) fn parts(names: &Names<'_>, data: &DataEnum) -> Result<Parts> {
     let copy = if data.variants.iter().all(|v| matches!(v.fields, Fields::Unit)) {
         quote! {
             ::core::mem::size_of::<#name>() == 1
-                // The value's only byte, which is initialised because the type has one byte and no fields.
+                // SAFETY: the value's only byte is read, which is initialised because the type has one byte and no fields.
                 #(&& {
                     let value = ::core::mem::ManuallyDrop::new(#name::#idents);
                     unsafe { *(&raw const value).cast::<u8>() == #tags }
@@ -57,7 +57,7 @@ pub(crate) fn parts(names: &Names<'_>, data: &DataEnum) -> Result<Parts> {
         items: quote! {
             #[repr(u8)]
             enum Tag { #(#idents = #tags,)* }
-            // A tag is written as a byte.
+            // SAFETY: `repr(u8)` and no fields: one byte, the same on every machine, and no padding.
             unsafe impl #rkyv::Portable for Tag {}
             unsafe impl #rkyv::traits::NoUndef for Tag {}
             #(#definitions)*

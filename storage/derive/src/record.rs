@@ -183,9 +183,9 @@ fn assemble(
                 type Archived = #archived;
                 type Resolver = #resolver;
 
+                // SAFETY: the condition says that both types have the same size and alignment, no
+                // padding, and the same bytes in the same places.
                 const COPY_OPTIMIZATION: #rkyv::traits::CopyOptimization<Self> = unsafe {
-                    // SAFETY: the condition says that both types have the same size and alignment, no
-                    // padding, and the same bytes in the same places.
                     #rkyv::traits::CopyOptimization::enable_if(#copy)
                 };
 
