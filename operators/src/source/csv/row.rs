@@ -53,14 +53,14 @@ impl RowCutter {
     /// Cuts a line that holds no quote mark, and must have so many columns.
     #[inline]
     pub(super) fn cut_plain<'a>(&'a mut self, line: &'a str, columns: usize) -> Result<Row<'a>, String> {
-        if self.starts.len() != columns + 1 {
-            self.starts.resize(columns + 1, 0);
+        if self.starts.len() != columns + 1 + SLACK {
+            self.starts.resize(columns + 1 + SLACK, 0);
         }
         let found = cut_fields(line.as_bytes(), self.delimiter, &mut self.starts);
         if found != columns {
             return Err(wrong_count(found, columns));
         }
-        Ok(Row { text: line, starts: &self.starts, gap: 1 })
+        Ok(Row { text: line, starts: &self.starts[..=columns], gap: 1 })
     }
 
     /// Cuts any line, and takes quotes off.
@@ -138,6 +138,13 @@ const fn zero_bytes(word: u64) -> u64 {
     !(((word & LOW) + LOW) | word | LOW)
 }
 
+/// Starts that are written for a word at once, whether it holds so many delimiters or not: a branch per
+/// delimiter would be guessed wrong once per word.
+const STARTS_AT_ONCE: usize = 4;
+
+/// Room behind the starts of the expected fields, for those that are written and do not count.
+const SLACK: usize = STARTS_AT_ONCE;
+
 /// Notes where the fields of `line` start, and where one behind the last would; returns their number, which
 /// may be above what `starts` holds.
 #[inline]
@@ -145,28 +152,39 @@ fn cut_fields(line: &[u8], delimiter: u8, starts: &mut [u32]) -> usize {
     let pattern = spread(delimiter);
     let (words, rest) = line.as_chunks::<8>();
     let mut found = 1;
-    let mut note = |mut zeros: u64, base: u32| {
-        while zeros != 0 {
-            if let Some(start) = starts.get_mut(found) {
-                *start = base + zeros.trailing_zeros() / 8 + 1;
-            }
-            found += 1;
-            zeros &= zeros - 1;
-        }
-    };
     let mut base = 0;
     for word in words {
-        note(zero_bytes(u64::from_le_bytes(*word) ^ pattern), base);
+        found = note_starts(zero_bytes(u64::from_le_bytes(*word) ^ pattern), base, found, starts);
         base += 8;
     }
     // Filled with NUL, which delimits nothing.
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
-    note(zero_bytes(u64::from_le_bytes(last) ^ pattern), base);
+    found = note_starts(zero_bytes(u64::from_le_bytes(last) ^ pattern), base, found, starts);
     if let Some(end) = starts.get_mut(found) {
         *end = line.len() as u32 + 1;
     }
     found
+}
+
+/// Notes a start behind each marked byte of the word at `base`, and returns the number of fields so far.
+#[inline]
+fn note_starts(mut marks: u64, base: u32, found: usize, starts: &mut [u32]) -> usize {
+    // The marks are top bits of bytes: the product sums them up in its top byte.
+    let count = ((marks >> 7).wrapping_mul(spread(1)) >> 56) as usize;
+    if let Some(slots) = starts.get_mut(found..).and_then(|slots| slots.first_chunk_mut::<STARTS_AT_ONCE>()) {
+        for slot in slots {
+            *slot = base + marks.trailing_zeros() / 8 + 1;
+            marks &= marks.wrapping_sub(1);
+        }
+    }
+    if count > STARTS_AT_ONCE {
+        for slot in starts.iter_mut().skip(found + STARTS_AT_ONCE).take(count - STARTS_AT_ONCE) {
+            *slot = base + marks.trailing_zeros() / 8 + 1;
+            marks &= marks.wrapping_sub(1);
+        }
+    }
+    found + count
 }
 
 #[cfg(test)]
@@ -178,13 +196,14 @@ mod tests {
         let mut cutter = RowCutter::new(b',');
         let fields = ["", "a", "bc", "+-.,"[..3].into(), "12345678", "123456789 and more", "é", "\u{80}"];
         for seed in 0..4096_usize {
-            let count = 1 + seed % 7;
+            let count = 1 + seed % 23;
             let row: Vec<&str> =
                 (0..count).map(|at| fields[(seed / (at + 1) + at * 3) % fields.len()]).collect();
             let line = row.join(",");
             if line.is_empty() {
                 continue;
             }
+            assert_eq!(cutter.cut_plain(&line, count + 1).err(), Some(wrong_count(count, count + 1)));
             let plain = cutter.cut_plain(&line, count).unwrap();
             assert_eq!(plain.len(), count);
             let plain: Vec<String> = (0..count).map(|at| plain.field(at).to_string()).collect();
@@ -208,7 +227,7 @@ mod tests {
     #[test]
     fn a_wrong_number_of_fields_is_told() {
         let mut cutter = RowCutter::new(b',');
-        for line in ["a,b", "a,b,c,d", "a"] {
+        for line in ["a,b", "a,b,c,d", "a", ",,,,,,,,,,,,,,,,,,,,", "a,b,c,,,,,,,,,"] {
             let reason = cutter.cut_plain(line, 3).err().unwrap();
             assert!(reason.contains("fields, not 3"), "{reason}");
         }
