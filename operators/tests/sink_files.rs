@@ -1,4 +1,5 @@
 //! File and memory sinks: what was written is there, and an unusable destination is a clear error.
+#![allow(clippy::unwrap_used)]
 
 mod source_kit;
 

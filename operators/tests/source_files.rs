@@ -1,4 +1,5 @@
 //! File sources: every record once at any parallelism, budget and mode; every bad input as its setting says.
+#![allow(clippy::unwrap_used)]
 
 mod source_kit;
 
