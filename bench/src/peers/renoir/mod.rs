@@ -64,3 +64,23 @@ impl Job {
         Ok((output.get().ok_or_else(|| failed("it collected nothing".into()))?, elapsed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nexmark::reference;
+
+    #[test]
+    fn answers_equal_the_reference_on_any_number_of_cores() {
+        // Slow enough that windows close while events still come: 30 s of event time.
+        let (config, events) = (Config::with_rate(2_000), 60_000);
+        for query in Query::ALL {
+            let expected = reference::answer(query, config, events);
+            assert!(expected.rows() > 0, "{} gives rows", query.name());
+            for cores in 1..=3 {
+                let run = run(query, config, events, cores).unwrap();
+                run.answer.check(NAME, query, &expected).unwrap();
+            }
+        }
+    }
+}
