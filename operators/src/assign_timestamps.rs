@@ -84,22 +84,36 @@ where
     fn push(&mut self, item: I::Ref<'_>, _timestamp: Timestamp, context: &mut StepContext) {
         self.records += 1;
         let timestamp = Blame::on(self.operator, || self.assign.timestamp(I::view(&item)));
-        self.newest = self.newest.max(timestamp);
         self.heard = true;
+        if timestamp > self.newest {
+            self.newest = timestamp;
+        } else if timestamp <= self.bounds.watermark(self.newest) {
+            // What is late depends on the records alone, not on when watermarks happen to be due.
+            self.send_watermark::<I>(context);
+        }
         self.down.push(item, timestamp, context);
     }
 
     fn signal(&mut self, signal: Signal, context: &mut StepContext) {
         match signal {
-            Signal::Watermark(WATERMARK_MAX) | Signal::End => self.down.signal(signal, context),
+            Signal::Watermark(WATERMARK_MAX) | Signal::End => {
+                // Nothing of what the records alone would say may follow.
+                self.sent = WATERMARK_MAX;
+                self.down.signal(signal, context);
+            }
             // Made here from the records themselves, and from their absence.
             Signal::Watermark(_) | Signal::Idle | Signal::Active => {}
         }
     }
 
     fn drain(&mut self, context: &mut StepContext) {
-        self.tell_progress::<I>(context);
         self.down.drain(context);
+        if context.is_blocked() {
+            // Not silent but held up: that is no idleness, and signals would only pile up.
+            self.heard_at = context.now;
+        } else if self.sent < WATERMARK_MAX {
+            self.tell_progress::<I>(context);
+        }
     }
 
     fn report(&self, visitor: &mut dyn OperatorVisitor) {
@@ -113,6 +127,18 @@ where
 }
 
 impl<A, D> TimestampedPush<A, D> {
+    fn send_watermark<I: Item>(&mut self, context: &mut StepContext)
+    where
+        D: Push<I>,
+    {
+        let watermark = self.bounds.watermark(self.newest);
+        if watermark > self.sent {
+            self.sent = watermark;
+            self.sent_at = context.now;
+            self.down.signal(Signal::Watermark(watermark), context);
+        }
+    }
+
     fn tell_progress<I: Item>(&mut self, context: &mut StepContext)
     where
         D: Push<I>,
@@ -123,12 +149,8 @@ impl<A, D> TimestampedPush<A, D> {
                 self.down.signal(Signal::Active, context);
             }
         }
-        let watermark = self.bounds.watermark(self.newest);
-        let due = context.is_dry() || context.now.saturating_sub(self.sent_at) >= self.interval;
-        if watermark > self.sent && due {
-            self.sent = watermark;
-            self.sent_at = context.now;
-            self.down.signal(Signal::Watermark(watermark), context);
+        if context.is_dry() || context.now.saturating_sub(self.sent_at) >= self.interval {
+            self.send_watermark::<I>(context);
         }
         if let Some(timeout) = self.bounds.idle_after
             && !self.idle
@@ -137,7 +159,7 @@ impl<A, D> TimestampedPush<A, D> {
                 self.idle = true;
                 self.down.signal(Signal::Idle, context);
             } else {
-                context.wake_at(self.heard_at + timeout);
+                context.wake_at(self.heard_at.saturating_add(timeout));
             }
         }
     }

@@ -89,6 +89,8 @@ struct SplitProgress {
 #[derive(Clone)]
 struct Split {
     newest: Timestamp,
+    /// The watermark that `newest` stands for, until a late record has made it be sent.
+    unsent_watermark: Timestamp,
     ended: bool,
     idle: bool,
     heard: bool,
@@ -97,7 +99,14 @@ struct Split {
 
 impl SplitProgress {
     fn new(splits: usize, bounds: WatermarkBounds, now: Nanos) -> Self {
-        let split = Split { newest: WATERMARK_MIN, ended: false, idle: false, heard: false, heard_at: now };
+        let split = Split {
+            newest: WATERMARK_MIN,
+            unsent_watermark: WATERMARK_MIN,
+            ended: false,
+            idle: false,
+            heard: false,
+            heard_at: now,
+        };
         Self {
             bounds,
             splits: vec![split; splits],
@@ -148,6 +157,17 @@ impl SplitProgress {
         waiting.map(|split| split.heard_at + timeout).min()
     }
 
+    /// Sends what has become of event time since the last time. The end is not sent here.
+    fn send<T: 'static>(&mut self, down: &mut impl Push<Owned<T>>, context: &mut StepContext) {
+        let unsent = std::mem::take(&mut self.unsent);
+        let rest = unsent.rest.filter(|signal| *signal == Signal::Idle);
+        let watermark = unsent.watermark.map(Signal::Watermark);
+        for signal in unsent.activity.into_iter().chain(watermark).chain(rest) {
+            self.emitted_at = context.now;
+            down.signal(signal, context);
+        }
+    }
+
     fn end(&mut self, index: usize) {
         if !std::mem::replace(&mut self.splits[index].ended, true) {
             let outcome = self.merge.end(index);
@@ -168,6 +188,20 @@ struct StepOutput<'s, A, D> {
     emitted: u64,
 }
 
+impl<A, D> StepOutput<'_, A, D> {
+    /// A record came that the watermark has passed: the watermark goes out before it, so that what is late
+    /// depends on the records of the split alone, not on when watermarks happen to be due.
+    #[cold]
+    fn send_watermark_first<T: 'static>(&mut self, split: usize)
+    where
+        D: Push<Owned<T>>,
+    {
+        self.progress.splits[split].unsent_watermark = WATERMARK_MIN;
+        self.progress.settle(self.context.now);
+        self.progress.send(&mut self.pump.down, self.context);
+    }
+}
+
 impl<T, A, D> Output<T> for StepOutput<'_, A, D>
 where
     T: 'static,
@@ -179,9 +213,14 @@ where
         let timestamp = if A::ENABLED {
             let assign = &mut self.pump.assign;
             let timestamp = Blame::on(self.operator, || assign.timestamp(&record));
-            let split = &mut self.progress.splits[split];
-            split.newest = split.newest.max(timestamp);
-            split.heard = true;
+            let seen = &mut self.progress.splits[split];
+            seen.heard = true;
+            if timestamp <= seen.unsent_watermark {
+                self.send_watermark_first(split);
+            } else if timestamp > seen.newest {
+                seen.newest = timestamp;
+                seen.unsent_watermark = self.progress.bounds.watermark(timestamp);
+            }
             timestamp
         } else {
             crate::model::time::NO_TIMESTAMP
@@ -279,12 +318,7 @@ where
         if !dry && !due {
             return;
         }
-        let unsent = std::mem::take(&mut self.progress.unsent);
-        let rest = unsent.rest.filter(|signal| *signal == Signal::Idle);
-        for signal in unsent.activity.into_iter().chain(unsent.watermark.map(Signal::Watermark)).chain(rest) {
-            self.progress.emitted_at = context.now;
-            self.pump.down.signal(signal, context);
-        }
+        self.progress.send(&mut self.pump.down, context);
     }
 }
 
