@@ -90,7 +90,11 @@ impl<T: Record> HeadBuilder for Unpack<T> {
     type Out = InPlace<T>;
     type Head<D: Push<InPlace<T>>> = UnpackHead<D>;
 
-    fn build<D: Push<InPlace<T>>>(self, _context: &BuildContext, down: D) -> Result<UnpackHead<D>, OpenError> {
+    fn build<D: Push<InPlace<T>>>(
+        self,
+        _context: &BuildContext,
+        down: D,
+    ) -> Result<UnpackHead<D>, OpenError> {
         Ok(UnpackHead { down })
     }
 }

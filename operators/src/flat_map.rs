@@ -44,7 +44,11 @@ where
     type Out = Owned<U::Item>;
     type Task<D: Push<Owned<U::Item>>> = C::Task<FlatMapPush<F, U, D>>;
 
-    fn build<D: Push<Owned<U::Item>>>(self, context: &BuildContext, down: D) -> Result<Self::Task<D>, OpenError> {
+    fn build<D: Push<Owned<U::Item>>>(
+        self,
+        context: &BuildContext,
+        down: D,
+    ) -> Result<Self::Task<D>, OpenError> {
         let push = FlatMapPush {
             operator: self.operator,
             function: self.function,

@@ -18,4 +18,5 @@ pub mod sink;
 pub mod source;
 pub mod source_chain;
 mod stage;
+pub mod testkit;
 pub mod window;

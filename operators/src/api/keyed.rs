@@ -34,11 +34,7 @@ impl<K: Key, T: Record> KeyedStream<K, T> {
         Self { base, edge, key: PhantomData }
     }
 
-    fn then<B: HeadBuilder<In = T>>(
-        self,
-        name: &str,
-        build: impl FnOnce(u32) -> B,
-    ) -> Stream<Exchanged<B>> {
+    fn then<B: HeadBuilder<In = T>>(self, name: &str, build: impl FnOnce(u32) -> B) -> Stream<Exchanged<B>> {
         let Self { mut base, edge, .. } = self;
         let builder = build(base.add_operator(name));
         Stream::new(base, Exchanged::new(vec![edge], builder))

@@ -196,8 +196,7 @@ impl<C: Chain> Stream<C> {
         let operator = base.add_operator(name);
         let (sink, parallelism) = (Arc::new(Mutex::new(sink)), base.parallelism);
         let prepared = Arc::clone(&sink);
-        let prepare =
-            move || prepared.lock().unwrap_or_else(PoisonError::into_inner).prepare(parallelism);
+        let prepare = move || prepared.lock().unwrap_or_else(PoisonError::into_inner).prepare(parallelism);
         base.graph.borrow_mut().preparations.push((operator, Box::new(prepare)));
         let instance = Box::new(ends::into_sink(chain, operator, sink));
         base.add_node(Node { parallelism, instance });

@@ -101,7 +101,9 @@ impl EventTimeWindows {
         if self.size <= 0 || self.slide <= 0 {
             Some("a window's size and slide must be at least one millisecond")
         } else if self.slide > self.size {
-            Some("a window's slide must not be longer than its size, or records between windows would be lost")
+            Some(
+                "a window's slide must not be longer than its size, or records between windows would be lost",
+            )
         } else {
             None
         }

@@ -123,13 +123,7 @@ where
         }
     }
 
-    fn emit(
-        &self,
-        key: K,
-        window: TimeWindow,
-        accumulator: &Option<T>,
-        mut push: impl FnMut(Self::Output),
-    ) {
+    fn emit(&self, key: K, window: TimeWindow, accumulator: &Option<T>, mut push: impl FnMut(Self::Output)) {
         if let Some(value) = accumulator.clone() {
             push(WindowResult { key, window, value });
         }

@@ -135,8 +135,9 @@ impl Timeline {
             return Some(self.windows.window_ending(end));
         }
         let from = self.fired.saturating_sub(self.windows.size());
-        let mut ends =
-            slices.range(from..).filter_map(|(slice, _)| self.windows.next_end(*slice, self.fired.saturating_add(1)));
+        let mut ends = slices
+            .range(from..)
+            .filter_map(|(slice, _)| self.windows.next_end(*slice, self.fired.saturating_add(1)));
         let end = ends.next()?;
         if end - 1 > self.watermark {
             return None;
@@ -301,7 +302,10 @@ where
         while start < batch.len() {
             let timestamp = timestamps[start];
             if timestamp == NO_TIMESTAMP {
-                context.fail(self.operator, "a record without a timestamp came to a window of event time".into());
+                context.fail(
+                    self.operator,
+                    "a record without a timestamp came to a window of event time".into(),
+                );
                 return start;
             }
             let slice = self.timeline.windows.slice_of(timestamp);

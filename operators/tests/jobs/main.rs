@@ -1,0 +1,13 @@
+//! Whole jobs on both platforms: their results, their failures, what they tell and what they hold on to.
+#![allow(clippy::unwrap_used)]
+
+extern crate tidemill_storage as tidemill;
+
+mod equality;
+mod event_time;
+mod failure;
+mod metrics;
+mod pressure;
+mod records;
+mod timers;
+mod windows;
