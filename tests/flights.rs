@@ -18,7 +18,7 @@ fn run(arguments: &[&str]) -> Output {
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
-        .unwrap_or_else(|error| panic!("run `cargo test` without filters that leave examples out: {error}"))
+        .unwrap_or_else(|error| panic!("the example is not built (a plain `cargo test` builds it, or `cargo build --examples`): {error}"))
 }
 
 fn figures(cores: &str, input: &Path, out: &Path) -> String {

@@ -70,8 +70,6 @@ impl JobConfig {
                 format!("set {what} within these bounds"),
             ))
         };
-        let groups = u64::from(self.key_groups());
-        between("max_parallelism", groups, 1, u64::from(MAX_PARALLELISM_MAX))?;
         if self.parallelism == 0 {
             return Err(Error::config(
                 "parallelism is 0".to_owned(),
@@ -79,6 +77,8 @@ impl JobConfig {
                 "set parallelism (or --cores) to 1 or more".to_owned(),
             ));
         }
+        let groups = u64::from(self.key_groups());
+        between("max_parallelism", groups, 1, u64::from(MAX_PARALLELISM_MAX))?;
         if self.parallelism as u64 > groups {
             return Err(Error::config(
                 format!("parallelism is {} but max_parallelism is {groups}", self.parallelism),
