@@ -37,6 +37,9 @@
 //! This crate only re-exports: see [`model`](mod@model) for contracts, [`operators`] for all operators, [`platform`] for
 //! the seam to the machine.
 
+#[cfg(doctest)]
+mod book;
+
 pub use tidemill_engine::{control, launch, model, platform, runtime};
 pub use tidemill_operators as operators;
 pub use tidemill_operators::{sink, source};
