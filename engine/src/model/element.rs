@@ -5,7 +5,7 @@
 //! ```text
 //! channel := element* End
 //! element := Batch | Watermark(w)   (w never falls)
-//!          | Idle | Active          (Idle only when active; Active, Batch or Watermark only make an idle channel active)
+//!          | Idle | Active          (Idle and Active may repeat; Active, Batch or Watermark make an idle channel active)
 //! ```
 //!
 //! After `End` nothing follows. Barriers join the alternatives when checkpoints do; they travel in band, too.

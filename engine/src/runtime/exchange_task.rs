@@ -85,6 +85,15 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
         };
     }
 
+    /// What a timer has made the head emit made this task look active to those behind it, and its own inputs will
+    /// not say a second time that they are idle.
+    fn repeat_idleness(&mut self, context: &mut StepContext) {
+        if self.state == State::Running && self.gate.is_idle() {
+            let flow = self.head.signal(Signal::Idle, context);
+            self.settle(flow, false);
+        }
+    }
+
     fn run(&mut self, context: &mut StepContext) -> Step {
         let mut records = 0;
         let mut progressed = false;
@@ -94,6 +103,7 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
                 State::Resuming { ends } => {
                     let flow = self.head.resume(context);
                     self.settle(flow, ends);
+                    self.repeat_idleness(context);
                     if flow == Flow::Yield {
                         return Step::Progress;
                     }
@@ -103,6 +113,7 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
                 State::Running if self.head.next_timer().is_some_and(|at| at <= context.wall_millis) => {
                     let flow = self.head.on_processing_time(context);
                     self.settle(flow, false);
+                    self.repeat_idleness(context);
                 }
                 State::Running => match self.gate.poll() {
                     Some(Arrival::Batch(batch, channel)) => {
@@ -112,6 +123,7 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
                         let flow = self.head.signal(signal, context);
                         self.settle(flow, signal == Signal::End);
                     }
+                    Some(Arrival::Nothing) => {}
                     None if progressed => return Step::Progress,
                     None => return Step::Idle,
                 },

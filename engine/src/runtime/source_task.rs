@@ -107,12 +107,14 @@ impl SplitProgress {
             heard: false,
             heard_at: now,
         };
+        // Without a split there is nothing that the watermark could wait for.
+        let rest = (splits == 0).then_some(Signal::Idle);
         Self {
             bounds,
             splits: vec![split; splits],
             merge: WatermarkMerge::new(splits),
             emitted_at: now,
-            unsent: Outcome::default(),
+            unsent: Outcome { rest, ..Outcome::default() },
         }
     }
 
@@ -166,6 +168,13 @@ impl SplitProgress {
             self.emitted_at = context.now;
             down.signal(signal, context);
         }
+    }
+
+    /// The greatest watermark of any split, unless none has one or the last word was said.
+    fn reached(&self) -> Option<Timestamp> {
+        let newest = self.splits.iter().map(|split| split.newest).max()?;
+        let sent = self.merge.merged() == WATERMARK_MAX && self.unsent.watermark.is_none();
+        (newest > WATERMARK_MIN && !sent).then(|| self.bounds.watermark(newest))
     }
 
     fn end(&mut self, index: usize) {
@@ -342,6 +351,10 @@ where
         }
         if step == Step::Done {
             self.state = State::Finishing;
+            // Where this subtask has come to, for those behind it that wait for idle ones only.
+            if let Some(watermark) = self.progress.reached() {
+                self.pump.down.signal(Signal::Watermark(watermark), context);
+            }
             self.pump.down.signal(Signal::Watermark(WATERMARK_MAX), context);
             self.pump.down.signal(Signal::End, context);
         } else {

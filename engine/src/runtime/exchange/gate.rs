@@ -24,6 +24,8 @@ pub enum Arrival<T> {
     Batch(Box<Batch<T>>, usize),
     /// A signal for the whole task.
     Signal(Signal),
+    /// An element that says nothing to the task. Its room is free all the same, which its sender has to notice.
+    Nothing,
 }
 
 impl<T: Record> Gate<T> {
@@ -36,25 +38,24 @@ impl<T: Record> Gate<T> {
     /// The next arrival; channels take turns, element by element.
     #[inline]
     pub fn poll(&mut self) -> Option<Arrival<T>> {
-        loop {
-            if let Some(signal) = self.signals.pop_front() {
-                return Some(Arrival::Signal(signal));
-            }
-            let (channel, element) = self.next_element()?;
-            let outcome = match element {
-                Element::Batch(batch) => {
-                    // Records make an idle channel active before they are handled.
-                    let outcome = self.merge.active(channel);
-                    self.queue(outcome);
-                    return Some(Arrival::Batch(batch, channel));
-                }
-                Element::Watermark(watermark) => self.merge.watermark(channel, watermark),
-                Element::Idle => self.merge.idle(channel),
-                Element::Active => self.merge.active(channel),
-                Element::End => self.merge.end(channel),
-            };
-            self.queue(outcome);
+        if let Some(signal) = self.signals.pop_front() {
+            return Some(Arrival::Signal(signal));
         }
+        let (channel, element) = self.next_element()?;
+        let outcome = match element {
+            Element::Batch(batch) => {
+                // Records make an idle channel active before they are handled.
+                let outcome = self.merge.active(channel);
+                self.queue(outcome);
+                return Some(Arrival::Batch(batch, channel));
+            }
+            Element::Watermark(watermark) => self.merge.watermark(channel, watermark),
+            Element::Idle => self.merge.idle(channel),
+            Element::Active => self.merge.active(channel),
+            Element::End => self.merge.end(channel),
+        };
+        self.queue(outcome);
+        Some(self.signals.pop_front().map_or(Arrival::Nothing, Arrival::Signal))
     }
 
     #[inline]
@@ -83,6 +84,11 @@ impl<T: Record> Gate<T> {
     /// The merged watermark.
     pub fn watermark(&self) -> Timestamp {
         self.merge.merged()
+    }
+
+    /// Whether no channel is active for now.
+    pub fn is_idle(&self) -> bool {
+        self.merge.is_idle()
     }
 
     /// Elements that wait, and that fit.

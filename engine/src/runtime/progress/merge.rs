@@ -4,8 +4,10 @@
 //! * the merged watermark is the least over inputs that are active and *aligned*; it never falls;
 //! * an input that comes back from idleness behind the merged watermark is unaligned: it does not hold the others
 //!   back (its records may be late) until its own watermark has caught up;
-//! * when all open inputs are idle, the merged watermark is the greatest that any of them reached;
-//! * an ended input is left out.
+//! * when no open input is active, the merged watermark is the greatest that any input reached;
+//! * an ended input is left out, and so is one whose watermark is `WATERMARK_MAX`, the last word before its end: it must
+//!   not carry the merged watermark past the records of those that are only idle. The merged one is `WATERMARK_MAX` when
+//!   that of every input was.
 
 use crate::model::{
     operator::Signal,
@@ -17,11 +19,14 @@ enum Status {
     Active,
     Unaligned,
     Idle,
+    /// Nothing follows but the end.
+    Complete,
     Ended,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Input {
+    /// The greatest but `WATERMARK_MAX`, which is a status.
     watermark: Timestamp,
     status: Status,
 }
@@ -62,15 +67,24 @@ impl WatermarkMerge {
         self.inputs.iter().all(|input| input.status == Status::Ended)
     }
 
+    /// Whether no input is active and one may be again.
+    pub fn is_idle(&self) -> bool {
+        self.idle && self.merged < WATERMARK_MAX
+    }
+
     /// A watermark of one input. One that is lower than before is ignored.
     pub fn watermark(&mut self, input: usize, watermark: Timestamp) -> Outcome {
         let merged = self.merged;
         let state = &mut self.inputs[input];
-        if watermark <= state.watermark && state.status == Status::Active {
-            return Outcome::default();
+        match state.status {
+            Status::Active if watermark <= state.watermark => return Outcome::default(),
+            Status::Complete | Status::Ended => return Outcome::default(),
+            Status::Active | Status::Unaligned | Status::Idle => {}
         }
-        state.watermark = state.watermark.max(watermark);
-        if state.status != Status::Ended {
+        if watermark == WATERMARK_MAX {
+            state.status = Status::Complete;
+        } else {
+            state.watermark = state.watermark.max(watermark);
             state.status = if state.watermark >= merged { Status::Active } else { Status::Unaligned };
         }
         self.settle()
@@ -78,7 +92,7 @@ impl WatermarkMerge {
 
     /// One input is idle from now on.
     pub fn idle(&mut self, input: usize) -> Outcome {
-        if self.inputs[input].status != Status::Ended {
+        if !matches!(self.inputs[input].status, Status::Complete | Status::Ended) {
             self.inputs[input].status = Status::Idle;
         }
         self.settle()
@@ -106,12 +120,13 @@ impl WatermarkMerge {
         let with = |wanted: Status| self.inputs.iter().filter(move |input| input.status == wanted);
         let open = self.inputs.iter().any(|input| input.status != Status::Ended);
         let live = self.inputs.iter().any(|i| matches!(i.status, Status::Active | Status::Unaligned));
-        let candidate = if !open {
+        let incomplete = live || with(Status::Idle).next().is_some();
+        let candidate = if !incomplete {
             Some(WATERMARK_MAX)
         } else if live {
             with(Status::Active).map(|input| input.watermark).min()
         } else {
-            with(Status::Idle).map(|input| input.watermark).max()
+            self.inputs.iter().map(|input| input.watermark).max()
         };
         if live && self.idle {
             self.idle = false;
@@ -125,7 +140,7 @@ impl WatermarkMerge {
         }
         if !open {
             outcome.rest = Some(Signal::End);
-        } else if !live && !self.idle {
+        } else if incomplete && !live && !self.idle {
             self.idle = true;
             outcome.rest = Some(Signal::Idle);
         }
@@ -161,6 +176,29 @@ mod tests {
         assert_eq!(merge.watermark(0, 200), raised(200));
         assert_eq!(merge.watermark(1, 250), Outcome::default(), "aligned again");
         assert_eq!(merge.watermark(0, 300), raised(250));
+    }
+
+    #[test]
+    fn an_input_that_has_said_everything_does_not_carry_the_others_past_their_records() {
+        let mut merge = WatermarkMerge::new(2);
+        merge.watermark(1, 5);
+        merge.idle(1);
+        assert_eq!(merge.watermark(0, 100), raised(100));
+        let idle = Outcome { rest: Some(Signal::Idle), ..Outcome::default() };
+        assert_eq!(merge.watermark(0, WATERMARK_MAX), idle);
+        assert_eq!(merge.end(0), Outcome::default());
+        assert_eq!(merge.active(1).activity, Some(Signal::Active));
+        assert_eq!(merge.watermark(1, 120), raised(120));
+        assert_eq!(merge.watermark(1, WATERMARK_MAX), raised(WATERMARK_MAX));
+        assert_eq!(merge.end(1), Outcome { rest: Some(Signal::End), ..Outcome::default() });
+    }
+
+    #[test]
+    fn what_an_ended_input_has_reached_counts_once_the_others_are_idle() {
+        let mut merge = WatermarkMerge::new(2);
+        merge.watermark(0, 100);
+        assert_eq!(merge.end(0), Outcome::default());
+        assert_eq!(merge.idle(1), Outcome { rest: Some(Signal::Idle), ..raised(100) });
     }
 
     #[test]
