@@ -3,6 +3,9 @@
 //! All windows have one size and begin every `slide` milliseconds. A *slice* is the longest stretch of time that no
 //! window's border cuts: `gcd(size, slide)` long. Records are summed up per slice and windows put together
 //! from slices, so a record is added once however many windows overlap.
+//!
+//! At both ends of time windows are cut off: of those that reach beyond `Timestamp::MAX` there is only the first, and it
+//! ends there.
 
 use std::time::Duration;
 
@@ -93,7 +96,9 @@ impl EventTimeWindows {
     }
 
     fn with_offset(self, offset: Duration) -> Self {
-        Self { offset: i64::try_from(offset.as_millis()).unwrap_or(0), ..self }
+        // Below the slide, so that subtracting it overflows at the end of time only.
+        let offset = offset.as_millis() % u128::try_from(self.slide.max(1)).unwrap_or(1);
+        Self { offset: i64::try_from(offset).unwrap_or(0), ..self }
     }
 
     /// What is wrong with the size or slide, if anything.
@@ -125,30 +130,48 @@ impl EventTimeWindows {
         self.size
     }
 
+    /// How far `at` is behind the last multiple of `step` (a slice or a slide), counted from the offset.
+    #[inline(always)]
+    fn phase(&self, at: Timestamp, step: i64) -> i64 {
+        match at.checked_sub(self.offset) {
+            Some(at) => at.rem_euclid(step),
+            // At the beginning of time; the offset is less than a slide.
+            None => (at + (step - self.offset % step)).rem_euclid(step),
+        }
+    }
+
     /// Start of the slice that holds a timestamp.
     #[inline(always)]
     pub fn slice_of(&self, timestamp: Timestamp) -> Timestamp {
-        timestamp.saturating_sub(timestamp.wrapping_sub(self.offset).rem_euclid(self.slice))
+        timestamp.saturating_sub(self.phase(timestamp, self.slice))
+    }
+
+    /// The last timestamp in the slice that begins at `slice`.
+    #[inline(always)]
+    pub fn slice_last(&self, slice: Timestamp) -> Timestamp {
+        // The first slice of all may be cut off.
+        slice.saturating_add(self.slice - 1 - self.phase(slice, self.slice))
     }
 
     /// The window with this end.
     pub fn window_ending(&self, end: Timestamp) -> TimeWindow {
-        TimeWindow { start: end.saturating_sub(self.size), end }
+        // Only a window that is cut off ends in another phase.
+        let past = (self.phase(end, self.slide) - self.size % self.slide).rem_euclid(self.slide);
+        let cut = if past == 0 { 0 } else { self.slide - past };
+        TimeWindow { start: end.saturating_sub(self.size - cut), end }
     }
 
     /// End of the last window that holds the slice beginning at `slice`.
     #[inline]
     pub fn last_end(&self, slice: Timestamp) -> Timestamp {
-        let start = slice.saturating_sub(slice.wrapping_sub(self.offset).rem_euclid(self.slide));
-        start.saturating_add(self.size)
+        slice.saturating_add(self.size - self.phase(slice, self.slide))
     }
 
     /// End of the first window that holds the slice and ends after `after`; `None` if none does.
     pub fn next_end(&self, slice: Timestamp, after: Timestamp) -> Option<Timestamp> {
-        let least = slice.saturating_add(self.slice).max(after.saturating_add(1));
+        let least = self.slice_last(slice).saturating_add(1).max(after.checked_add(1)?);
         // Ends are congruent to offset + size modulo the slide.
-        let phase = self.offset.wrapping_add(self.size);
-        let past = least.wrapping_sub(phase).rem_euclid(self.slide);
+        let past = (self.phase(least, self.slide) - self.size % self.slide).rem_euclid(self.slide);
         let end = if past == 0 { least } else { least.saturating_add(self.slide - past) };
         (end <= self.last_end(slice)).then_some(end)
     }

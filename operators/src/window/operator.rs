@@ -222,7 +222,8 @@ where
 
     /// Begins to fire a window.
     fn begin(&mut self, window: TimeWindow) {
-        let slices = self.slices.range(window.start..window.end).map(|(start, _)| *start);
+        let last = if window.end == Timestamp::MAX { window.end } else { window.max_timestamp() };
+        let slices = self.slices.range(window.start..=last).map(|(start, _)| *start);
         let mut parts: VecDeque<Timestamp> = slices.collect();
         let results = match (parts.len(), self.timeline.windows.is_tumbling()) {
             (1, true) if self.timeline.allowed_lateness == 0 => {
@@ -309,8 +310,8 @@ where
                 return start;
             }
             let slice = self.timeline.windows.slice_of(timestamp);
-            let length = self.timeline.windows.slice_length();
-            let same = |at: &&Timestamp| **at >= slice && **at - slice < length;
+            let last = self.timeline.windows.slice_last(slice);
+            let same = |at: &&Timestamp| **at >= slice && **at <= last;
             let end = start + timestamps[start..].iter().take_while(same).count();
             self.add(batch, slice, start, end, context);
             start = end;
