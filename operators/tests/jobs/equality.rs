@@ -55,7 +55,7 @@ rows! {
         {
             let some = trades(150).into_iter().map(|trade| trade.amount * 2).filter(|amount| amount % 3 != 0);
             let more = some.flat_map(|amount| [amount, -amount, amount + 1]);
-            more.filter_map(|amount| (amount > 0).then(|| format!("{amount}"))).collect::<Vec<String>>()
+            more.filter(|amount| *amount > 0).map(|amount| format!("{amount}")).collect::<Vec<String>>()
         },
         |environment, results| {
             environment
@@ -262,7 +262,7 @@ rows! {
         environment
             .from_source("trades", source(2), none())
             .global()
-            .map(|trade| restore(trade))
+            .map(restore)
             .sink("results", results);
     });
     a_partitioner_of_ones_own(trades(150), |environment, results| {

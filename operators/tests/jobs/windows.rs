@@ -281,7 +281,7 @@ rows! {
 
 /// Trades of which every fifth comes much later than it says.
 fn unruly() -> Vec<Trade> {
-    let behind = |trade: Trade| Trade { at: trade.at - 400 * i64::from(trade.id % 5 == 0), ..trade };
+    let behind = |trade: Trade| Trade { at: trade.at - 400 * i64::from(trade.id.is_multiple_of(5)), ..trade };
     trades(200).into_iter().map(behind).collect()
 }
 

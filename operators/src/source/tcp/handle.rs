@@ -7,7 +7,7 @@ use std::{
 
 use tidemill_engine::platform::sockets::LineServer;
 
-/// Tells the address of a [`TcpLinesSource`], and stops it.
+/// Tells the address of a [`TcpLinesSource`](super::TcpLinesSource), and stops it.
 #[derive(Clone)]
 pub struct TcpLinesHandle {
     pub(super) shared: Arc<Shared>,
