@@ -79,7 +79,7 @@ fn what_is_wrong_is_said_clearly_and_fails() {
         (vec!["--out", folder], vec![folder, "director"]),
         (vec!["--out", "/no/such/folder/out.csv"], vec!["/no/such/folder"]),
         (vec!["--out", "/dev/full"], vec!["/dev/full", "space"]),
-        (vec!["--input", bad], vec![bad, "57", "line 3"]),
+        (vec!["--input", bad], vec![bad, "byte 54", "line 3"]),
         (vec!["--cores", "99999"], vec!["parallelism"]),
     ] {
         let output = run(&arguments);

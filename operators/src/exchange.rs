@@ -3,7 +3,7 @@
 use tidemill_engine::{
     model::{
         graph::{BuildContext, EdgeNode, Node, TaskBuilder},
-        item::{InPlace, Item},
+        item::{InPlace, Item, Ship},
         metrics::OperatorVisitor,
         operator::{Chain, Head, OpenError, OperatorIndex, Push, Signal, StepContext},
         source::Flow,
@@ -147,7 +147,7 @@ impl<P> EdgeEnd<P> {
     /// Ends `chain` here: gives its node, the edge for the graph, and the edge for what reads from it.
     pub fn close<C, T>(self, chain: C) -> (Node, EdgeNode, Edge<T>)
     where
-        C: Chain<Out: Item<Native = T>>,
+        C: Chain<Out: Ship<Record = T>>,
         T: Record,
         P: Partition<<C::Out as Item>::View>,
     {

@@ -3,7 +3,7 @@
 use tidemill_engine::{
     model::{
         graph::{BuildContext, TaskBuilder},
-        item::Item,
+        item::Ship,
         metrics::OperatorVisitor,
         operator::{Chain, OperatorIndex, Push, Signal, StepContext},
         task::Task,
@@ -23,7 +23,7 @@ pub fn into_edges<C, T>(
     edges: [Edge<T>; 2],
 ) -> impl Fn() -> TaskBuilder + Send
 where
-    C: Chain<Out: Item<Native = T>>,
+    C: Chain<Out: Ship<Record = T>>,
     T: Record,
 {
     move || {
@@ -45,7 +45,7 @@ pub struct ForkPush<T> {
 
 impl<I, T> Push<I> for ForkPush<T>
 where
-    I: Item<Native = T>,
+    I: Ship<Record = T>,
     T: Record,
 {
     #[inline(always)]

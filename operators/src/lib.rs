@@ -14,6 +14,7 @@ pub mod fork;
 pub mod inspect;
 pub mod keyed;
 pub mod map;
+pub mod ship_as;
 pub mod sink;
 pub mod source;
 pub mod source_chain;

@@ -2,8 +2,11 @@
 
 use std::marker::PhantomData;
 
-use rkyv::Archived;
-use tidemill_storage::record::{Record, restore};
+use rkyv::{Archived, rancor};
+use tidemill_storage::record::{Record, WriteAs, restore};
+
+use super::time::Timestamp;
+use crate::runtime::exchange::batch::Batch;
 
 /// The kind of item that flows between two fused operators.
 ///
@@ -20,9 +23,6 @@ pub trait Item: 'static {
     /// Borrows the item to look at it.
     fn view<'r>(item: &'r Self::Ref<'_>) -> &'r Self::View;
 
-    /// Shows the record as its own type, copying it out of the batch first if it is read in place.
-    fn with_native<R>(item: &Self::Ref<'_>, show: impl FnOnce(&Self::Native) -> R) -> R;
-
     /// Gives the record by value: moves it, or copies it out of the batch.
     fn into_native(item: Self::Ref<'_>) -> Self::Native;
 }
@@ -36,13 +36,8 @@ impl<T: 'static> Item for Owned<T> {
     type View = T;
 
     #[inline(always)]
-    fn view<'r>(item: &'r T) -> &'r T {
+    fn view(item: &T) -> &T {
         item
-    }
-
-    #[inline(always)]
-    fn with_native<R>(item: &T, show: impl FnOnce(&T) -> R) -> R {
-        show(item)
     }
 
     #[inline(always)]
@@ -65,12 +60,90 @@ impl<T: Record> Item for InPlace<T> {
     }
 
     #[inline]
-    fn with_native<R>(item: &&Archived<T>, show: impl FnOnce(&T) -> R) -> R {
-        show(&restore(*item))
-    }
-
-    #[inline]
     fn into_native(item: &Archived<T>) -> T {
         restore(item)
+    }
+}
+
+/// Values of type `V` that are archived as records `T`: a view such as `BidRef<'static>`, whose text is borrowed, crosses
+/// an exchange as a `Bid` without ever owning it.
+pub struct ViewAs<V, T>(PhantomData<(V, T)>);
+
+impl<V: 'static, T: Record> Item for ViewAs<V, T> {
+    type Native = V;
+    type Ref<'a> = V;
+    type View = V;
+
+    #[inline(always)]
+    fn view(item: &V) -> &V {
+        item
+    }
+
+    #[inline(always)]
+    fn into_native(item: V) -> V {
+        item
+    }
+}
+
+/// Items that can cross an exchange.
+pub trait Ship: Item {
+    /// What they are on the other side.
+    type Record: Record;
+
+    /// Archives one into a batch, with its columns.
+    ///
+    /// # Errors
+    /// When a field cannot be serialized; the batch is as before.
+    fn put(
+        item: &Self::Ref<'_>,
+        batch: &mut Batch<Self::Record>,
+        timestamp: Timestamp,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<(), rancor::Error>;
+}
+
+impl<T: Record> Ship for Owned<T> {
+    type Record = T;
+
+    #[inline(always)]
+    fn put(
+        item: &T,
+        batch: &mut Batch<T>,
+        timestamp: Timestamp,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<(), rancor::Error> {
+        batch.put(item, timestamp, hash, key)
+    }
+}
+
+impl<T: Record> Ship for InPlace<T> {
+    type Record = T;
+
+    #[inline]
+    fn put(
+        item: &&Archived<T>,
+        batch: &mut Batch<T>,
+        timestamp: Timestamp,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<(), rancor::Error> {
+        batch.put(&restore(*item), timestamp, hash, key)
+    }
+}
+
+impl<V: WriteAs<T> + 'static, T: Record> Ship for ViewAs<V, T> {
+    type Record = T;
+
+    #[inline(always)]
+    fn put(
+        item: &V,
+        batch: &mut Batch<T>,
+        timestamp: Timestamp,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<(), rancor::Error> {
+        batch.put_view(item, timestamp, hash, key)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tidemill_engine::{
     model::{
         graph::{EdgeNode, Node},
-        item::Item,
+        item::{Item, Owned, Ship},
         operator::{Chain, OperatorIndex},
         sink::Sink,
         watermark::{AssignTimestamps, WatermarkStrategy},
@@ -20,7 +20,7 @@ use tidemill_engine::{
 };
 use tidemill_storage::{
     key::{Key, KeyRef},
-    record::Record,
+    record::{Record, WriteAs},
 };
 
 use super::{environment::SharedGraph, keyed::KeyedStream};
@@ -34,6 +34,7 @@ use crate::{
     fork,
     inspect::Inspect,
     map::Map,
+    ship_as::ShipAs,
 };
 
 /// A stream behind an exchange: its records are read in place, as `&Archived<T>`.
@@ -43,6 +44,8 @@ pub type ExchangedStream<T> = Stream<Exchanged<Unpack<T>>>;
 pub type ViewOf<C> = <<C as Chain>::Out as Item>::View;
 /// The record type of a stream.
 pub type RecordOf<C> = <<C as Chain>::Out as Item>::Native;
+/// The record type of a stream on the other side of an exchange.
+pub type ShippedOf<C> = <<C as Chain>::Out as Ship>::Record;
 /// What `map` and its like take: a record by value before an exchange, `&Archived<T>` behind one.
 pub type ItemOf<'a, C> = <<C as Chain>::Out as Item>::Ref<'a>;
 
@@ -84,9 +87,9 @@ impl StreamBase {
         name: &str,
         partition: P,
         consumers: usize,
-    ) -> (Self, Edge<RecordOf<C>>)
+    ) -> (Self, Edge<ShippedOf<C>>)
     where
-        C: Chain<Out: Item<Native: Record>>,
+        C: Chain<Out: Ship>,
         P: Partition<ViewOf<C>>,
     {
         let operator = self.add_operator(name);
@@ -215,11 +218,24 @@ impl<C: Chain> Stream<C> {
     }
 }
 
+impl<V: 'static, C: Chain<Out = Owned<V>>> Stream<C> {
+    /// Lets records cross exchanges as `T`, which they can be written as: a view whose text is borrowed becomes a record
+    /// that owns it without a copy in between. See [`WriteAs`].
+    pub fn ship_as<T>(self) -> Stream<ShipAs<C, T>>
+    where
+        V: WriteAs<T>,
+        T: Record,
+    {
+        let Self { base, chain } = self;
+        Stream::new(base, ShipAs::new(chain))
+    }
+}
+
 impl<C> Stream<C>
 where
-    C: Chain<Out: Item<Native: Record>>,
+    C: Chain<Out: Ship>,
 {
-    fn exchanged<P>(self, name: &str, partition: P, consumers: usize) -> ExchangedStream<RecordOf<C>>
+    fn exchanged<P>(self, name: &str, partition: P, consumers: usize) -> ExchangedStream<ShippedOf<C>>
     where
         P: Partition<ViewOf<C>>,
     {
@@ -228,7 +244,7 @@ where
     }
 
     /// Partitions the stream: all records for which `key` gives the same key go to one subtask, which keeps their state.
-    pub fn key_by<K, F>(self, key: F) -> KeyedStream<K, RecordOf<C>>
+    pub fn key_by<K, F>(self, key: F) -> KeyedStream<K, ShippedOf<C>>
     where
         K: Key,
         F: FnMut(&ViewOf<C>) -> K + Clone + Send + 'static,
@@ -240,7 +256,7 @@ where
 
     /// As [`key_by`](Self::key_by), with a key borrowed from the record, such as `|flight| &flight.origin`: nothing
     /// is allocated per record.
-    pub fn key_by_ref<Q, F>(self, key: F) -> KeyedStream<Q::Owned, RecordOf<C>>
+    pub fn key_by_ref<Q, F>(self, key: F) -> KeyedStream<Q::Owned, ShippedOf<C>>
     where
         Q: KeyRef + ?Sized + 'static,
         F: FnMut(&ViewOf<C>) -> &Q + Clone + Send + 'static,
@@ -251,30 +267,30 @@ where
     }
 
     /// Spreads records evenly, one after the other over all subtasks.
-    pub fn rebalance(self) -> ExchangedStream<RecordOf<C>> {
+    pub fn rebalance(self) -> ExchangedStream<ShippedOf<C>> {
         let workers = self.base.workers;
         self.exchanged("rebalance", Rebalance::default(), workers)
     }
 
     /// Spreads records evenly over the nearest subtasks only.
-    pub fn rescale(self) -> ExchangedStream<RecordOf<C>> {
+    pub fn rescale(self) -> ExchangedStream<ShippedOf<C>> {
         let workers = self.base.workers;
         self.exchanged("rescale", Rescale::default(), workers)
     }
 
     /// Gives every subtask every record.
-    pub fn broadcast(self) -> ExchangedStream<RecordOf<C>> {
+    pub fn broadcast(self) -> ExchangedStream<ShippedOf<C>> {
         let workers = self.base.workers;
         self.exchanged("broadcast", Broadcast, workers)
     }
 
     /// Brings all records to one subtask; what follows runs there only.
-    pub fn global(self) -> ExchangedStream<RecordOf<C>> {
+    pub fn global(self) -> ExchangedStream<ShippedOf<C>> {
         self.exchanged("global", Global, 1)
     }
 
     /// Sends each record to the subtask that `choose(record, number of subtasks)` names, modulo their number.
-    pub fn partition_custom<F>(self, choose: F) -> ExchangedStream<RecordOf<C>>
+    pub fn partition_custom<F>(self, choose: F) -> ExchangedStream<ShippedOf<C>>
     where
         F: FnMut(&ViewOf<C>, usize) -> usize + Clone + Send + 'static,
     {
@@ -283,15 +299,15 @@ where
     }
 
     /// Hands each record to the subtask with the same index: begins a new task without moving records between cores.
-    pub fn forward(self) -> ExchangedStream<RecordOf<C>> {
+    pub fn forward(self) -> ExchangedStream<ShippedOf<C>> {
         let consumers = self.base.parallelism;
         self.exchanged("forward", Forward, consumers)
     }
 
     /// Unites this stream with another of the same record type, in no particular order. Event time is that of the slower one.
-    pub fn union<C2>(self, other: Stream<C2>) -> ExchangedStream<RecordOf<C>>
+    pub fn union<C2>(self, other: Stream<C2>) -> ExchangedStream<ShippedOf<C>>
     where
-        C2: Chain<Out: Item<Native = RecordOf<C>>>,
+        C2: Chain<Out: Ship<Record = ShippedOf<C>>>,
     {
         let timestamps = self.base.timestamps && other.base.timestamps;
         let consumers = self.base.workers;
@@ -304,7 +320,7 @@ where
     }
 
     /// One input of a union: forwarded where both sides have as many subtasks.
-    fn into_union(self, consumers: usize) -> (StreamBase, Edge<RecordOf<C>>) {
+    fn into_union(self, consumers: usize) -> (StreamBase, Edge<ShippedOf<C>>) {
         if self.base.parallelism == consumers {
             self.base.exchange(self.chain, "union", Forward, consumers)
         } else {
@@ -313,11 +329,11 @@ where
     }
 
     /// Splits the stream in two that both carry every record.
-    pub fn fork(self) -> (ExchangedStream<RecordOf<C>>, ExchangedStream<RecordOf<C>>) {
+    pub fn fork(self) -> (ExchangedStream<ShippedOf<C>>, ExchangedStream<ShippedOf<C>>) {
         let Self { mut base, chain } = self;
         let columns = Columns { timestamps: base.timestamps, ..Columns::default() };
         let operators = [base.add_operator("fork"), base.add_operator("fork")];
-        let edges = [Edge::<RecordOf<C>>::default(), Edge::default()];
+        let edges = [Edge::<ShippedOf<C>>::default(), Edge::default()];
         let instance = Box::new(fork::into_edges(chain, operators, columns, edges.clone()));
         base.add_node(Node { parallelism: base.parallelism, instance });
         let [first, second] = [0, 1].map(|side| {

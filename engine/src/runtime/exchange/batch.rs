@@ -18,7 +18,7 @@ use std::marker::PhantomData;
 
 use rkyv::{Archived, rancor};
 use tidemill_storage::{
-    record::Record,
+    record::{Record, WriteAs},
     state::{KeyColumn, KeyView},
     writer::RecordWriter,
 };
@@ -138,13 +138,42 @@ impl<T: Record> Batch<T> {
         hash: u64,
         key: &[u8],
     ) -> Result<(), rancor::Error> {
+        self.put_with(timestamp, hash, key, |bytes, at| bytes.put_root(at, record))
+    }
+
+    /// As [`put`](Self::put), with a value that is archived as a `T`.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    ///
+    /// # Panics
+    /// As [`put`](Self::put).
+    #[inline(always)]
+    pub fn put_view(
+        &mut self,
+        view: &impl WriteAs<T>,
+        timestamp: Timestamp,
+        hash: u64,
+        key: &[u8],
+    ) -> Result<(), rancor::Error> {
+        self.put_with(timestamp, hash, key, |bytes, at| bytes.put_root_as::<T>(at, view))
+    }
+
+    #[inline(always)]
+    fn put_with(
+        &mut self,
+        timestamp: Timestamp,
+        hash: u64,
+        key: &[u8],
+        put_root: impl FnOnce(&mut RecordWriter, usize) -> Result<(), rancor::Error>,
+    ) -> Result<(), rancor::Error> {
         assert!(self.len < self.capacity, "a record was put into a full batch");
         if self.columns.keys {
             let start = self.bytes.append_bytes(key);
             // A batch is far below 4 GiB: its bytes are bounded by `bytes_max` plus one record.
             self.keys.push(KeySpan { start: start as u32, length: key.len() as u32 });
         }
-        if let Err(error) = self.bytes.put_root(self.len * Self::STRIDE, record) {
+        if let Err(error) = put_root(&mut self.bytes, self.len * Self::STRIDE) {
             if self.columns.keys {
                 self.keys.pop();
             }

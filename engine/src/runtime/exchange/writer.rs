@@ -22,7 +22,7 @@ use crate::{
     model::{
         config::JobConfig,
         element::Element,
-        item::Item,
+        item::Ship,
         metrics::{OperatorCounters, OperatorVisitor},
         operator::{OperatorIndex, Push, Signal, StepContext},
         time::Timestamp,
@@ -97,9 +97,9 @@ impl<T: Record, P> EdgeWriter<T, P> {
 impl<T: Record> Target<T> {
     /// Archives one record; sends the batch when that filled it, and returns the bytes sent then.
     #[inline(always)]
-    fn put(
+    fn put<I: Ship<Record = T>>(
         &mut self,
-        record: &T,
+        item: &I::Ref<'_>,
         timestamp: Timestamp,
         hash: u64,
         key: &[u8],
@@ -110,7 +110,7 @@ impl<T: Record> Target<T> {
             self.open.opened = context.now;
             self.open.ingest = context.ingest;
         }
-        if let Err(error) = self.open.put(record, timestamp, hash, key) {
+        if let Err(error) = I::put(item, &mut self.open, timestamp, hash, key) {
             context.fail(operator, Box::new(error));
             return 0;
         }
@@ -180,7 +180,7 @@ impl<T: Record, P> EdgeWriter<T, P> {
     #[inline(always)]
     pub fn write<I>(&mut self, item: &I::Ref<'_>, timestamp: Timestamp, context: &mut StepContext)
     where
-        I: Item<Native = T>,
+        I: Ship<Record = T>,
         P: Partition<I::View>,
     {
         let Self { operator, partition, targets, counters } = self;
@@ -189,23 +189,22 @@ impl<T: Record, P> EdgeWriter<T, P> {
         match route {
             Route::One { target, hash, key } => {
                 counters.records_out += 1;
-                counters.bytes_out += I::with_native(item, |record| {
-                    targets[target].put(record, timestamp, hash, key, *operator, context)
-                });
+                counters.bytes_out +=
+                    targets[target].put::<I>(item, timestamp, hash, key, *operator, context);
             }
-            Route::All => I::with_native(item, |record| {
+            Route::All => {
                 for target in targets.iter_mut() {
                     counters.records_out += 1;
-                    counters.bytes_out += target.put(record, timestamp, 0, &[], *operator, context);
+                    counters.bytes_out += target.put::<I>(item, timestamp, 0, &[], *operator, context);
                 }
-            }),
+            }
         }
     }
 }
 
 impl<I, T, P> Push<I> for EdgeWriter<T, P>
 where
-    I: Item<Native = T>,
+    I: Ship<Record = T>,
     T: Record,
     P: Partition<I::View>,
 {
