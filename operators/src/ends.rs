@@ -31,7 +31,9 @@ where
     move || {
         let (chain, sink) = (chain.clone(), Arc::clone(&sink));
         Box::new(move |context: &BuildContext| {
-            let opened = sink.lock().unwrap_or_else(PoisonError::into_inner).open(&context.subtask);
+            let opened = Blame::on(operator, || {
+                sink.lock().unwrap_or_else(PoisonError::into_inner).open(&context.subtask)
+            });
             let writer = opened.map_err(|cause| OpenError { operator, cause })?;
             let end = SinkPush { operator, writer, records: 0, unflushed: false, item: PhantomData };
             Ok(Box::new(chain.build::<SinkPush<C::Out, S::Writer>>(context, end)?) as Box<dyn Task>)

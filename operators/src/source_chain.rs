@@ -10,7 +10,10 @@ use tidemill_engine::{
         source::{BoxError, Source},
         watermark::{AssignTimestamps, WatermarkStrategy},
     },
-    runtime::source_task::{SourceConfig, SourceTask},
+    runtime::{
+        blame::Blame,
+        source_task::{SourceConfig, SourceTask},
+    },
 };
 
 /// A chain that begins with a source.
@@ -49,7 +52,9 @@ impl<S: Source, A: AssignTimestamps<S::Item>> Chain for FromSource<S, A> {
         down: D,
     ) -> Result<Self::Task<D>, OpenError> {
         let Self { operator, source, strategy } = self;
-        let opened = source.lock().unwrap_or_else(PoisonError::into_inner).open(&context.subtask);
+        let opened = Blame::on(operator, || {
+            source.lock().unwrap_or_else(PoisonError::into_inner).open(&context.subtask)
+        });
         let reader = opened.map_err(|cause| OpenError { operator, cause })?;
         let config = SourceConfig::new(operator, &context.config, Arc::clone(&context.subtask.clock));
         Ok(SourceTask::new(reader, strategy.assign, strategy.bounds, down, config))

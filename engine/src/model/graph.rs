@@ -1,6 +1,10 @@
 //! The job graph: chains and edges as the stream API describes them, before anything runs.
 
-use std::sync::Arc;
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use super::{
     config::JobConfig,
@@ -121,7 +125,7 @@ impl JobGraph {
             return Err(problem.clone());
         }
         for (operator, prepare) in &mut self.preparations {
-            prepare().map_err(|cause| Error::Prepare {
+            prepare_safely(prepare).map_err(|cause| Error::Prepare {
                 operator: self.operators[*operator as usize].name.clone(),
                 cause: Arc::new(cause),
             })?;
@@ -141,4 +145,16 @@ impl JobGraph {
             });
         }
     }
+}
+
+/// A panic in a source's or sink's own code is an error like any other.
+fn prepare_safely(prepare: &mut Preparation) -> Result<(), BoxError> {
+    catch_unwind(AssertUnwindSafe(prepare)).unwrap_or_else(|panic| Err(panicked(&*panic)))
+}
+
+/// The error that a panic stands for.
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> BoxError {
+    let message = panic.downcast_ref::<&str>().map(|message| (*message).to_owned());
+    let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("panicked: {}", message.unwrap_or_else(|| "no message".to_owned())).into()
 }

@@ -55,9 +55,15 @@ impl JobShared {
         }
     }
 
-    /// Stops the job with `failure`, unless it already failed.
+    /// Stops the job with `failure`, unless it already failed, or every worker has left: then nothing is left to stop, and
+    /// a job that has come to its end stays what it is.
     pub fn fail(&self, failure: Error) {
-        self.state().failure.get_or_insert(failure);
+        let mut state = self.state();
+        if state.reports.iter().all(|reported| reported.done) {
+            return;
+        }
+        state.failure.get_or_insert(failure);
+        drop(state);
         self.stop.store(true, Ordering::Release);
         self.wake_all();
     }
@@ -100,5 +106,29 @@ impl JobShared {
         });
         let state = waited.unwrap_or_else(PoisonError::into_inner);
         state.reports.iter().map(|reported| reported.report.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Wake for Nobody {
+        fn wake(&self) {}
+    }
+
+    #[test]
+    fn a_job_that_has_ended_cannot_be_cancelled() {
+        let shared = JobShared::new(vec![Arc::new(Nobody), Arc::new(Nobody)]);
+        shared.leave(0);
+        shared.leave(1);
+        shared.fail(Error::Cancelled);
+        assert!(shared.failure().is_none() && !shared.is_stopped());
+        let shared = JobShared::new(vec![Arc::new(Nobody), Arc::new(Nobody)]);
+        shared.leave(0);
+        shared.fail(Error::Cancelled);
+        assert!(matches!(shared.failure(), Some(Error::Cancelled)) && shared.is_stopped());
     }
 }

@@ -7,7 +7,6 @@
 //! operator, and every worker drops its tasks at its next turn.
 
 use std::{
-    any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -16,6 +15,7 @@ use super::blame::Blame;
 use crate::{
     model::{
         error::Error,
+        graph::panicked,
         metrics::{OperatorCounters, OperatorInfo, OperatorVisitor, TaskReport, TaskTimes, WorkerReport},
         operator::{OpenError, OperatorIndex, StepContext},
         shared::JobShared,
@@ -220,10 +220,4 @@ pub fn open<R>(build: impl FnOnce() -> Result<R, OpenError>) -> Result<R, (Optio
         Ok(Err(failed)) => Err((Some(failed.operator), failed.cause)),
         Err(panic) => Err((Blame::take(), panicked(&*panic))),
     }
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> BoxError {
-    let message = panic.downcast_ref::<&str>().map(|message| (*message).to_owned());
-    let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("panicked: {}", message.unwrap_or_else(|| "no message".to_owned())).into()
 }

@@ -31,6 +31,9 @@ use tidemill_storage::{
 use super::key::restore_key;
 use crate::exchange::HeadBuilder;
 
+/// Timers fired in one step at most.
+const TIMERS_PER_STEP_MAX: usize = 4096;
+
 /// A function with state per key and timers. One instance per subtask, made by the closure given to
 /// [`KeyedStream::process`](crate::api::keyed::KeyedStream::process).
 pub trait KeyedProcessFunction<K: Key, T: Record>: 'static {
@@ -310,13 +313,17 @@ where
         }
     }
 
-    /// Fires what `next` gives until nothing is left or the outputs are full.
+    /// Fires what `next` gives until nothing is left, the outputs are full, or it was much for one step: a timer may
+    /// register another one, without end.
     fn fire(
         &mut self,
         context: &mut StepContext,
         mut next: impl FnMut(&mut Shared<P::Output>) -> Option<(Timer, FiredTimer)>,
     ) -> Flow {
-        while !context.is_blocked() {
+        for _ in 0..TIMERS_PER_STEP_MAX {
+            if context.is_blocked() {
+                break;
+            }
             let Some((timer, fired)) = next(&mut self.shared) else { return Flow::Continue };
             let timestamp = match fired {
                 FiredTimer::EventTime(at) => at,
