@@ -84,7 +84,7 @@ pub mod prelude {
         },
     };
     pub use tidemill_storage::{
-        Record,
+        Record, WriteAs,
         key::{BytesKey, Key},
     };
 }

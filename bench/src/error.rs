@@ -35,6 +35,9 @@ pub enum BenchError {
         /// What it said.
         reason: String,
     },
+    /// A job or its machine failed. Its own message says what to do.
+    #[error(transparent)]
+    Job(#[from] tidemill::model::error::Error),
     /// The figures could not be written. Look at where standard output goes.
     #[error("cannot write the report: {0}")]
     Output(#[from] io::Error),

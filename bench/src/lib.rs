@@ -9,4 +9,5 @@ pub mod floor;
 pub mod nexmark;
 pub mod peers;
 pub mod report;
+pub mod tidemill;
 pub mod versus;

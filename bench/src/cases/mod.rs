@@ -1,6 +1,10 @@
 //! The cases, in the one table where they are registered.
 
+mod chain;
+mod exchange;
 mod floor;
+mod hop;
+mod nexmark;
 mod nexmark_generator;
 mod peer_renoir;
 mod peer_timely;
@@ -12,9 +16,29 @@ use crate::{error::BenchError, report::Reporter};
 /// Every case, in the order in which `list` names them.
 pub const CASES: &[Case] = &[
     Case {
+        name: "chain",
+        description: "five fused maps and filters on 32-byte records, against the hand-written loop",
+        run: chain::run,
+    },
+    Case {
+        name: "exchange",
+        description: "records across cores: plain ones keyed and counted against Timely, bids against owned structs",
+        run: exchange::run,
+    },
+    Case {
+        name: "nexmark",
+        description: "Nexmark q0, q1, q2, q5 and q8 against Renoir, answers checked against the reference",
+        run: nexmark::run,
+    },
+    Case {
         name: "floor",
         description: "the machine's own noise: how late a thread that does nothing sees its ticks",
         run: floor::run,
+    },
+    Case {
+        name: "hop",
+        description: "one record from core to core and back through the exchange, against two bare rings",
+        run: hop::run,
     },
     Case {
         name: "nexmark-generator",

@@ -1,5 +1,7 @@
 //! The three events of the auction, owned: what a program would declare for itself.
 
+use ::tidemill::Record;
+
 /// Someone who joined the auction.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Person {
@@ -47,7 +49,7 @@ pub struct Auction {
 }
 
 /// A price offered in an auction.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Record, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bid {
     /// The auction that is bid in; it may lie a little ahead of the newest one.
     pub auction: i64,

@@ -3,6 +3,8 @@
 //! The generator hands these out, and allocates nothing. An engine that needs an owned record takes
 //! [`EventRef::to_owned`] or picks the fields that it wants.
 
+use ::tidemill::WriteAs;
+
 use super::model::{Auction, Bid, Event, Person};
 
 /// A [`Person`] whose text is borrowed.
@@ -52,7 +54,8 @@ pub struct AuctionRef<'a> {
 }
 
 /// A [`Bid`] whose text is borrowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(WriteAs, Clone, Copy, Debug, PartialEq, Eq)]
+#[write_as(Bid)]
 pub struct BidRef<'a> {
     /// See [`Bid::auction`].
     pub auction: i64,

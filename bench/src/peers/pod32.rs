@@ -1,9 +1,11 @@
 //! The plain record of the exchange benchmark, and what both sides must agree on about it.
 
+use ::tidemill::Record;
+
 use crate::nexmark::{Checksum, q2_row, random::Draw};
 
 /// A record of 32 bytes without pointers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Record, Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Pod32 {
     /// What it is exchanged and counted by.
     pub key: u64,

@@ -1,0 +1,28 @@
+//! Our side of every comparison, written on the public API as a user would.
+
+pub mod bid;
+pub mod chain;
+pub mod nexmark;
+pub mod pod32;
+mod sums;
+
+use std::time::{Duration, Instant};
+
+use ::tidemill::prelude::*;
+
+use crate::error::BenchError;
+
+/// What our side is called in reports.
+pub const NAME: &str = "tidemill";
+
+/// An environment with the default settings on so many cores.
+fn environment(cores: usize) -> StreamEnvironment {
+    StreamEnvironment::with_config(JobConfig { parallelism: cores, ..JobConfig::default() })
+}
+
+/// Runs the job to its end and times it, from the start of its workers to the end of the last.
+fn timed(env: StreamEnvironment) -> Result<Duration, BenchError> {
+    let start = Instant::now();
+    env.execute().map_err(|error| BenchError::Peer { peer: NAME, reason: error.to_string() })?;
+    Ok(start.elapsed())
+}

@@ -1,0 +1,23 @@
+//! q1: every bid, its price in another currency, in exact thousandths.
+
+use ::tidemill::prelude::*;
+
+use super::{Job, q0::BidView};
+use crate::{
+    error::BenchError,
+    nexmark::{Answer, fields, q1_row},
+    peers::QueryRun,
+    tidemill::{environment, sums::ChecksumSink, timed},
+};
+
+pub(super) fn run(job: Job) -> Result<QueryRun, BenchError> {
+    let env = environment(job.cores);
+    let (sink, total) = ChecksumSink::new(|bid: &BidView| {
+        q1_row(bid.auction, bid.bidder, bid.price, bid.date_time, bid.extra)
+    });
+    job.source::<{ fields::Q1 }, _, _>(&env, BidView::from_event, WatermarkStrategy::none())
+        .map(|bid| BidView { price: bid.price * 908, ..bid })
+        .sink("bids", sink);
+    let elapsed = timed(env)?;
+    Ok(QueryRun { answer: Answer::Rows(total.get()), elapsed })
+}

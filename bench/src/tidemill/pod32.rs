@@ -1,0 +1,64 @@
+//! The keyed exchange of plain records: produce, exchange by key, count per key.
+
+use std::collections::HashMap;
+
+use ::tidemill::prelude::*;
+
+use super::{environment, sums::ChecksumSink, timed};
+use crate::{
+    error::BenchError,
+    nexmark::{Checksum, q2_row},
+    peers::{
+        pod32::{Pod32, counts_checksum},
+        timely::ExchangeRun,
+    },
+};
+
+/// Exchanges `records` records with keys in `0..keys` between `cores` workers that all produce and consume, and counts
+/// them per key. Every new count is handed on, so `counts` is the checksum of all counts there ever were.
+///
+/// # Errors
+/// [`BenchError::Peer`] when the job fails.
+pub fn run(records: u64, keys: u64, cores: usize) -> Result<ExchangeRun, BenchError> {
+    let env = environment(cores);
+    let (sink, total) = ChecksumSink::new(|(key, count): &(u64, u64)| q2_row(*key as i64, *count as i64));
+    env.from_source(
+        "records",
+        from_parallel_iter(move |subtask, parallelism| {
+            let (index, of) = (subtask as u64, parallelism as u64);
+            (records * index / of..records * (index + 1) / of).map(move |n| Pod32::nth(n, keys))
+        }),
+        WatermarkStrategy::none(),
+    )
+    .key_by(|record| record.key)
+    .aggregate(Count)
+    .sink("counts", sink);
+    let elapsed = timed(env)?;
+    let counts = total.get();
+    Ok(ExchangeRun { counted: counts.rows, counts, elapsed })
+}
+
+/// What [`run`] must give, counted by a loop.
+pub fn expected(records: u64, keys: u64) -> Checksum {
+    let mut counts = HashMap::<u64, u64, ahash::RandomState>::default();
+    let rows = (0..records).map(|n| {
+        let key = Pod32::nth(n, keys).key;
+        let count = counts.entry(key).or_default();
+        *count += 1;
+        (key, *count)
+    });
+    counts_checksum(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_equal_those_of_a_loop() {
+        for cores in [1, 2, 3] {
+            let run = run(100_000, 300, cores).unwrap();
+            assert_eq!((run.counted, run.counts), (100_000, expected(100_000, 300)));
+        }
+    }
+}
