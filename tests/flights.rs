@@ -70,7 +70,8 @@ fn the_whole_year_equals_the_independent_computation() {
 fn what_is_wrong_is_said_clearly_and_fails() {
     let folder = tempfile::tempdir().unwrap();
     let bad = folder.path().join("bad.csv");
-    std::fs::write(&bad, "year,month,day,hour,origin,dep_delay\n2013,1,1,5,EWR,2\n2013,1,1,x,EWR,2\n").unwrap();
+    std::fs::write(&bad, "year,month,day,hour,origin,dep_delay\n2013,1,1,5,EWR,2\n2013,1,1,x,EWR,2\n")
+        .unwrap();
     let (bad, folder) = (bad.to_str().unwrap(), folder.path().to_str().unwrap());
     for (arguments, told) in [
         (vec!["--cores", "0"], vec!["parallelism is 0", "1 or more"]),
