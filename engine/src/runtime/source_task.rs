@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Records between two looks at the clock within a step.
-const CLOCK_STRIDE: usize = 256;
+const CLOCK_STRIDE: u64 = 256;
 
 /// A task that begins with a source.
 pub struct SourceTask<R, A, D> {
@@ -84,6 +84,8 @@ struct SplitProgress {
     merge: WatermarkMerge,
     emitted_at: Nanos,
     unsent: Outcome,
+    /// Since when the task has been waiting for room: no split is silent meanwhile.
+    held_up_since: Option<Nanos>,
 }
 
 #[derive(Clone)]
@@ -115,6 +117,7 @@ impl SplitProgress {
             merge: WatermarkMerge::new(splits),
             emitted_at: now,
             unsent: Outcome { rest, ..Outcome::default() },
+            held_up_since: None,
         }
     }
 
@@ -152,11 +155,26 @@ impl SplitProgress {
         }
     }
 
+    /// The outputs are full from now on, if they were not before.
+    fn hold_up(&mut self, now: Nanos) {
+        self.held_up_since.get_or_insert(now);
+    }
+
+    /// There is room again: the time without counts for no split's idleness.
+    fn go_on(&mut self, now: Nanos) {
+        if let Some(since) = self.held_up_since.take() {
+            let held_up = now.saturating_sub(since);
+            for split in &mut self.splits {
+                split.heard_at = split.heard_at.saturating_add(held_up);
+            }
+        }
+    }
+
     /// When the next split becomes idle if nothing is heard from it.
     fn next_idle_at(&self) -> Option<Nanos> {
         let timeout = self.bounds.idle_after?;
         let waiting = self.splits.iter().filter(|split| !split.ended && !split.idle);
-        waiting.map(|split| split.heard_at + timeout).min()
+        waiting.map(|split| split.heard_at.saturating_add(timeout)).min()
     }
 
     /// Sends what has become of event time since the last time. The end is not sent here.
@@ -193,11 +211,37 @@ struct StepOutput<'s, A, D> {
     context: &'s mut StepContext,
     clock: &'s dyn Clock,
     until: Nanos,
-    left: usize,
-    emitted: u64,
+    /// Records of the step's budget that were not granted yet.
+    left: u64,
+    granted: u64,
 }
 
 impl<A, D> StepOutput<'_, A, D> {
+    /// The grant is used up: goes on for another one, unless the outputs, the budget or the time are.
+    #[cold]
+    fn look_up(&mut self) -> Flow {
+        if self.context.is_blocked() || self.left == 0 || self.clock.now() >= self.until {
+            // A reader that goes on in spite of `Yield` is told again after each record.
+            self.left = 0;
+            self.grant(1);
+            return Flow::Yield;
+        }
+        let stride = self.left.min(CLOCK_STRIDE);
+        self.left -= stride;
+        self.grant(stride);
+        Flow::Continue
+    }
+
+    fn grant(&mut self, records: u64) {
+        self.granted += records;
+        self.context.grant(records);
+    }
+
+    /// Records emitted in this step.
+    fn emitted(&self) -> u64 {
+        self.granted - self.context.unspent()
+    }
+
     /// A record came that the watermark has passed: the watermark goes out before it, so that what is late
     /// depends on the records of the split alone, not on when watermarks happen to be due.
     #[cold]
@@ -235,16 +279,7 @@ where
             crate::model::time::NO_TIMESTAMP
         };
         self.pump.down.push(record, timestamp, self.context);
-        self.emitted += 1;
-        self.left -= 1;
-        if self.context.is_blocked() || self.left == 0 {
-            return Flow::Yield;
-        }
-        if self.left.is_multiple_of(CLOCK_STRIDE) && self.clock.now() >= self.until {
-            self.left = 0;
-            return Flow::Yield;
-        }
-        Flow::Continue
+        if self.context.spend() { self.look_up() } else { Flow::Continue }
     }
 
     fn finish_split(&mut self, split: usize) {
@@ -289,12 +324,13 @@ where
             context,
             clock: &*self.config.clock,
             until: now + self.config.step_time_max,
-            left: self.config.step_records_max,
-            emitted: 0,
+            left: self.config.step_records_max as u64,
+            granted: 0,
         };
+        let _flow = output.look_up();
         let reader = &mut self.reader;
         let polled = Blame::on(self.config.operator, || reader.poll(&mut output, now));
-        let emitted = output.emitted;
+        let emitted = output.emitted();
         if emitted > 0 {
             self.pump.counters.records_in += emitted;
             self.latency.record(self.config.clock.now().saturating_sub(now), emitted);
@@ -319,9 +355,9 @@ where
     fn tell_progress(&mut self, dry: bool, context: &mut StepContext) {
         if A::ENABLED {
             self.progress.settle(context.now);
-        }
-        if dry && let Some(at) = self.progress.next_idle_at() {
-            context.wake_at(at);
+            if dry && let Some(at) = self.progress.next_idle_at() {
+                context.wake_at(at);
+            }
         }
         let due = context.now.saturating_sub(self.progress.emitted_at) >= self.config.watermark_interval;
         if !dry && !due {
@@ -340,11 +376,13 @@ where
     fn step(&mut self, context: &mut StepContext) -> Step {
         self.pump.down.drain(context);
         if context.is_blocked() {
+            self.progress.hold_up(context.now);
             return Step::Blocked;
         }
         if self.state == State::Finishing {
             return Step::Done;
         }
+        self.progress.go_on(context.now);
         let step = self.read(context);
         if context.has_failed() {
             return step;
@@ -362,6 +400,9 @@ where
         }
         context.set_dry(step != Step::Progress);
         self.pump.down.drain(context);
+        if context.is_blocked() {
+            self.progress.hold_up(context.now);
+        }
         // What the end has sent may still wait for room.
         if step == Step::Done && context.is_blocked() { Step::Progress } else { step }
     }
@@ -370,7 +411,7 @@ where
         let counters =
             OperatorCounters { records_out: self.pump.counters.records_in, ..self.pump.counters.clone() };
         visitor.operator(self.config.operator, &counters);
-        self.pump.down.report(visitor);
+        self.pump.down.report(counters.records_out, visitor);
     }
 
     fn watermark(&self) -> Timestamp {

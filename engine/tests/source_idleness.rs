@@ -1,0 +1,170 @@
+//! When a split of a source counts as idle: when it was silent, not when its task was held up.
+#![allow(clippy::unwrap_used)]
+
+use std::{cell::RefCell, rc::Rc, sync::Arc};
+
+use tidemill_engine::{
+    model::{
+        config::JobConfig,
+        item::Owned,
+        metrics::OperatorVisitor,
+        operator::{Push, Signal, StepContext},
+        source::{BoxError, Output, Polled, Reader},
+        task::{Step, Task},
+        time::{Timestamp, WATERMARK_MIN},
+        watermark::{AssignTimestamps, NoTimestamps, TimestampFn, WatermarkBounds},
+    },
+    platform::{Clock, Nanos},
+    runtime::source_task::{SourceConfig, SourceTask},
+};
+
+const SECOND: Nanos = 1_000_000_000;
+
+struct StillClock;
+
+impl Clock for StillClock {
+    fn now(&self) -> Nanos {
+        0
+    }
+
+    fn wall_millis(&self) -> i64 {
+        0
+    }
+}
+
+/// What comes out, and whether there is room.
+#[derive(Default)]
+struct Seen {
+    signals: Vec<Signal>,
+    records: Vec<Timestamp>,
+    full: bool,
+}
+
+struct Probe(Rc<RefCell<Seen>>);
+
+impl Push<Owned<(usize, Timestamp)>> for Probe {
+    fn push(&mut self, item: (usize, Timestamp), _timestamp: Timestamp, _context: &mut StepContext) {
+        self.0.borrow_mut().records.push(item.1);
+    }
+
+    fn signal(&mut self, signal: Signal, _context: &mut StepContext) {
+        self.0.borrow_mut().signals.push(signal);
+    }
+
+    fn drain(&mut self, context: &mut StepContext) {
+        if self.0.borrow().full {
+            context.block();
+        }
+    }
+
+    fn report(&self, _visitor: &mut dyn OperatorVisitor) {}
+}
+
+/// Splits take turns, one record per poll; then nothing comes for now.
+struct Turns {
+    records: Vec<(usize, Timestamp)>,
+    splits: usize,
+}
+
+impl Reader for Turns {
+    type Item = (usize, Timestamp);
+
+    fn splits(&self) -> usize {
+        self.splits
+    }
+
+    fn poll<O: Output<Self::Item>>(&mut self, output: &mut O, _now: Nanos) -> Result<Polled, BoxError> {
+        let Some(record) = self.records.pop() else { return Ok(Polled::Pending(None)) };
+        let _flow = output.emit(record.0, record);
+        Ok(Polled::More)
+    }
+}
+
+/// A task whose splits are idle after a second, and what comes out of it.
+fn task<A: AssignTimestamps<(usize, Timestamp)>>(
+    splits: usize,
+    records: &[(usize, Timestamp)],
+    assign: A,
+    idle_after: Nanos,
+) -> (impl Task, Rc<RefCell<Seen>>) {
+    let seen = Rc::new(RefCell::new(Seen::default()));
+    let config = JobConfig { watermark_interval_us: 0, ..JobConfig::default() };
+    let bounds = WatermarkBounds { out_of_orderness_ms: 0, idle_after: Some(idle_after) };
+    let reader = Turns { records: records.iter().rev().copied().collect(), splits };
+    let config = SourceConfig::new(0, &config, Arc::new(StillClock));
+    (SourceTask::new(reader, assign, bounds, Probe(Rc::clone(&seen)), config), seen)
+}
+
+fn step(task: &mut impl Task, at: Nanos) -> (Step, Option<Nanos>) {
+    let mut context = StepContext::new(at, 0);
+    context.begin(at, 0);
+    (task.step(&mut context), context.take_wake_at())
+}
+
+fn own_time() -> TimestampFn<fn(&(usize, Timestamp)) -> Timestamp> {
+    TimestampFn(|record| record.1)
+}
+
+#[test]
+fn a_split_that_waits_for_its_turn_behind_a_full_output_is_not_idle() {
+    // Split 0 is far ahead; each split is silent only because there is no room.
+    let records = [(0, 1000), (1, 10), (0, 1001), (1, 11), (0, 1002), (1, 12)];
+    let (mut task, seen) = task(2, &records, own_time(), SECOND);
+    let mut now = 0;
+    for _ in 0..records.len() {
+        seen.borrow_mut().full = false;
+        now += 1_000;
+        assert_eq!(step(&mut task, now).0, Step::Progress);
+        seen.borrow_mut().full = true;
+        for pause in [1_000, 700_000_000, 700_000_000] {
+            now += pause;
+            assert_eq!(step(&mut task, now).0, Step::Blocked);
+        }
+    }
+    assert_eq!(seen.borrow().records.len(), 6);
+    let watermarks = seen.borrow().signals.clone();
+    assert_eq!(watermarks, [9, 10, 11].map(Signal::Watermark), "split 1 is never left behind");
+    // Then both are silent, which is idleness.
+    seen.borrow_mut().full = false;
+    let (idle, wake_at) = step(&mut task, now);
+    assert_eq!((idle, wake_at.is_some_and(|at| at > now && at <= now + SECOND)), (Step::Idle, true));
+    step(&mut task, now + SECOND);
+    assert_eq!(seen.borrow().signals[3..], [Signal::Watermark(1001), Signal::Idle]);
+}
+
+#[test]
+fn a_silent_split_counts_as_idle_while_the_other_is_now_and_then_held_up() {
+    let records: Vec<(usize, Timestamp)> = (0..100).map(|at| (0, at)).collect();
+    let (mut task, seen) = task(2, &records, own_time(), SECOND);
+    let mut now = 0;
+    for _ in 0..40 {
+        seen.borrow_mut().full = false;
+        now += 50_000_000;
+        step(&mut task, now);
+        seen.borrow_mut().full = true;
+        now += 50_000_000;
+        step(&mut task, now);
+    }
+    let watermark = seen.borrow().signals.iter().rev().find_map(|signal| match signal {
+        Signal::Watermark(at) => Some(*at),
+        _ => None,
+    });
+    assert!(watermark.is_some_and(|at| at > 30), "{:?}", seen.borrow().signals);
+}
+
+#[test]
+fn without_timestamps_no_split_is_waited_for() {
+    let (mut task, seen) = task(2, &[], NoTimestamps, SECOND);
+    assert_eq!(step(&mut task, 5 * SECOND), (Step::Idle, None), "no wake-up in the past, again and again");
+    assert!(seen.borrow().signals.is_empty());
+}
+
+#[test]
+fn a_timeout_without_end_does_not_overflow() {
+    let (mut task, seen) = task(1, &[(0, 5)], own_time(), Nanos::MAX);
+    step(&mut task, SECOND);
+    let (idle, wake_at) = step(&mut task, 2 * SECOND);
+    assert_eq!((idle, wake_at), (Step::Idle, Some(Nanos::MAX)));
+    assert_eq!(seen.borrow().signals, [Signal::Watermark(4)]);
+    assert!(task.watermark() > WATERMARK_MIN);
+}
