@@ -1,4 +1,5 @@
 //! The main example as a user runs it: its figures equal those of an independent computation.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     path::{Path, PathBuf},
