@@ -1,6 +1,6 @@
 //! What can go wrong in a benchmark, and what to do about it.
 
-use std::{io, process::ExitCode};
+use std::{io, process::ExitCode, time::Duration};
 
 /// Why a benchmark gave no figure.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,14 @@ pub enum BenchError {
     /// A job or its machine failed. Its own message says what to do.
     #[error(transparent)]
     Job(#[from] tidemill::model::error::Error),
+    /// A worker slept through wake-ups: the platform's parking is broken.
+    #[error("{lost} wake-ups did not arrive within {patience:?}")]
+    LostWakeUps {
+        /// How many.
+        lost: u64,
+        /// How long each was waited for.
+        patience: Duration,
+    },
     /// The figures could not be written. Look at where standard output goes.
     #[error("cannot write the report: {0}")]
     Output(#[from] io::Error),

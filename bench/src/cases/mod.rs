@@ -8,6 +8,8 @@ mod nexmark;
 mod nexmark_generator;
 mod peer_renoir;
 mod peer_timely;
+mod soak_wake;
+mod wake;
 
 use std::thread;
 
@@ -54,6 +56,16 @@ pub const CASES: &[Case] = &[
         name: "peer-timely",
         description: "Timely exchanging 32-byte records by key, counted per key or only counted",
         run: peer_timely::run,
+    },
+    Case {
+        name: "soak-wake",
+        description: "millions of parks and wake-ups from foreign threads: fails when one is lost",
+        run: soak_wake::run,
+    },
+    Case {
+        name: "wake",
+        description: "a record to a parked core, against a bare futex, and the CPU share of a parked job",
+        run: wake::run,
     },
 ];
 

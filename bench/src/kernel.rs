@@ -1,0 +1,50 @@
+//! What the kernel counts about threads: CPU time and sleeps, read from `/proc`.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// The calling thread's directory, by which other threads find it. Empty where there is none.
+pub fn this_thread() -> PathBuf {
+    fs::read_link("/proc/thread-self").map(|link| PathBuf::from("/proc").join(link)).unwrap_or_default()
+}
+
+/// How often the thread with this directory gave up its core by itself, that is slept, while it lives.
+pub fn sleeps_of(thread: &Path) -> Option<u64> {
+    let status = fs::read_to_string(thread.join("status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+    line.trim().parse().ok()
+}
+
+/// CPU time of all threads of this process that live, exact to the nanosecond.
+///
+/// # Errors
+/// When the kernel does not tell (`CONFIG_SCHED_INFO` is off, or there is no `/proc`).
+pub fn cpu_time_of_this_process() -> io::Result<Duration> {
+    let mut nanos = 0;
+    for thread in fs::read_dir("/proc/self/task")? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        let first = text.split_whitespace().next().unwrap_or_default();
+        nanos += first.parse::<u64>().map_err(io::Error::other)?;
+    }
+    Ok(Duration::from_nanos(nanos))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{thread, time::Instant};
+
+    #[test]
+    fn a_sleep_is_counted_and_work_takes_cpu_time() {
+        let (me, before) = (this_thread(), cpu_time_of_this_process().unwrap());
+        let sleeps = sleeps_of(&me).unwrap();
+        thread::sleep(Duration::from_millis(1));
+        assert!(sleeps_of(&me).unwrap() > sleeps);
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(5) {}
+        assert!(cpu_time_of_this_process().unwrap() > before);
+    }
+}
