@@ -43,18 +43,26 @@ const FIRED_PER_STEP_MAX: usize = 4096;
 
 /// Builds the window operator.
 pub struct Window<K, T, W, L> {
-    /// The operator's index.
-    pub(crate) operator: OperatorIndex,
-    /// Which windows there are.
-    pub(crate) windows: EventTimeWindows,
-    /// How long after its end a window is kept for late records, in milliseconds.
-    pub(crate) allowed_lateness: i64,
-    /// What is computed.
-    pub(crate) function: W,
-    /// Where late records go.
-    pub(crate) late: L,
-    /// Key and record types.
-    pub(crate) types: PhantomData<fn() -> (K, T)>,
+    operator: OperatorIndex,
+    windows: EventTimeWindows,
+    allowed_lateness: i64,
+    function: W,
+    late: L,
+    types: PhantomData<fn() -> (K, T)>,
+}
+
+impl<K, T, W, L> Window<K, T, W, L> {
+    /// Computes `function` in these windows, which are kept for `allowed_lateness` milliseconds behind their end;
+    /// later records go to `late`.
+    pub fn new(
+        operator: OperatorIndex,
+        windows: EventTimeWindows,
+        allowed_lateness: i64,
+        function: W,
+        late: L,
+    ) -> Self {
+        Self { operator, windows, allowed_lateness, function, late, types: PhantomData }
+    }
 }
 
 impl<K, T, W: Clone, L: Clone> Clone for Window<K, T, W, L> {
@@ -355,7 +363,7 @@ where
 
     fn report(&self, visitor: &mut dyn OperatorVisitor) {
         visitor.operator(self.operator, &self.counters);
-        self.late.report(visitor);
-        self.down.report(visitor);
+        self.late.report(self.counters.late, visitor);
+        self.down.report(self.counters.records_out, visitor);
     }
 }

@@ -1,0 +1,164 @@
+//! Operators with state per key.
+
+use std::collections::BTreeMap;
+
+use rkyv::Archived;
+use tidemill_engine::model::{operator::Signal, source::BoxError, time::NO_TIMESTAMP};
+use tidemill_operators::{
+    aggregate::Count,
+    keyed::{
+        fold::{AggregateWith, Fold, FoldWith},
+        process::{FiredTimer, KeyedProcessFunction, Process, ProcessContext, StateRegistry, ValueState},
+        reduce::Reduce,
+    },
+    testkit::operator::{Given, OperatorTest, Seen},
+};
+
+fn given() -> Vec<Given<u64>> {
+    let mut given: Vec<Given<u64>> = (0..40).map(|number| Given::Record(number, number as i64)).collect();
+    given.insert(20, Given::Signal(Signal::Watermark(15)));
+    given.insert(30, Given::Signal(Signal::Idle));
+    given
+}
+
+fn key(number: &u64) -> String {
+    format!("{}", number % 3)
+}
+
+/// What comes out when `add` rolls a value per key.
+fn rolling<A: Clone + Default, U>(
+    mut add: impl FnMut(&mut A, u64),
+    out: impl Fn(u64, A) -> U,
+) -> Vec<Seen<U>> {
+    let mut values: BTreeMap<String, A> = BTreeMap::new();
+    let one = |one: Given<u64>| match one {
+        Given::Record(number, at) => {
+            let value = values.entry(key(&number)).or_default();
+            add(value, number);
+            Some(Seen::Record(out(number, value.clone()), at))
+        }
+        Given::Signal(signal) => Some(Seen::Signal(signal)),
+        Given::WallClock(_) => None,
+    };
+    given().into_iter().filter_map(one).collect()
+}
+
+#[test]
+fn reduce() {
+    let test = OperatorTest::new(given()).expect(rolling(|sum: &mut u64, n| *sum += n, |_, sum| sum));
+    test.in_order()
+        .check_head(key, Reduce::new(0, |sum: u64, number: &Archived<u64>| sum + number.to_native()));
+}
+
+#[test]
+fn fold_with_wide_and_narrow_keys() {
+    let function = |text: &mut String, number: &Archived<u64>| *text += &number.to_native().to_string();
+    let add = |text: &mut String, number: u64| *text += &number.to_string();
+    OperatorTest::new(given())
+        .expect(rolling(add, |number, text| (key(&number), text)))
+        .in_order()
+        .check_head(key, Fold::<String, u64, _>::new(0, FoldWith { initial: String::new(), function }));
+    OperatorTest::new(given())
+        .expect(rolling(add, |number, text| ((number % 3) as u8, text)))
+        .in_order()
+        .check_head(
+            |number| (number % 3) as u8,
+            Fold::<u8, u64, _>::new(0, FoldWith { initial: String::new(), function }),
+        );
+}
+
+#[test]
+fn aggregate() {
+    OperatorTest::new(given())
+        .expect(rolling(|count: &mut u64, _| *count += 1, |number, count| (key(&number), count)))
+        .in_order()
+        .check_head(key, Fold::<String, u64, _>::new(0, AggregateWith(Count)));
+}
+
+/// Tells every record, event-time timer and processing-time timer.
+#[derive(Clone)]
+struct Teller(ValueState<u64>);
+
+impl KeyedProcessFunction<String, u64> for Teller {
+    type Output = String;
+
+    fn on_record(
+        &mut self,
+        record: &Archived<u64>,
+        context: &mut ProcessContext<'_, String, String>,
+    ) -> Result<(), BoxError> {
+        let number = record.to_native();
+        let count = context.update(
+            self.0,
+            || 0,
+            |count| {
+                *count += 1;
+                *count
+            },
+        );
+        context.register_event_timer(100 - number as i64);
+        context.register_processing_timer(1000 + number as i64);
+        let key = context.key();
+        context.collect(format!("record {number} of {key}, number {count}"));
+        Ok(())
+    }
+
+    fn on_timer(
+        &mut self,
+        timer: FiredTimer,
+        context: &mut ProcessContext<'_, String, String>,
+    ) -> Result<(), BoxError> {
+        let key = context.key();
+        context.collect(format!("{timer:?} of {key}"));
+        if timer == FiredTimer::ProcessingTime(1001) {
+            // One from within a timer that is due at once.
+            context.register_processing_timer(1000);
+        }
+        if timer == FiredTimer::EventTime(99) {
+            context.delete_event_timer(100);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn process_tells_records_and_timers_in_the_order_of_time() {
+    let record = |number: u64, of: u64, count: u64| {
+        Seen::Record(format!("record {number} of {of}, number {count}"), number as i64)
+    };
+    let event = |at: i64, of: u64| Seen::Record(format!("EventTime({at}) of {of}"), at);
+    let processing = |at: i64, of: u64| Seen::Record(format!("ProcessingTime({at}) of {of}"), NO_TIMESTAMP);
+    let records = |numbers: std::ops::Range<u64>| numbers.map(|number| Given::Record(number, number as i64));
+    let given = records(0..4)
+        .chain([Given::WallClock(999)])
+        .chain(records(4..5))
+        .chain([Given::WallClock(1002), Given::Signal(Signal::Watermark(97)), Given::WallClock(2000)])
+        .chain(records(5..6));
+    let expected = [
+        record(0, 0, 1),
+        record(1, 1, 1),
+        record(2, 2, 1),
+        record(3, 0, 2),
+        record(4, 1, 2),
+        processing(1000, 0),
+        processing(1001, 1),
+        processing(1000, 1),
+        processing(1002, 2),
+        event(96, 1),
+        event(97, 0),
+        Seen::Signal(Signal::Watermark(97)),
+        processing(1003, 0),
+        processing(1004, 1),
+        record(5, 2, 2),
+        // Due since the clock said so.
+        processing(1005, 2),
+        event(95, 2),
+        event(98, 2),
+        event(99, 1),
+        event(100, 0),
+    ];
+    OperatorTest::new(given).expect(expected).in_order().check_head(
+        key,
+        Process::<String, u64, _>::new(0, |states: &mut StateRegistry| Teller(states.value("count"))),
+    );
+}
