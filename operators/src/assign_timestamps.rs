@@ -51,7 +51,6 @@ where
             sent_at: context.subtask.clock.now(),
             heard_at: context.subtask.clock.now(),
             idle: false,
-            records: 0,
             down,
         };
         self.up.build(context, push)
@@ -70,7 +69,6 @@ pub struct TimestampedPush<A, D> {
     sent_at: Nanos,
     heard_at: Nanos,
     idle: bool,
-    records: u64,
     down: D,
 }
 
@@ -82,7 +80,6 @@ where
 {
     #[inline(always)]
     fn push(&mut self, item: I::Ref<'_>, _timestamp: Timestamp, context: &mut StepContext) {
-        self.records += 1;
         let timestamp = Blame::on(self.operator, || self.assign.timestamp(I::view(&item)));
         self.heard = true;
         if timestamp > self.newest {
@@ -116,13 +113,13 @@ where
         }
     }
 
-    fn report(&self, visitor: &mut dyn OperatorVisitor) {
-        let (records_in, records_out) = (self.records, self.records);
+    fn report(&self, arrived: u64, visitor: &mut dyn OperatorVisitor) {
+        let (records_in, records_out) = (arrived, arrived);
         visitor.operator(
             self.operator,
             &OperatorCounters { records_in, records_out, ..OperatorCounters::default() },
         );
-        self.down.report(visitor);
+        self.down.report(arrived, visitor);
     }
 }
 

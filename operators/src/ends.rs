@@ -35,7 +35,7 @@ where
                 sink.lock().unwrap_or_else(PoisonError::into_inner).open(&context.subtask)
             });
             let writer = opened.map_err(|cause| OpenError { operator, cause })?;
-            let end = SinkPush { operator, writer, records: 0, unflushed: false, item: PhantomData };
+            let end = SinkPush { operator, writer, unflushed: false, item: PhantomData };
             Ok(Box::new(chain.build::<SinkPush<C::Out, S::Writer>>(context, end)?) as Box<dyn Task>)
         })
     }
@@ -45,7 +45,6 @@ where
 pub struct SinkPush<I, W> {
     operator: OperatorIndex,
     writer: W,
-    records: u64,
     unflushed: bool,
     item: PhantomData<fn() -> I>,
 }
@@ -53,7 +52,6 @@ pub struct SinkPush<I, W> {
 impl<I: Item, W: SinkWriter<I::Native>> Push<I> for SinkPush<I, W> {
     #[inline(always)]
     fn push(&mut self, item: I::Ref<'_>, timestamp: Timestamp, context: &mut StepContext) {
-        self.records += 1;
         self.unflushed = true;
         let written = Blame::on(self.operator, || self.writer.write(I::into_native(item), timestamp));
         if let Err(error) = written {
@@ -79,8 +77,8 @@ impl<I: Item, W: SinkWriter<I::Native>> Push<I> for SinkPush<I, W> {
         }
     }
 
-    fn report(&self, visitor: &mut dyn OperatorVisitor) {
-        let counters = OperatorCounters { records_in: self.records, ..OperatorCounters::default() };
+    fn report(&self, arrived: u64, visitor: &mut dyn OperatorVisitor) {
+        let counters = OperatorCounters { records_in: arrived, ..OperatorCounters::default() };
         visitor.operator(self.operator, &counters);
     }
 }
@@ -94,7 +92,7 @@ where
     move || {
         let (chain, function) = (chain.clone(), function.clone());
         Box::new(move |context: &BuildContext| {
-            let end = ForEachPush { operator, function, records: 0 };
+            let end = ForEachPush { operator, function };
             Ok(Box::new(chain.build(context, end)?) as Box<dyn Task>)
         })
     }
@@ -104,13 +102,11 @@ where
 pub struct ForEachPush<F> {
     operator: OperatorIndex,
     function: F,
-    records: u64,
 }
 
 impl<I: Item, F: FnMut(I::Ref<'_>) + 'static> Push<I> for ForEachPush<F> {
     #[inline(always)]
     fn push(&mut self, item: I::Ref<'_>, _timestamp: Timestamp, _context: &mut StepContext) {
-        self.records += 1;
         Blame::on(self.operator, || (self.function)(item));
     }
 
@@ -118,8 +114,8 @@ impl<I: Item, F: FnMut(I::Ref<'_>) + 'static> Push<I> for ForEachPush<F> {
 
     fn drain(&mut self, _context: &mut StepContext) {}
 
-    fn report(&self, visitor: &mut dyn OperatorVisitor) {
-        let counters = OperatorCounters { records_in: self.records, ..OperatorCounters::default() };
+    fn report(&self, arrived: u64, visitor: &mut dyn OperatorVisitor) {
+        let counters = OperatorCounters { records_in: arrived, ..OperatorCounters::default() };
         visitor.operator(self.operator, &counters);
     }
 }

@@ -95,13 +95,14 @@ impl<T: Record> HeadBuilder for Unpack<T> {
         _context: &BuildContext,
         down: D,
     ) -> Result<UnpackHead<D>, OpenError> {
-        Ok(UnpackHead { down })
+        Ok(UnpackHead { down, records: 0 })
     }
 }
 
 /// The running head of [`Unpack`].
 pub struct UnpackHead<D> {
     down: D,
+    records: u64,
 }
 
 impl<T: Record, D: Push<InPlace<T>>> Head<T> for UnpackHead<D> {
@@ -109,9 +110,11 @@ impl<T: Record, D: Push<InPlace<T>>> Head<T> for UnpackHead<D> {
         for (offset, record) in batch.records()[from..].iter().enumerate() {
             self.down.push(record, batch.timestamp(from + offset), context);
             if context.is_blocked() {
+                self.records += offset as u64 + 1;
                 return from + offset + 1;
             }
         }
+        self.records += (batch.len() - from) as u64;
         batch.len()
     }
 
@@ -125,7 +128,7 @@ impl<T: Record, D: Push<InPlace<T>>> Head<T> for UnpackHead<D> {
     }
 
     fn report(&self, visitor: &mut dyn OperatorVisitor) {
-        self.down.report(visitor);
+        self.down.report(self.records, visitor);
     }
 }
 

@@ -37,7 +37,7 @@ where
 
     fn build<D: Push<C::Out>>(self, context: &BuildContext, down: D) -> Result<Self::Task<D>, OpenError> {
         let Self { up, operator, predicate } = self;
-        up.build(context, FilterPush { operator, predicate, records_in: 0, records_out: 0, down })
+        up.build(context, FilterPush { operator, predicate, records_out: 0, down })
     }
 }
 
@@ -45,7 +45,6 @@ where
 pub struct FilterPush<F, D> {
     operator: OperatorIndex,
     predicate: F,
-    records_in: u64,
     records_out: u64,
     down: D,
 }
@@ -58,7 +57,6 @@ where
 {
     #[inline(always)]
     fn push(&mut self, item: I::Ref<'_>, timestamp: Timestamp, context: &mut StepContext) {
-        self.records_in += 1;
         if Blame::on(self.operator, || (self.predicate)(I::view(&item))) {
             self.records_out += 1;
             self.down.push(item, timestamp, context);
@@ -66,5 +64,5 @@ where
     }
 
     hand_on!();
-    report_records!(records_in, records_out);
+    report_records!(records_out);
 }

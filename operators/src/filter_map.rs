@@ -48,7 +48,6 @@ where
         let push = FilterMapPush {
             operator: self.operator,
             function: self.function,
-            records_in: 0,
             records_out: 0,
             down,
             output: PhantomData,
@@ -61,7 +60,6 @@ where
 pub struct FilterMapPush<F, U, D> {
     operator: OperatorIndex,
     function: F,
-    records_in: u64,
     records_out: u64,
     down: D,
     output: PhantomData<fn() -> U>,
@@ -76,7 +74,6 @@ where
 {
     #[inline(always)]
     fn push(&mut self, item: I::Ref<'_>, timestamp: Timestamp, context: &mut StepContext) {
-        self.records_in += 1;
         if let Some(output) = Blame::on(self.operator, || (self.function)(item)) {
             self.records_out += 1;
             self.down.push(output, timestamp, context);
@@ -84,5 +81,5 @@ where
     }
 
     hand_on!();
-    report_records!(records_in, records_out);
+    report_records!(records_out);
 }

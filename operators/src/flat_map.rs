@@ -52,7 +52,6 @@ where
         let push = FlatMapPush {
             operator: self.operator,
             function: self.function,
-            records_in: 0,
             records_out: 0,
             down,
             output: PhantomData,
@@ -65,7 +64,6 @@ where
 pub struct FlatMapPush<F, U, D> {
     operator: OperatorIndex,
     function: F,
-    records_in: u64,
     records_out: u64,
     down: D,
     output: PhantomData<fn() -> U>,
@@ -80,7 +78,6 @@ where
 {
     #[inline(always)]
     fn push(&mut self, item: I::Ref<'_>, timestamp: Timestamp, context: &mut StepContext) {
-        self.records_in += 1;
         let mut outputs = Blame::on(self.operator, || (self.function)(item).into_iter());
         while let Some(output) = Blame::on(self.operator, || outputs.next()) {
             self.records_out += 1;
@@ -89,5 +86,5 @@ where
     }
 
     hand_on!();
-    report_records!(records_in, records_out);
+    report_records!(records_out);
 }

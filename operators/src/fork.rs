@@ -64,8 +64,8 @@ where
         Push::<I>::drain(&mut self.second, context);
     }
 
-    fn report(&self, visitor: &mut dyn OperatorVisitor) {
-        Push::<I>::report(&self.first, visitor);
-        Push::<I>::report(&self.second, visitor);
+    fn report(&self, arrived: u64, visitor: &mut dyn OperatorVisitor) {
+        Push::<I>::report(&self.first, arrived, visitor);
+        Push::<I>::report(&self.second, arrived, visitor);
     }
 }

@@ -10,7 +10,7 @@ use tidemill_engine::{
     runtime::blame::Blame,
 };
 
-use crate::stage::{hand_on, report_records};
+use crate::stage::{hand_on, report_one_for_one};
 
 /// A chain with an `inspect` at its end.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ where
 
     fn build<D: Push<C::Out>>(self, context: &BuildContext, down: D) -> Result<Self::Task<D>, OpenError> {
         let Self { up, operator, look } = self;
-        up.build(context, InspectPush { operator, look, records: 0, down })
+        up.build(context, InspectPush { operator, look, down })
     }
 }
 
@@ -45,7 +45,6 @@ where
 pub struct InspectPush<F, D> {
     operator: OperatorIndex,
     look: F,
-    records: u64,
     down: D,
 }
 
@@ -57,11 +56,10 @@ where
 {
     #[inline(always)]
     fn push(&mut self, item: I::Ref<'_>, timestamp: Timestamp, context: &mut StepContext) {
-        self.records += 1;
         Blame::on(self.operator, || (self.look)(I::view(&item)));
         self.down.push(item, timestamp, context);
     }
 
     hand_on!();
-    report_records!(records, records);
+    report_one_for_one!();
 }

@@ -12,7 +12,7 @@ use tidemill_engine::{
     runtime::blame::Blame,
 };
 
-use crate::stage::{hand_on, report_records};
+use crate::stage::{hand_on, report_one_for_one};
 
 /// A chain with a `map` at its end.
 pub struct Map<C, F, U> {
@@ -45,13 +45,7 @@ where
     type Task<D: Push<Owned<U>>> = C::Task<MapPush<F, U, D>>;
 
     fn build<D: Push<Owned<U>>>(self, context: &BuildContext, down: D) -> Result<Self::Task<D>, OpenError> {
-        let push = MapPush {
-            operator: self.operator,
-            function: self.function,
-            records: 0,
-            down,
-            output: PhantomData,
-        };
+        let push = MapPush { operator: self.operator, function: self.function, down, output: PhantomData };
         self.up.build(context, push)
     }
 }
@@ -60,7 +54,6 @@ where
 pub struct MapPush<F, U, D> {
     operator: OperatorIndex,
     function: F,
-    records: u64,
     down: D,
     output: PhantomData<fn() -> U>,
 }
@@ -74,11 +67,10 @@ where
 {
     #[inline(always)]
     fn push(&mut self, item: I::Ref<'_>, timestamp: Timestamp, context: &mut StepContext) {
-        self.records += 1;
         let output = Blame::on(self.operator, || (self.function)(item));
         self.down.push(output, timestamp, context);
     }
 
     hand_on!();
-    report_records!(records, records);
+    report_one_for_one!();
 }

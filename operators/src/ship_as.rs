@@ -73,7 +73,7 @@ where
         self.down.drain(context);
     }
 
-    fn report(&self, visitor: &mut dyn OperatorVisitor) {
-        self.down.report(visitor);
+    fn report(&self, arrived: u64, visitor: &mut dyn OperatorVisitor) {
+        self.down.report(arrived, visitor);
     }
 }

@@ -17,19 +17,35 @@ macro_rules! hand_on {
     };
 }
 
-/// Shows an operator's records in and out, then the operators behind it.
-macro_rules! report_records {
-    ($records_in:ident, $records_out:ident) => {
-        fn report(&self, visitor: &mut dyn tidemill_engine::model::metrics::OperatorVisitor) {
+/// Shows an operator that hands on one record for each, then those behind it.
+macro_rules! report_one_for_one {
+    () => {
+        fn report(&self, arrived: u64, visitor: &mut dyn tidemill_engine::model::metrics::OperatorVisitor) {
             let counters = tidemill_engine::model::metrics::OperatorCounters {
-                records_in: self.$records_in,
-                records_out: self.$records_out,
+                records_in: arrived,
+                records_out: arrived,
                 ..Default::default()
             };
             visitor.operator(self.operator, &counters);
-            self.down.report(visitor);
+            self.down.report(arrived, visitor);
         }
     };
 }
 
-pub(crate) use {hand_on, report_records};
+/// Shows an operator that counts in a field what it hands on, then those behind it.
+macro_rules! report_records {
+    ($records_out:ident) => {
+        fn report(&self, arrived: u64, visitor: &mut dyn tidemill_engine::model::metrics::OperatorVisitor) {
+            let records_out: u64 = self.$records_out;
+            let counters = tidemill_engine::model::metrics::OperatorCounters {
+                records_in: arrived,
+                records_out,
+                ..Default::default()
+            };
+            visitor.operator(self.operator, &counters);
+            self.down.report(records_out, visitor);
+        }
+    };
+}
+
+pub(crate) use {hand_on, report_one_for_one, report_records};

@@ -49,8 +49,9 @@ pub trait Push<I: Item>: 'static {
     /// and blocks the context while it is over its bound; a sink makes visible what it has buffered.
     fn drain(&mut self, context: &mut StepContext);
 
-    /// Shows the counters of this operator and of those behind it.
-    fn report(&self, visitor: &mut dyn OperatorVisitor);
+    /// Shows the counters of this operator and of those behind it. `arrived` is the number of records that were pushed
+    /// into it: who pushes has counted them, so an operator counts only what it does not hand on one for one.
+    fn report(&self, arrived: u64, visitor: &mut dyn OperatorVisitor);
 }
 
 /// The first operator of a task behind an exchange: takes whole batches.
@@ -83,7 +84,7 @@ pub trait Head<T: Record>: 'static {
     /// As [`Push::drain`].
     fn drain(&mut self, context: &mut StepContext);
 
-    /// As [`Push::report`].
+    /// Shows the counters of the head and of the operators behind it.
     fn report(&self, visitor: &mut dyn OperatorVisitor);
 }
 
@@ -120,6 +121,8 @@ pub struct StepContext {
     /// Monotonic time at which the oldest record now in work entered the job.
     pub ingest: Nanos,
     blocked: bool,
+    fuel: u64,
+    fuel_withheld: u64,
     dry: bool,
     wake_at: Option<Nanos>,
     failure: Option<OpenError>,
@@ -128,7 +131,17 @@ pub struct StepContext {
 impl StepContext {
     /// A context for a step that starts at `now`.
     pub fn new(now: Nanos, wall_millis: i64) -> Self {
-        Self { now, wall_millis, ingest: now, blocked: false, dry: false, wake_at: None, failure: None }
+        Self {
+            now,
+            wall_millis,
+            ingest: now,
+            blocked: false,
+            fuel: 0,
+            fuel_withheld: 0,
+            dry: false,
+            wake_at: None,
+            failure: None,
+        }
     }
 
     /// Starts a step: nothing is blocked until an end says so.
@@ -137,12 +150,41 @@ impl StepContext {
         self.wall_millis = wall_millis;
         self.ingest = now;
         self.dry = false;
+        (self.fuel, self.fuel_withheld) = (0, 0);
         self.blocked = self.failure.is_some();
     }
 
     /// Says that an output is over its bound: nothing more is to be pushed in this step.
     pub fn block(&mut self) {
         self.blocked = true;
+        // A driver that only looks at its fuel stops after the record in work.
+        if self.fuel > 1 {
+            self.fuel_withheld += self.fuel - 1;
+            self.fuel = 1;
+        }
+    }
+
+    /// Lets a driver push `records` more before it looks up.
+    pub fn grant(&mut self, records: u64) {
+        self.fuel += records;
+    }
+
+    /// Counts one record pushed; true when the driver has to look up: its grant is used up or the context is blocked.
+    /// One count and one comparison stand for all that could stop a driver.
+    #[inline(always)]
+    pub fn spend(&mut self) -> bool {
+        self.fuel -= 1;
+        self.fuel == 0
+    }
+
+    /// Takes back what was granted and not pushed.
+    pub fn reclaim(&mut self) -> u64 {
+        std::mem::take(&mut self.fuel)
+    }
+
+    /// Records of the grants that were not pushed.
+    pub fn unspent(&self) -> u64 {
+        self.fuel + self.fuel_withheld
     }
 
     /// Whether the driver has to stop.
@@ -164,7 +206,7 @@ impl StepContext {
     /// Stops the job with the error of an operator. The first one counts.
     #[cold]
     pub fn fail(&mut self, operator: OperatorIndex, cause: BoxError) {
-        self.blocked = true;
+        self.block();
         self.failure.get_or_insert(OpenError { operator, cause });
     }
 

@@ -78,6 +78,19 @@ pub trait Output<T> {
     /// Takes one record of split `split` (below [`Reader::splits`]). The record is always taken; after
     /// [`Flow::Yield`] the reader returns [`Polled::More`] without emitting another.
     fn emit(&mut self, split: usize, record: T) -> Flow;
+
+    /// Emits what `records` gives, as [`emit`](Self::emit) would one by one, until it gives no more
+    /// ([`Flow::Continue`]) or [`Flow::Yield`]. The loop is inside, where the compiler can keep the state of a fused
+    /// chain in registers: a source that has an iterator should use it.
+    fn emit_all<I: Iterator<Item = T>>(&mut self, split: usize, records: &mut I) -> Flow {
+        for record in records {
+            if self.emit(split, record) == Flow::Yield {
+                return Flow::Yield;
+            }
+        }
+        Flow::Continue
+    }
+
     /// Says that `split` is exhausted: it holds the watermark back no longer.
     fn finish_split(&mut self, split: usize);
     /// Counts records that were read and could not be decoded, and were skipped as the source's settings say.

@@ -282,6 +282,33 @@ where
         if self.context.spend() { self.look_up() } else { Flow::Continue }
     }
 
+    fn emit_all<I: Iterator<Item = T>>(&mut self, split: usize, records: &mut I) -> Flow {
+        if A::ENABLED {
+            for record in records {
+                if self.emit(split, record) == Flow::Yield {
+                    return Flow::Yield;
+                }
+            }
+            return Flow::Continue;
+        }
+        let reclaimed = self.context.reclaim();
+        self.granted -= reclaimed;
+        self.left += reclaimed;
+        while self.left > 0 && !self.context.is_blocked() {
+            let stride = self.left.min(CLOCK_STRIDE);
+            let pushed = push_up_to(stride, records, &mut self.pump.down, self.context);
+            self.left -= pushed;
+            self.granted += pushed;
+            if pushed < stride && !self.context.is_blocked() {
+                return Flow::Continue;
+            }
+            if self.clock.now() >= self.until {
+                break;
+            }
+        }
+        Flow::Yield
+    }
+
     fn finish_split(&mut self, split: usize) {
         self.progress.settle(self.context.now);
         self.progress.end(split);
@@ -294,6 +321,27 @@ where
     fn bytes_read(&mut self, bytes: u64) {
         self.pump.counters.bytes_in += bytes;
     }
+}
+
+/// Pushes up to `most` records without timestamps and returns how many. A function of its own, so that the compiler knows
+/// that its arguments do not overlap, and keeps what the chain counts in registers.
+#[inline(never)]
+fn push_up_to<T: 'static, D: Push<Owned<T>>>(
+    most: u64,
+    records: &mut impl Iterator<Item = T>,
+    down: &mut D,
+    context: &mut StepContext,
+) -> u64 {
+    let mut pushed = 0;
+    while pushed < most {
+        let Some(record) = records.next() else { break };
+        down.push(record, crate::model::time::NO_TIMESTAMP, context);
+        pushed += 1;
+        if context.is_blocked() {
+            break;
+        }
+    }
+    pushed
 }
 
 impl<R, A, D> SourceTask<R, A, D>

@@ -149,7 +149,6 @@ where
         let Self { operator, rolling, state, records, down, .. } = self;
         for i in from..batch.len() {
             let key = batch.key(i);
-            *records += 1;
             let output = Blame::on(*operator, || {
                 state.update(
                     key,
@@ -165,9 +164,11 @@ where
                 Err(error) => context.fail(*operator, error),
             }
             if context.is_blocked() {
+                *records += (i + 1 - from) as u64;
                 return i + 1;
             }
         }
+        *records += (batch.len() - from) as u64;
         batch.len()
     }
 
@@ -186,6 +187,6 @@ where
             self.operator,
             &OperatorCounters { records_in, records_out, ..OperatorCounters::default() },
         );
-        self.down.report(visitor);
+        self.down.report(self.records, visitor);
     }
 }

@@ -408,6 +408,6 @@ where
             self.operator,
             &OperatorCounters { records_in, records_out, ..OperatorCounters::default() },
         );
-        self.down.report(visitor);
+        self.down.report(self.outputs, visitor);
     }
 }

@@ -78,7 +78,6 @@ where
         let Self { operator, function, results, records, down } = self;
         for i in from..batch.len() {
             let record = &batch.records()[i];
-            *records += 1;
             let result = Blame::on(*operator, || {
                 results.update(
                     batch.key(i),
@@ -95,9 +94,11 @@ where
             });
             down.push(result, batch.timestamp(i), context);
             if context.is_blocked() {
+                *records += (i + 1 - from) as u64;
                 return i + 1;
             }
         }
+        *records += (batch.len() - from) as u64;
         batch.len()
     }
 
@@ -116,6 +117,6 @@ where
             self.operator,
             &OperatorCounters { records_in, records_out, ..OperatorCounters::default() },
         );
-        self.down.report(visitor);
+        self.down.report(self.records, visitor);
     }
 }

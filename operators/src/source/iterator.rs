@@ -106,10 +106,8 @@ impl<I: Iterator<Item: 'static> + 'static> Reader for IteratorReader<I> {
     #[inline]
     fn poll<O: Output<I::Item>>(&mut self, output: &mut O, _now: Nanos) -> Result<Polled, BoxError> {
         let Some(items) = &mut self.items else { return Ok(Polled::End) };
-        for item in items.by_ref() {
-            if output.emit(0, item) == Flow::Yield {
-                return Ok(Polled::More);
-            }
+        if output.emit_all(0, items) == Flow::Yield {
+            return Ok(Polled::More);
         }
         output.finish_split(0);
         // Dropped now: it may hold more than its items. `splits` is asked before the first poll.

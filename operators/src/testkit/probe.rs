@@ -71,5 +71,5 @@ impl<I: Item> Push<I> for Probe<I> {
         }
     }
 
-    fn report(&self, _visitor: &mut dyn OperatorVisitor) {}
+    fn report(&self, _arrived: u64, _visitor: &mut dyn OperatorVisitor) {}
 }

@@ -40,7 +40,14 @@ impl<T: Clone + Send + Sync + 'static> Chain for Items<T> {
         _context: &BuildContext,
         down: D,
     ) -> Result<ItemsTask<T, D>, OpenError> {
-        Ok(ItemsTask { items: self, next: 0, wall_millis: 0, down, latency: LatencyHistogram::default() })
+        Ok(ItemsTask {
+            items: self,
+            next: 0,
+            records: 0,
+            wall_millis: 0,
+            down,
+            latency: LatencyHistogram::default(),
+        })
     }
 }
 
@@ -48,6 +55,7 @@ impl<T: Clone + Send + Sync + 'static> Chain for Items<T> {
 pub struct ItemsTask<T, D> {
     items: Items<T>,
     next: usize,
+    records: u64,
     wall_millis: i64,
     down: D,
     latency: LatencyHistogram,
@@ -63,7 +71,10 @@ impl<T: Clone + Send + Sync + 'static, D: Push<Owned<T>>> Task for ItemsTask<T, 
         let until = self.items.given.len().min(self.next.saturating_add(self.items.per_step));
         while self.next < until && !context.is_blocked() {
             match &self.items.given[self.next] {
-                Given::Record(record, timestamp) => self.down.push(record.clone(), *timestamp, context),
+                Given::Record(record, timestamp) => {
+                    self.records += 1;
+                    self.down.push(record.clone(), *timestamp, context);
+                }
                 Given::Signal(signal) => self.down.signal(*signal, context),
                 Given::WallClock(millis) => self.wall_millis = *millis,
             }
@@ -76,7 +87,7 @@ impl<T: Clone + Send + Sync + 'static, D: Push<Owned<T>>> Task for ItemsTask<T, 
     }
 
     fn report(&self, visitor: &mut dyn OperatorVisitor) {
-        self.down.report(visitor);
+        self.down.report(self.records, visitor);
     }
 
     fn watermark(&self) -> Timestamp {

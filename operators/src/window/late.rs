@@ -42,7 +42,7 @@ impl<I: Item> Push<I> for DropLate {
 
     fn drain(&mut self, _context: &mut StepContext) {}
 
-    fn report(&self, _visitor: &mut dyn OperatorVisitor) {}
+    fn report(&self, _arrived: u64, _visitor: &mut dyn OperatorVisitor) {}
 }
 
 /// Hands late records to a stream of their own.

@@ -55,6 +55,8 @@ pub trait Partition<V: ?Sized>: Clone + Send + 'static {
     const HASHED: bool = false;
     /// Whether the edge carries the bytes of wide keys.
     const WIDE: bool = false;
+    /// Whether every record goes to every target.
+    const BROADCASTS: bool = false;
 
     /// Called once, before the first record: this is producer `subtask`, and it reaches `targets` consumers.
     fn open(&mut self, subtask: usize, targets: usize, max_parallelism: u32);
@@ -228,6 +230,7 @@ pub struct Broadcast;
 
 impl<V: ?Sized> Partition<V> for Broadcast {
     const PATTERN: Pattern = Pattern::AllToAll;
+    const BROADCASTS: bool = true;
 
     fn open(&mut self, _subtask: usize, _targets: usize, _max_parallelism: u32) {}
 

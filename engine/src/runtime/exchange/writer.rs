@@ -185,16 +185,13 @@ impl<T: Record, P> EdgeWriter<T, P> {
     {
         let Self { operator, partition, targets, counters } = self;
         let route = Blame::on(*operator, || partition.route(I::view(item)));
-        counters.records_in += 1;
         match route {
             Route::One { target, hash, key } => {
-                counters.records_out += 1;
                 counters.bytes_out +=
                     targets[target].put::<I>(item, timestamp, hash, key, *operator, context);
             }
             Route::All => {
                 for target in targets.iter_mut() {
-                    counters.records_out += 1;
                     counters.bytes_out += target.put::<I>(item, timestamp, 0, &[], *operator, context);
                 }
             }
@@ -228,8 +225,11 @@ where
         }
     }
 
-    fn report(&self, visitor: &mut dyn OperatorVisitor) {
-        visitor.operator(self.operator, &self.counters);
+    fn report(&self, arrived: u64, visitor: &mut dyn OperatorVisitor) {
+        let copies = if P::BROADCASTS { self.targets.len() as u64 } else { 1 };
+        let counters =
+            OperatorCounters { records_in: arrived, records_out: arrived * copies, ..self.counters.clone() };
+        visitor.operator(self.operator, &counters);
     }
 }
 
