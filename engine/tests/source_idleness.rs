@@ -57,7 +57,7 @@ impl Push<Owned<(usize, Timestamp)>> for Probe {
         }
     }
 
-    fn report(&self, _visitor: &mut dyn OperatorVisitor) {}
+    fn report(&self, _arrived: u64, _visitor: &mut dyn OperatorVisitor) {}
 }
 
 /// Splits take turns, one record per poll; then nothing comes for now.

@@ -74,7 +74,7 @@ pub fn settings(seeds: u64) -> Vec<Setting> {
 }
 
 /// Simulations per configuration that [`same_everywhere`] runs.
-const SEEDS: u64 = 3;
+const SEEDS: u64 = 6;
 
 /// Runs the job that `describe` describes under every one of the [`settings`]; what reaches the given sink has to be
 /// `expected`, in any order.
