@@ -25,6 +25,9 @@ use crate::{
     platform::{Clock, Drive, Nanos, Turn},
 };
 
+/// Age at which a reading of the wall clock is renewed. It counts milliseconds: one reading serves many turns.
+const WALL_AGE_MAX: Nanos = 100_000;
+
 /// A task and what the worker notes about it.
 struct Slot {
     task: Box<dyn Task>,
@@ -44,6 +47,8 @@ pub struct Worker {
     operators: Arc<[OperatorInfo]>,
     clock: Arc<dyn Clock>,
     context: StepContext,
+    wall_millis: i64,
+    wall_read_at: Nanos,
     reported: u64,
 }
 
@@ -65,12 +70,17 @@ impl Worker {
             since: now,
             times: TaskTimes::default(),
         });
-        let context = StepContext::new(now, clock.wall_millis());
-        Self { index, slots: slots.collect(), shared, operators, clock, context, reported: 0 }
+        let slots = slots.collect();
+        let wall_millis = clock.wall_millis();
+        let context = StepContext::new(now, wall_millis);
+        Self { index, slots, shared, operators, clock, context, wall_millis, wall_read_at: now, reported: 0 }
     }
 
     fn step_all(&mut self, now: Nanos) -> Turn {
-        let wall_millis = self.clock.wall_millis();
+        if now.saturating_sub(self.wall_read_at) >= WALL_AGE_MAX {
+            self.wall_millis = self.clock.wall_millis();
+            self.wall_read_at = now;
+        }
         let mut now = now;
         let mut busy = false;
         let mut unfinished = false;
@@ -80,7 +90,7 @@ impl Worker {
             if slot.done {
                 continue;
             }
-            self.context.begin(now, wall_millis);
+            self.context.begin(now, self.wall_millis);
             let context = &mut self.context;
             let stepped = catch_unwind(AssertUnwindSafe(|| slot.task.step(context)));
             let step = match stepped {
