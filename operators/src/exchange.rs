@@ -65,8 +65,7 @@ impl<B: HeadBuilder> Chain for Exchanged<B> {
         let subtask = context.subtask.subtask;
         let channels = self.edges.iter().flat_map(|edge| edge.take_receivers(subtask)).collect();
         let head = self.builder.build(context, down)?;
-        let clock = context.subtask.clock.clone();
-        Ok(ExchangeTask::new(Gate::new(channels), head, context.config.step_records_max, clock))
+        Ok(ExchangeTask::new(Gate::new(channels), head, context.config.step_records_max))
     }
 }
 

@@ -5,6 +5,7 @@ use super::{
     operator::StepContext,
     time::Timestamp,
 };
+use crate::platform::Nanos;
 
 /// What one step of a task came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,12 @@ pub enum Step {
 pub trait Task {
     /// Handles input within the step's budget. Never blocks.
     fn step(&mut self, context: &mut StepContext) -> Step;
+
+    /// Called after every step that came to [`Step::Progress`] or [`Step::Done`], with the time at its end: notes the
+    /// latency of what the step handled, behind the step's back and with one reading of the clock.
+    fn settle(&mut self, now: Nanos) {
+        let _ = now;
+    }
 
     /// Shows the counters of all operators of the task.
     fn report(&self, visitor: &mut dyn OperatorVisitor);

@@ -6,8 +6,6 @@
 //!   Resuming ── resume() = Continue ──▶ Running ── End handled ──▶ Finishing ── outputs drained ──▶ done
 //! ```
 
-use std::sync::Arc;
-
 use tidemill_storage::record::Record;
 
 use super::exchange::{
@@ -22,7 +20,7 @@ use crate::{
         task::{Step, Task},
         time::Timestamp,
     },
-    platform::Clock,
+    platform::Nanos,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +40,8 @@ pub struct ExchangeTask<T, H> {
     state: State,
     current: Option<Taken<T>>,
     step_records_max: usize,
-    clock: Arc<dyn Clock>,
+    /// Batches that the current step has handled: when the oldest record of each entered the job, and how many it had.
+    handled: Vec<(Nanos, u64)>,
     latency: LatencyHistogram,
 }
 
@@ -55,9 +54,10 @@ struct Taken<T> {
 
 impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
     /// A task that takes about `step_records_max` records per step.
-    pub fn new(gate: Gate<T>, head: H, step_records_max: usize, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(gate: Gate<T>, head: H, step_records_max: usize) -> Self {
         let latency = LatencyHistogram::default();
-        Self { gate, head, state: State::Running, current: None, step_records_max, clock, latency }
+        let handled = Vec::new();
+        Self { gate, head, state: State::Running, current: None, step_records_max, handled, latency }
     }
 
     /// Hands the batch in work to the head; returns how many records it took.
@@ -68,8 +68,7 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
         taken.position = self.head.batch(&taken.batch, from, context);
         let handled = taken.position - from;
         if taken.position == taken.batch.len() {
-            let waited = self.clock.now().saturating_sub(taken.batch.ingest);
-            self.latency.record(waited, taken.batch.len() as u64);
+            self.handled.push((taken.batch.ingest, taken.batch.len() as u64));
             self.gate.recycle(taken.batch, taken.channel);
         } else {
             self.current = Some(taken);
@@ -150,6 +149,12 @@ impl<T: Record, H: Head<T>> Task for ExchangeTask<T, H> {
         self.head.drain(context);
         // What the end has sent may still wait for room.
         if step == Step::Done && context.is_blocked() { Step::Progress } else { step }
+    }
+
+    fn settle(&mut self, now: Nanos) {
+        for (ingest, records) in self.handled.drain(..) {
+            self.latency.record(now.saturating_sub(ingest), records);
+        }
     }
 
     fn report(&self, visitor: &mut dyn OperatorVisitor) {

@@ -34,6 +34,8 @@ pub struct SourceTask<R, A, D> {
     pump: Pump<A, D>,
     config: SourceConfig,
     state: State,
+    /// When the step with the newest records began, and their number.
+    emitted: (Nanos, u64),
     latency: LatencyHistogram,
 }
 
@@ -359,6 +361,7 @@ where
             pump: Pump { assign, down, counters: OperatorCounters::default() },
             config,
             state: State::Reading,
+            emitted: (0, 0),
             latency: LatencyHistogram::default(),
         }
     }
@@ -381,7 +384,7 @@ where
         let emitted = output.emitted();
         if emitted > 0 {
             self.pump.counters.records_in += emitted;
-            self.latency.record(self.config.clock.now().saturating_sub(now), emitted);
+            self.emitted = (now, emitted);
         }
         match polled {
             Ok(Polled::More) => Step::Progress,
@@ -453,6 +456,13 @@ where
         }
         // What the end has sent may still wait for room.
         if step == Step::Done && context.is_blocked() { Step::Progress } else { step }
+    }
+
+    fn settle(&mut self, now: Nanos) {
+        let (began, records) = std::mem::take(&mut self.emitted);
+        if records > 0 {
+            self.latency.record(now.saturating_sub(began), records);
+        }
     }
 
     fn report(&self, visitor: &mut dyn OperatorVisitor) {

@@ -110,6 +110,7 @@ impl Worker {
                 Step::Progress | Step::Done => {
                     busy = true;
                     let after = self.clock.now();
+                    slot.task.settle(after);
                     slot.charge(now);
                     slot.times.busy += after - now.min(after);
                     slot.since = after;
