@@ -71,6 +71,8 @@ impl BatchSettings {
 /// One consumer: the batch being filled for it, and the way there.
 struct Target<T> {
     open: Box<Batch<T>>,
+    /// The buffer after it, got ready once the last batch was on its way.
+    spare: Option<Box<Batch<T>>>,
     sender: Sender<T>,
     outbox: VecDeque<Parcel<T>>,
     settings: BatchSettings,
@@ -86,6 +88,7 @@ impl<T: Record, P> EdgeWriter<T, P> {
     ) -> Self {
         let targets = senders.into_iter().map(|sender| Target {
             open: settings.batch(),
+            spare: None,
             sender,
             outbox: VecDeque::new(),
             settings,
@@ -121,16 +124,15 @@ impl<T: Record> Target<T> {
     #[cold]
     #[inline(never)]
     fn ship(&mut self, context: &mut StepContext) -> u64 {
-        let next = match self.sender.recycled() {
-            Some(mut batch) => {
-                batch.clear();
-                batch
-            }
-            None => self.settings.batch(),
-        };
+        let next = self.spare.take().unwrap_or_else(|| self.settings.batch());
         let full = mem::replace(&mut self.open, next);
         let bytes = full.payload_bytes();
         self.offer(Element::Batch(full), context);
+        // Its cache lines are still the receiver's: fetching them must not hold the batch back.
+        self.spare = self.sender.recycled().map(|mut batch| {
+            batch.clear();
+            batch
+        });
         bytes
     }
 
