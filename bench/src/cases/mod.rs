@@ -4,6 +4,7 @@ mod chain;
 mod exchange;
 mod floor;
 mod hop;
+mod metrics;
 mod nexmark;
 mod nexmark_generator;
 mod peer_renoir;
@@ -26,6 +27,11 @@ pub const CASES: &[Case] = &[
         name: "exchange",
         description: "records across cores: plain ones keyed and counted against Timely, bids against owned structs",
         run: exchange::run,
+    },
+    Case {
+        name: "metrics",
+        description: "the keyed exchange while its metrics are asked for every millisecond, against nobody asking",
+        run: metrics::run,
     },
     Case {
         name: "nexmark",

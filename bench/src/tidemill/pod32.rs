@@ -1,10 +1,20 @@
 //! The keyed exchange of plain records: produce, exchange by key, count per key.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    hint,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use ::tidemill::prelude::*;
 
-use super::{environment, sums::ChecksumSink, timed};
+use super::{
+    NAME, environment,
+    sums::{ChecksumSink, Total},
+    timed,
+};
 use crate::{
     error::BenchError,
     nexmark::{Checksum, q2_row},
@@ -20,6 +30,13 @@ use crate::{
 /// # Errors
 /// [`BenchError::Peer`] when the job fails.
 pub fn run(records: u64, keys: u64, cores: usize) -> Result<ExchangeRun, BenchError> {
+    let (env, total) = job(records, keys, cores);
+    let elapsed = timed(env)?;
+    let counts = total.get();
+    Ok(ExchangeRun { counted: counts.rows, counts, elapsed })
+}
+
+fn job(records: u64, keys: u64, cores: usize) -> (StreamEnvironment, Total) {
     let env = environment(cores);
     let (sink, total) = ChecksumSink::new(|(key, count): &(u64, u64)| q2_row(*key as i64, *count as i64));
     env.from_source(
@@ -33,9 +50,30 @@ pub fn run(records: u64, keys: u64, cores: usize) -> Result<ExchangeRun, BenchEr
     .key_by(|record| record.key)
     .aggregate(Count)
     .sink("counts", sink);
-    let elapsed = timed(env)?;
-    let counts = total.get();
-    Ok(ExchangeRun { counted: counts.rows, counts, elapsed })
+    (env, total)
+}
+
+/// As [`run`], while a monitor asks for the job's metrics every millisecond; returns how long it took.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_watched(records: u64, keys: u64, cores: usize) -> Result<Duration, BenchError> {
+    let (env, _total) = job(records, keys, cores);
+    let failed = |error: Error| BenchError::Peer { peer: NAME, reason: error.to_string() };
+    let start = Instant::now();
+    let running = env.start().map_err(failed)?;
+    let (monitor, (ended, end)) = (running.monitor(), mpsc::channel::<()>());
+    let watcher = thread::spawn(move || {
+        while end.recv_timeout(Duration::from_millis(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            hint::black_box(monitor.metrics());
+        }
+    });
+    let outcome = running.wait();
+    let elapsed = start.elapsed();
+    drop(ended);
+    let _watched = watcher.join();
+    outcome.map_err(failed)?;
+    Ok(elapsed)
 }
 
 /// What [`run`] must give, counted by a loop.

@@ -14,8 +14,8 @@ use super::exchange::{
 };
 use crate::{
     model::{
-        metrics::{LatencyHistogram, OperatorVisitor},
-        operator::{Head, Signal, StepContext},
+        metrics::{LatencyHistogram, OperatorCounters, OperatorVisitor},
+        operator::{Head, OperatorIndex, Signal, StepContext},
         source::Flow,
         task::{Step, Task},
         time::Timestamp,
@@ -43,6 +43,7 @@ pub struct ExchangeTask<T, H> {
     /// Batches that the current step has handled: when the oldest record of each entered the job, and how many it had.
     handled: Vec<(Nanos, u64)>,
     latency: LatencyHistogram,
+    bytes_in: u64,
 }
 
 /// The batch in work.
@@ -57,7 +58,8 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
     pub fn new(gate: Gate<T>, head: H, step_records_max: usize) -> Self {
         let latency = LatencyHistogram::default();
         let handled = Vec::new();
-        Self { gate, head, state: State::Running, current: None, step_records_max, handled, latency }
+        let (state, current, bytes_in) = (State::Running, None, 0);
+        Self { gate, head, state, current, step_records_max, handled, latency, bytes_in }
     }
 
     /// Hands the batch in work to the head; returns how many records it took.
@@ -69,6 +71,7 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
         let handled = taken.position - from;
         if taken.position == taken.batch.len() {
             self.handled.push((taken.batch.ingest, taken.batch.len() as u64));
+            self.bytes_in += taken.batch.payload_bytes();
             self.gate.recycle(taken.batch, taken.channel);
         } else {
             self.current = Some(taken);
@@ -158,7 +161,7 @@ impl<T: Record, H: Head<T>> Task for ExchangeTask<T, H> {
     }
 
     fn report(&self, visitor: &mut dyn OperatorVisitor) {
-        self.head.report(visitor);
+        self.head.report(&mut FirstOperator { bytes_in: self.bytes_in, visitor });
     }
 
     fn watermark(&self) -> Timestamp {
@@ -171,5 +174,18 @@ impl<T: Record, H: Head<T>> Task for ExchangeTask<T, H> {
 
     fn latency(&self) -> &LatencyHistogram {
         &self.latency
+    }
+}
+
+/// Adds the bytes that the task has taken from its exchange to the counters of its first operator.
+struct FirstOperator<'v> {
+    bytes_in: u64,
+    visitor: &'v mut dyn OperatorVisitor,
+}
+
+impl OperatorVisitor for FirstOperator<'_> {
+    fn operator(&mut self, operator: OperatorIndex, counters: &OperatorCounters) {
+        let bytes_in = std::mem::take(&mut self.bytes_in) + counters.bytes_in;
+        self.visitor.operator(operator, &OperatorCounters { bytes_in, ..counters.clone() });
     }
 }
