@@ -18,6 +18,21 @@ pub fn sleeps_of(thread: &Path) -> Option<u64> {
     line.trim().parse().ok()
 }
 
+/// The same over all threads of this process that live and whose name begins with `prefix`.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn sleeps_of_threads(prefix: &str) -> io::Result<u64> {
+    let mut sleeps = 0;
+    for thread in fs::read_dir("/proc/self/task")? {
+        let thread = thread?.path();
+        if fs::read_to_string(thread.join("comm"))?.starts_with(prefix) {
+            sleeps += sleeps_of(&thread).unwrap_or_default();
+        }
+    }
+    Ok(sleeps)
+}
+
 /// CPU time of all threads of this process that live, exact to the nanosecond.
 ///
 /// # Errors

@@ -3,8 +3,9 @@
 //! Four threads wake one worker that parks as soon as it is idle (`spin_us_max(0)`), with a bound on the park far beyond
 //! the watchdog's patience (`park_ms_max`), so that the bound cannot hide a lost wake-up. The run is made of chunks,
 //! pinned and floating workers in turn, until so many *parks* were counted: wake-ups alone would be too cheap a number,
-//! since a worker that is awake anyway takes several at once. A chunk that does not end is a hang: the watchdog
-//! ends the process.
+//! since a worker that is awake anyway takes several at once. Some parks are over before the thread sleeps, since a wake-up
+//! comes between the announcement and the sleep, which is where one could be lost; `sleeps` are those that the kernel
+//! has seen. A chunk that does not end is a hang: the watchdog ends the process.
 
 use std::{
     process,
@@ -24,7 +25,7 @@ use tidemill::{
 use super::Options;
 use crate::{
     error::BenchError,
-    floor,
+    floor, kernel,
     report::{Latencies, Line, Reporter},
 };
 
@@ -38,6 +39,9 @@ const CHUNK_MAX: Duration = Duration::from_secs(300);
 const PARK_MS_MAX: u64 = 600_000;
 
 const SENDERS: usize = 4;
+
+/// How the platform names its workers' threads, which stay after their job.
+const WORKER: &str = "tidemill";
 
 /// Longest pause of a sender between two wake-ups.
 const GAP_NS_MAX: u64 = 20_000;
@@ -54,6 +58,7 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
     let parks_wanted = options.pick(5_000_000, 100_000);
     let cycles = options.pick(100_000, 10_000);
     let (start, alive) = (Instant::now(), watch());
+    let slept = kernel::sleeps_of_threads(WORKER)?;
     let mut totals = Totals { sent: 0, lost: 0, parks: 0, latency_ns: floor::histogram() };
     for chunk in 0.. {
         let report = soak(chunk, cycles)?;
@@ -69,6 +74,8 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
     cycles.latencies = Some(Latencies::of_nanos(&totals.latency_ns));
     reporter.print(&cycles)?;
     reporter.print(&figure("parks", totals.parks as f64, "parks"))?;
+    let slept = kernel::sleeps_of_threads(WORKER)? - slept;
+    reporter.print(&figure("sleeps", slept as f64, "sleeps"))?;
     reporter.print(&figure("lost", totals.lost as f64, "wake-ups"))?;
     reporter.print(&figure("duration", start.elapsed().as_secs_f64(), "s"))?;
     match totals.lost {
