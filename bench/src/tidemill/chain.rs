@@ -25,7 +25,7 @@ fn convert(mut record: Pod32) -> Pod32 {
 }
 
 fn affordable(record: &Pod32) -> bool {
-    record.payload[1] % 16 != 0
+    !record.payload[1].is_multiple_of(16)
 }
 
 fn mix(mut record: Pod32) -> Pod32 {
