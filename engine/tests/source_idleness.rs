@@ -64,6 +64,7 @@ impl Push<Owned<(usize, Timestamp)>> for Probe {
 struct Turns {
     records: Vec<(usize, Timestamp)>,
     splits: usize,
+    in_turn: bool,
 }
 
 impl Reader for Turns {
@@ -71,6 +72,10 @@ impl Reader for Turns {
 
     fn splits(&self) -> usize {
         self.splits
+    }
+
+    fn reads_in_turn(&self) -> bool {
+        self.in_turn
     }
 
     fn poll<O: Output<Self::Item>>(&mut self, output: &mut O, _now: Nanos) -> Result<Polled, BoxError> {
@@ -87,10 +92,18 @@ fn task<A: AssignTimestamps<(usize, Timestamp)>>(
     assign: A,
     idle_after: Nanos,
 ) -> (impl Task, Rc<RefCell<Seen>>) {
+    let reader = Turns { records: records.iter().rev().copied().collect(), splits, in_turn: false };
+    task_of(reader, assign, idle_after)
+}
+
+fn task_of<A: AssignTimestamps<(usize, Timestamp)>>(
+    reader: Turns,
+    assign: A,
+    idle_after: Nanos,
+) -> (impl Task, Rc<RefCell<Seen>>) {
     let seen = Rc::new(RefCell::new(Seen::default()));
     let config = JobConfig { watermark_interval_us: 0, ..JobConfig::default() };
     let bounds = WatermarkBounds { out_of_orderness_ms: 0, idle_after: Some(idle_after) };
-    let reader = Turns { records: records.iter().rev().copied().collect(), splits };
     let config = SourceConfig::new(0, &config, Arc::new(StillClock));
     (SourceTask::new(reader, assign, bounds, Probe(Rc::clone(&seen)), config), seen)
 }
@@ -167,4 +180,13 @@ fn a_timeout_without_end_does_not_overflow() {
     assert_eq!((idle, wake_at), (Step::Idle, Some(Nanos::MAX)));
     assert_eq!(seen.borrow().signals, [Signal::Watermark(4)]);
     assert!(task.watermark() > WATERMARK_MIN);
+}
+
+#[test]
+fn a_file_that_was_not_begun_is_not_idle_while_another_is_read() {
+    let reader = Turns { records: (0..9).rev().map(|at| (0, 1000 + at)).collect(), splits: 2, in_turn: true };
+    let (mut task, seen) = task_of(reader, own_time(), SECOND);
+    (1..20).for_each(|seconds| drop(step(&mut task, seconds * SECOND)));
+    assert_eq!(seen.borrow().records.len(), 9);
+    assert!(seen.borrow().signals.is_empty(), "its records would be late: {:?}", seen.borrow().signals);
 }

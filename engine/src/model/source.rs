@@ -55,6 +55,12 @@ pub trait Reader: 'static {
         1
     }
 
+    /// Whether splits are read one after the other, as files are. Then none is idle before its first record: it
+    /// only waits for its turn.
+    fn reads_in_turn(&self) -> bool {
+        false
+    }
+
     /// Emits records until [`Flow::Yield`] is returned, nothing is there, or the share is exhausted.
     ///
     /// # Errors

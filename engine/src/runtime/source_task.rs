@@ -99,10 +99,12 @@ struct Split {
     idle: bool,
     heard: bool,
     heard_at: Nanos,
+    /// Waits for its turn: silence does not make it idle.
+    waits: bool,
 }
 
 impl SplitProgress {
-    fn new(splits: usize, bounds: WatermarkBounds, now: Nanos) -> Self {
+    fn new(splits: usize, in_turn: bool, bounds: WatermarkBounds, now: Nanos) -> Self {
         let split = Split {
             newest: WATERMARK_MIN,
             unsent_watermark: WATERMARK_MIN,
@@ -110,6 +112,7 @@ impl SplitProgress {
             idle: false,
             heard: false,
             heard_at: now,
+            waits: in_turn,
         };
         // Without a split there is nothing that the watermark could wait for.
         let rest = (splits == 0).then_some(Signal::Idle);
@@ -138,7 +141,7 @@ impl SplitProgress {
                 continue;
             }
             if split.heard {
-                split.heard = false;
+                (split.heard, split.waits) = (false, false);
                 split.idle = false;
                 split.heard_at = now;
                 let watermark = self.bounds.watermark(split.newest);
@@ -148,6 +151,7 @@ impl SplitProgress {
                 self.keep(risen);
             } else if let Some(timeout) = self.bounds.idle_after
                 && !split.idle
+                && !split.waits
                 && now.saturating_sub(split.heard_at) >= timeout
             {
                 split.idle = true;
@@ -175,7 +179,7 @@ impl SplitProgress {
     /// When the next split becomes idle if nothing is heard from it.
     fn next_idle_at(&self) -> Option<Nanos> {
         let timeout = self.bounds.idle_after?;
-        let waiting = self.splits.iter().filter(|split| !split.ended && !split.idle);
+        let waiting = self.splits.iter().filter(|split| !split.ended && !split.idle && !split.waits);
         waiting.map(|split| split.heard_at.saturating_add(timeout)).min()
     }
 
@@ -354,7 +358,8 @@ where
 {
     /// A task that reads from `reader` and pushes into `down`.
     pub fn new(reader: R, assign: A, bounds: WatermarkBounds, down: D, config: SourceConfig) -> Self {
-        let progress = SplitProgress::new(reader.splits(), bounds, config.clock.now());
+        let progress =
+            SplitProgress::new(reader.splits(), reader.reads_in_turn(), bounds, config.clock.now());
         Self {
             reader,
             progress,

@@ -102,6 +102,10 @@ impl<D: Decode> Reader for FileReader<D> {
         self.splits.len()
     }
 
+    fn reads_in_turn(&self) -> bool {
+        true
+    }
+
     fn poll<O: Output<D::Item>>(&mut self, output: &mut O, _now: Nanos) -> Result<Polled, BoxError> {
         loop {
             if let Some(chunk) = self.chunk.take() {

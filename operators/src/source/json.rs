@@ -102,6 +102,10 @@ impl<T: DeserializeOwned + 'static> Reader for JsonLinesReader<T> {
         self.0.splits()
     }
 
+    fn reads_in_turn(&self) -> bool {
+        self.0.reads_in_turn()
+    }
+
     fn poll<O: Output<T>>(&mut self, output: &mut O, now: Nanos) -> Result<Polled, BoxError> {
         self.0.poll(output, now)
     }

@@ -205,14 +205,7 @@ where
 {
     /// Adds the records `from..to`, all of one slice.
     #[inline]
-    fn add(&mut self, batch: &Batch<T>, slice: Timestamp, from: usize, to: usize, context: &mut StepContext) {
-        if self.timeline.is_gone(slice) {
-            self.counters.late += (to - from) as u64;
-            for i in from..to {
-                self.late.push(&batch.records()[i], batch.timestamp(i), context);
-            }
-            return;
-        }
+    fn add(&mut self, batch: &Batch<T>, slice: Timestamp, from: usize, to: usize) {
         let Self { operator, function, backend, slices, .. } = self;
         let table = slices.entry(slice).or_insert_with(|| backend.table());
         Blame::on(*operator, || {
@@ -226,6 +219,19 @@ where
         if slice <= self.timeline.fired {
             self.timeline.touched(slice);
         }
+    }
+
+    /// Hands on the late records `from..to` and returns the first one not taken: the late stream may have no room.
+    #[cold]
+    fn add_late(&mut self, batch: &Batch<T>, from: usize, to: usize, context: &mut StepContext) -> usize {
+        for i in from..to {
+            self.counters.late += 1;
+            self.late.push(&batch.records()[i], batch.timestamp(i), context);
+            if context.is_blocked() {
+                return i + 1;
+            }
+        }
+        to
     }
 
     /// Begins to fire a window.
@@ -306,25 +312,29 @@ where
 {
     fn batch(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize {
         let timestamps = batch.timestamps();
-        self.counters.records_in += (batch.len() - from) as u64;
         let mut start = from;
-        while start < batch.len() {
+        while start < batch.len() && !context.is_blocked() {
             let timestamp = timestamps[start];
             if timestamp == NO_TIMESTAMP {
                 context.fail(
                     self.operator,
                     "a record without a timestamp came to a window of event time".into(),
                 );
-                return start;
+                break;
             }
             let slice = self.timeline.windows.slice_of(timestamp);
             let last = self.timeline.windows.slice_last(slice);
             let same = |at: &&Timestamp| **at >= slice && **at <= last;
             let end = start + timestamps[start..].iter().take_while(same).count();
-            self.add(batch, slice, start, end, context);
-            start = end;
+            if self.timeline.is_gone(slice) {
+                start = self.add_late(batch, start, end, context);
+            } else {
+                self.add(batch, slice, start, end);
+                start = end;
+            }
         }
-        batch.len()
+        self.counters.records_in += (start - from) as u64;
+        start
     }
 
     fn signal(&mut self, signal: Signal, context: &mut StepContext) -> Flow {
