@@ -33,7 +33,7 @@ impl Bid {
 
 pub(super) fn run(job: Job) -> Result<QueryRun, BenchError> {
     let (sums, elapsed) = job.execute(|context| {
-        source::events::<{ fields::Q0 }, _>(context, job, Bid::from_event)
+        source::events::<{ fields::Q0 }, _, _>(context, job, Bid::from_event)
             .fold_assoc(
                 Checksum::default(),
                 |sum, bid| sum.add(q0_row(bid.auction, bid.bidder, bid.price, bid.date_time, &bid.extra)),

@@ -13,7 +13,7 @@ use crate::{
 
 pub(super) fn run(job: Job) -> Result<QueryRun, BenchError> {
     let (sums, elapsed) = job.execute(|context| {
-        source::events::<{ fields::Q1 }, _>(context, job, Bid::from_event)
+        source::events::<{ fields::Q1 }, _, _>(context, job, Bid::from_event)
             .map(|bid| Bid { price: bid.price * 908, ..bid })
             .fold_assoc(
                 Checksum::default(),

@@ -25,7 +25,7 @@ impl Bid {
 
 pub(super) fn run(job: Job) -> Result<QueryRun, BenchError> {
     let (sums, elapsed) = job.execute(|context| {
-        source::events::<{ fields::Q2 }, _>(context, job, Bid::from_event)
+        source::events::<{ fields::Q2 }, _, _>(context, job, Bid::from_event)
             .filter(|bid| bid.auction % 123 == 0)
             .fold_assoc(
                 Checksum::default(),

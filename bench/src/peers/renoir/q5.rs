@@ -59,7 +59,7 @@ pub(super) fn run(job: Job) -> Result<QueryRun, BenchError> {
     // Results of one window share one time, its end, which no other window of this size contains.
     let one_result_time = AlignedWindow::tumbling(HOT_ITEMS_SLIDE_MS);
     let (rows, elapsed) = job.execute(|context| {
-        source::events::<{ fields::Q5 }, _>(context, job, Bid::from_event)
+        source::events::<{ fields::Q5 }, _, _>(context, job, Bid::from_event)
             .add_timestamps(|bid| bid.date_time, source::watermarks(HOT_ITEMS_SLIDE_MS))
             .map(|bid| bid.auction)
             .key_by(|&auction| auction)

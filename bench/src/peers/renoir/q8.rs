@@ -47,7 +47,7 @@ struct Seen {
 
 pub(super) fn run(job: Job) -> Result<QueryRun, BenchError> {
     let (rows, elapsed) = job.execute(|context| {
-        source::events::<{ fields::Q8 }, _>(context, job, Activity::from_event)
+        source::events::<{ fields::Q8 }, _, _>(context, job, Activity::from_event)
             .add_timestamps(|activity| activity.date_time, source::watermarks(NEW_USERS_SIZE_MS))
             .group_by(|activity| activity.person)
             .window(AlignedWindow::tumbling(NEW_USERS_SIZE_MS))

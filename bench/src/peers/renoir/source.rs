@@ -12,11 +12,14 @@ use crate::nexmark::{EventRef, Generator, Split, WATERMARK_DELAY_MS};
 const BATCH_RECORDS: usize = 1024;
 
 /// The events of `job` that `FIELDS` selects, as records that `record` makes.
-pub(super) fn events<const FIELDS: u32, T: Clone + Send + 'static>(
+pub(super) fn events<const FIELDS: u32, T: Clone + Send + 'static, F>(
     context: &StreamContext,
     job: Job,
-    record: fn(EventRef<'static>) -> Option<T>,
-) -> Stream<impl Operator<Out = T> + use<FIELDS, T>> {
+    record: F,
+) -> Stream<impl Operator<Out = T> + use<FIELDS, T, F>>
+where
+    F: Fn(EventRef<'static>) -> Option<T> + Clone + Send + 'static,
+{
     context
         .stream_par_iter(move |index, peers| {
             let split = Split::interleaved(0..job.events, index, peers);

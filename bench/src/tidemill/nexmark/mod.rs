@@ -41,14 +41,15 @@ struct Job {
 
 impl Job {
     /// The records that `record` makes of the events that `FIELDS` selects.
-    fn source<const FIELDS: u32, T, A>(
+    fn source<const FIELDS: u32, T, F, A>(
         self,
         env: &StreamEnvironment,
-        record: fn(EventRef<'static>) -> Option<T>,
+        record: F,
         strategy: WatermarkStrategy<A>,
-    ) -> Stream<impl Chain<Out = Owned<T>> + use<FIELDS, T, A>>
+    ) -> Stream<impl Chain<Out = Owned<T>> + use<FIELDS, T, F, A>>
     where
         T: 'static,
+        F: Fn(EventRef<'static>) -> Option<T> + Copy + Send + Sync + 'static,
         A: AssignTimestamps<T>,
     {
         let Self { config, events, .. } = self;

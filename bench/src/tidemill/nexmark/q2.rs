@@ -25,7 +25,7 @@ fn bid(event: EventRef<'static>) -> Option<Bid> {
 pub(super) fn run(job: Job) -> Result<QueryRun, BenchError> {
     let env = environment(job.cores);
     let (sink, total) = ChecksumSink::new(|bid: &Bid| q2_row(bid.auction, bid.price));
-    job.source::<{ fields::Q2 }, _, _>(&env, bid, WatermarkStrategy::none())
+    job.source::<{ fields::Q2 }, _, _, _>(&env, bid, WatermarkStrategy::none())
         .filter(|bid| bid.auction % 123 == 0)
         .sink("bids", sink);
     let elapsed = timed(env)?;

@@ -84,7 +84,7 @@ pub(super) fn run(job: Job) -> Result<QueryRun, BenchError> {
     let delay = Duration::from_millis(WATERMARK_DELAY_MS as u64);
     let strategy =
         WatermarkStrategy::for_bounded_out_of_orderness(delay).with_timestamps(|bid: &Bid| bid.date_time);
-    job.source::<{ fields::Q5 }, _, _>(&env, bid, strategy)
+    job.source::<{ fields::Q5 }, _, _, _>(&env, bid, strategy)
         .key_by(|bid| bid.auction)
         .window(SlidingEventTime::of(size, slide))
         .aggregate(Count)

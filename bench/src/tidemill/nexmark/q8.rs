@@ -87,7 +87,7 @@ pub(super) fn run(job: Job) -> Result<QueryRun, BenchError> {
     let delay = Duration::from_millis(WATERMARK_DELAY_MS as u64);
     let strategy = WatermarkStrategy::for_bounded_out_of_orderness(delay)
         .with_timestamps(|timed: &Timed| timed.date_time);
-    job.source::<{ fields::Q8 }, _, _>(&env, activity, strategy)
+    job.source::<{ fields::Q8 }, _, _, _>(&env, activity, strategy)
         .map(|timed| timed.activity)
         .ship_as::<Activity>()
         .key_by(|activity| activity.person)
