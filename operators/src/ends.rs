@@ -52,7 +52,6 @@ pub struct SinkPush<I, W> {
 impl<I: Item, W: SinkWriter<I::Native>> Push<I> for SinkPush<I, W> {
     #[inline(always)]
     fn push(&mut self, item: I::Ref<'_>, timestamp: Timestamp, context: &mut StepContext) {
-        self.unflushed = true;
         let written = Blame::on(self.operator, || self.writer.write(I::into_native(item), timestamp));
         if let Err(error) = written {
             context.fail(self.operator, error);
@@ -69,6 +68,7 @@ impl<I: Item, W: SinkWriter<I::Native>> Push<I> for SinkPush<I, W> {
     }
 
     fn drain(&mut self, context: &mut StepContext) {
+        self.unflushed |= context.has_pushed();
         if self.unflushed && context.is_dry() {
             self.unflushed = false;
             if let Err(error) = Blame::on(self.operator, || self.writer.flush()) {

@@ -124,6 +124,7 @@ pub struct StepContext {
     fuel: u64,
     fuel_withheld: u64,
     dry: bool,
+    pushed: bool,
     wake_at: Option<Nanos>,
     failure: Option<OpenError>,
 }
@@ -139,6 +140,7 @@ impl StepContext {
             fuel: 0,
             fuel_withheld: 0,
             dry: false,
+            pushed: false,
             wake_at: None,
             failure: None,
         }
@@ -149,7 +151,7 @@ impl StepContext {
         self.now = now;
         self.wall_millis = wall_millis;
         self.ingest = now;
-        self.dry = false;
+        (self.dry, self.pushed) = (false, false);
         (self.fuel, self.fuel_withheld) = (0, 0);
         self.blocked = self.failure.is_some();
     }
@@ -201,6 +203,16 @@ impl StepContext {
     /// Says whether the task has input left, before the last drain of a step.
     pub fn set_dry(&mut self, dry: bool) {
         self.dry = dry;
+    }
+
+    /// Whether anything was pushed into the chain in this step.
+    pub fn has_pushed(&self) -> bool {
+        self.pushed
+    }
+
+    /// Notes, once for many records, that something was or may have been pushed.
+    pub fn note_pushed(&mut self, pushed: bool) {
+        self.pushed |= pushed;
     }
 
     /// Stops the job with the error of an operator. The first one counts.

@@ -86,15 +86,15 @@ pub trait Output<T> {
     fn emit(&mut self, split: usize, record: T) -> Flow;
 
     /// Emits what `records` gives, as [`emit`](Self::emit) would one by one, until it gives no more
-    /// ([`Flow::Continue`]) or [`Flow::Yield`]. The loop is inside, where the compiler can keep the state of a fused
-    /// chain in registers: a source that has an iterator should use it.
-    fn emit_all<I: Iterator<Item = T>>(&mut self, split: usize, records: &mut I) -> Flow {
-        for record in records {
+    /// ([`Flow::Continue`]) or [`Flow::Yield`]; returns it for the next time. The loop is inside and owns what it works
+    /// on, so that the compiler can keep it in registers: a source that has an iterator should use it.
+    fn emit_all<I: Iterator<Item = T>>(&mut self, split: usize, mut records: I) -> (I, Flow) {
+        for record in records.by_ref() {
             if self.emit(split, record) == Flow::Yield {
-                return Flow::Yield;
+                return (records, Flow::Yield);
             }
         }
-        Flow::Continue
+        (records, Flow::Continue)
     }
 
     /// Says that `split` is exhausted: it holds the watermark back no longer.

@@ -143,6 +143,7 @@ impl<T: Record, H: Head<T>> Task for ExchangeTask<T, H> {
             return Step::Blocked;
         }
         let step = self.run(context);
+        context.note_pushed(step != Step::Idle);
         if step == Step::Idle
             && let Some(at) = self.head.next_timer()
         {

@@ -3,6 +3,7 @@
 pub mod blame;
 pub mod exchange;
 pub mod exchange_task;
+mod held;
 pub mod progress;
 pub mod source_task;
 pub mod worker;

@@ -6,10 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    blame::Blame,
-    progress::merge::{Outcome, WatermarkMerge},
-};
+use super::{blame::Blame, held::Held, progress::splits::SplitProgress};
 use crate::{
     model::{
         config::JobConfig,
@@ -18,7 +15,7 @@ use crate::{
         operator::{OperatorIndex, Push, Signal, StepContext},
         source::{Flow, Output, Polled, Reader},
         task::{Step, Task},
-        time::{Timestamp, WATERMARK_MAX, WATERMARK_MIN},
+        time::{Timestamp, WATERMARK_MAX},
         watermark::{AssignTimestamps, WatermarkBounds},
     },
     platform::{Clock, Nanos},
@@ -75,138 +72,8 @@ enum State {
 /// What stands behind the reader.
 struct Pump<A, D> {
     assign: A,
-    down: D,
+    down: Held<D>,
     counters: OperatorCounters,
-}
-
-/// Event time per split.
-struct SplitProgress {
-    bounds: WatermarkBounds,
-    splits: Vec<Split>,
-    merge: WatermarkMerge,
-    emitted_at: Nanos,
-    unsent: Outcome,
-    /// Since when the task has been waiting for room: no split is silent meanwhile.
-    held_up_since: Option<Nanos>,
-}
-
-#[derive(Clone)]
-struct Split {
-    newest: Timestamp,
-    /// The watermark that `newest` stands for, until a late record has made it be sent.
-    unsent_watermark: Timestamp,
-    ended: bool,
-    idle: bool,
-    heard: bool,
-    heard_at: Nanos,
-    /// Waits for its turn: silence does not make it idle.
-    waits: bool,
-}
-
-impl SplitProgress {
-    fn new(splits: usize, in_turn: bool, bounds: WatermarkBounds, now: Nanos) -> Self {
-        let split = Split {
-            newest: WATERMARK_MIN,
-            unsent_watermark: WATERMARK_MIN,
-            ended: false,
-            idle: false,
-            heard: false,
-            heard_at: now,
-            waits: in_turn,
-        };
-        // Without a split there is nothing that the watermark could wait for.
-        let rest = (splits == 0).then_some(Signal::Idle);
-        Self {
-            bounds,
-            splits: vec![split; splits],
-            merge: WatermarkMerge::new(splits),
-            emitted_at: now,
-            unsent: Outcome { rest, ..Outcome::default() },
-            held_up_since: None,
-        }
-    }
-
-    /// Keeps the newest of several outcomes until it is sent.
-    fn keep(&mut self, outcome: Outcome) {
-        self.unsent.activity = outcome.activity.or(self.unsent.activity);
-        self.unsent.watermark = outcome.watermark.or(self.unsent.watermark);
-        self.unsent.rest = if outcome.activity.is_some() { None } else { outcome.rest.or(self.unsent.rest) };
-    }
-
-    /// Folds what the splits have seen in this step into the merged watermark.
-    fn settle(&mut self, now: Nanos) {
-        for index in 0..self.splits.len() {
-            let split = &mut self.splits[index];
-            if split.ended {
-                continue;
-            }
-            if split.heard {
-                (split.heard, split.waits) = (false, false);
-                split.idle = false;
-                split.heard_at = now;
-                let watermark = self.bounds.watermark(split.newest);
-                let active = self.merge.active(index);
-                self.keep(active);
-                let risen = self.merge.watermark(index, watermark);
-                self.keep(risen);
-            } else if let Some(timeout) = self.bounds.idle_after
-                && !split.idle
-                && !split.waits
-                && now.saturating_sub(split.heard_at) >= timeout
-            {
-                split.idle = true;
-                let idle = self.merge.idle(index);
-                self.keep(idle);
-            }
-        }
-    }
-
-    /// The outputs are full from now on, if they were not before.
-    fn hold_up(&mut self, now: Nanos) {
-        self.held_up_since.get_or_insert(now);
-    }
-
-    /// There is room again: the time without counts for no split's idleness.
-    fn go_on(&mut self, now: Nanos) {
-        if let Some(since) = self.held_up_since.take() {
-            let held_up = now.saturating_sub(since);
-            for split in &mut self.splits {
-                split.heard_at = split.heard_at.saturating_add(held_up);
-            }
-        }
-    }
-
-    /// When the next split becomes idle if nothing is heard from it.
-    fn next_idle_at(&self) -> Option<Nanos> {
-        let timeout = self.bounds.idle_after?;
-        let waiting = self.splits.iter().filter(|split| !split.ended && !split.idle && !split.waits);
-        waiting.map(|split| split.heard_at.saturating_add(timeout)).min()
-    }
-
-    /// Sends what has become of event time since the last time. The end is not sent here.
-    fn send<T: 'static>(&mut self, down: &mut impl Push<Owned<T>>, context: &mut StepContext) {
-        let unsent = std::mem::take(&mut self.unsent);
-        let rest = unsent.rest.filter(|signal| *signal == Signal::Idle);
-        let watermark = unsent.watermark.map(Signal::Watermark);
-        for signal in unsent.activity.into_iter().chain(watermark).chain(rest) {
-            self.emitted_at = context.now;
-            down.signal(signal, context);
-        }
-    }
-
-    /// The greatest watermark of any split, unless none has one or the last word was said.
-    fn reached(&self) -> Option<Timestamp> {
-        let newest = self.splits.iter().map(|split| split.newest).max()?;
-        let sent = self.merge.merged() == WATERMARK_MAX && self.unsent.watermark.is_none();
-        (newest > WATERMARK_MIN && !sent).then(|| self.bounds.watermark(newest))
-    }
-
-    fn end(&mut self, index: usize) {
-        if !std::mem::replace(&mut self.splits[index].ended, true) {
-            let outcome = self.merge.end(index);
-            self.keep(outcome);
-        }
-    }
 }
 
 /// What the reader emits into during one step.
@@ -251,13 +118,12 @@ impl<A, D> StepOutput<'_, A, D> {
     /// A record came that the watermark has passed: the watermark goes out before it, so that what is late
     /// depends on the records of the split alone, not on when watermarks happen to be due.
     #[cold]
-    fn send_watermark_first<T: 'static>(&mut self, split: usize)
+    fn send_watermark_first<T: 'static>(&mut self)
     where
         D: Push<Owned<T>>,
     {
-        self.progress.splits[split].unsent_watermark = WATERMARK_MIN;
         self.progress.settle(self.context.now);
-        self.progress.send(&mut self.pump.down, self.context);
+        self.progress.send(&mut *self.pump.down, self.context);
     }
 }
 
@@ -272,13 +138,8 @@ where
         let timestamp = if A::ENABLED {
             let assign = &mut self.pump.assign;
             let timestamp = Blame::on(self.operator, || assign.timestamp(&record));
-            let seen = &mut self.progress.splits[split];
-            seen.heard = true;
-            if timestamp <= seen.unsent_watermark {
-                self.send_watermark_first(split);
-            } else if timestamp > seen.newest {
-                seen.newest = timestamp;
-                seen.unsent_watermark = self.progress.bounds.watermark(timestamp);
+            if self.progress.note(split, timestamp) {
+                self.send_watermark_first();
             }
             timestamp
         } else {
@@ -288,31 +149,32 @@ where
         if self.context.spend() { self.look_up() } else { Flow::Continue }
     }
 
-    fn emit_all<I: Iterator<Item = T>>(&mut self, split: usize, records: &mut I) -> Flow {
+    fn emit_all<I: Iterator<Item = T>>(&mut self, split: usize, mut records: I) -> (I, Flow) {
         if A::ENABLED {
-            for record in records {
+            for record in records.by_ref() {
                 if self.emit(split, record) == Flow::Yield {
-                    return Flow::Yield;
+                    return (records, Flow::Yield);
                 }
             }
-            return Flow::Continue;
+            return (records, Flow::Continue);
         }
         let reclaimed = self.context.reclaim();
         self.granted -= reclaimed;
         self.left += reclaimed;
         while self.left > 0 && !self.context.is_blocked() {
             let stride = self.left.min(CLOCK_STRIDE);
-            let pushed = push_up_to(stride, records, &mut self.pump.down, self.context);
+            let pushed;
+            (records, pushed) = push_up_to(stride, records, &mut self.pump.down, self.context);
             self.left -= pushed;
             self.granted += pushed;
             if pushed < stride && !self.context.is_blocked() {
-                return Flow::Continue;
+                return (records, Flow::Continue);
             }
             if self.clock.now() >= self.until {
                 break;
             }
         }
-        Flow::Yield
+        (records, Flow::Yield)
     }
 
     fn finish_split(&mut self, split: usize) {
@@ -329,25 +191,28 @@ where
     }
 }
 
-/// Pushes up to `most` records without timestamps and returns how many. A function of its own, so that the compiler knows
-/// that its arguments do not overlap, and keeps what the chain counts in registers.
+/// Pushes up to `most` records without timestamps and returns how many. The chain is moved out and back: while the loop owns
+/// it and nothing else can see it, the compiler keeps what it counts in registers.
 #[inline(never)]
-fn push_up_to<T: 'static, D: Push<Owned<T>>>(
+fn push_up_to<T: 'static, I: Iterator<Item = T>, D: Push<Owned<T>>>(
     most: u64,
-    records: &mut impl Iterator<Item = T>,
-    down: &mut D,
+    records: I,
+    held: &mut Held<D>,
     context: &mut StepContext,
-) -> u64 {
-    let mut pushed = 0;
-    while pushed < most {
-        let Some(record) = records.next() else { break };
+) -> (I, u64) {
+    let mut own = records;
+    let mut down = held.lend();
+    let mut left = most;
+    while left > 0 {
+        let Some(record) = own.next() else { break };
         down.push(record, crate::model::time::NO_TIMESTAMP, context);
-        pushed += 1;
+        left -= 1;
         if context.is_blocked() {
             break;
         }
     }
-    pushed
+    held.give_back(down);
+    (own, most - left)
 }
 
 impl<R, A, D> SourceTask<R, A, D>
@@ -363,7 +228,7 @@ where
         Self {
             reader,
             progress,
-            pump: Pump { assign, down, counters: OperatorCounters::default() },
+            pump: Pump { assign, down: Held::new(down), counters: OperatorCounters::default() },
             config,
             state: State::Reading,
             emitted: (0, 0),
@@ -387,6 +252,7 @@ where
         let reader = &mut self.reader;
         let polled = Blame::on(self.config.operator, || reader.poll(&mut output, now));
         let emitted = output.emitted();
+        context.note_pushed(emitted > 0);
         if emitted > 0 {
             self.pump.counters.records_in += emitted;
             self.emitted = (now, emitted);
@@ -415,11 +281,11 @@ where
                 context.wake_at(at);
             }
         }
-        let due = context.now.saturating_sub(self.progress.emitted_at) >= self.config.watermark_interval;
+        let due = self.progress.is_due(context.now, self.config.watermark_interval);
         if !dry && !due {
             return;
         }
-        self.progress.send(&mut self.pump.down, context);
+        self.progress.send(&mut *self.pump.down, context);
     }
 }
 
@@ -478,7 +344,7 @@ where
     }
 
     fn watermark(&self) -> Timestamp {
-        if self.state == State::Finishing { WATERMARK_MAX } else { self.progress.merge.merged() }
+        if self.state == State::Finishing { WATERMARK_MAX } else { self.progress.merged() }
     }
 
     fn queue(&self) -> (usize, usize) {

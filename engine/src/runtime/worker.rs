@@ -22,7 +22,7 @@ use crate::{
         source::BoxError,
         task::{Step, Task},
     },
-    platform::{Clock, Drive, Nanos, Turn},
+    platform::{Clock, Drive, Nanos, PlatformError, Turn},
 };
 
 /// Age at which a reading of the wall clock is renewed. It counts milliseconds: one reading serves many turns.
@@ -207,6 +207,11 @@ impl Drive for Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
+        // A worker that goes with tasks left has been unwound: the others must not wait for what it would have sent.
+        if !self.slots.is_empty() {
+            let cause = "its thread panicked outside of the operators".to_owned();
+            self.shared.fail(PlatformError::WorkerLost { worker: self.index, cause }.into());
+        }
         // However a worker ends, nobody waits for its report.
         self.shared.leave(self.index);
     }
@@ -230,5 +235,51 @@ pub fn open<R>(build: impl FnOnce() -> Result<R, OpenError>) -> Result<R, (Optio
         Ok(Ok(built)) => Ok(built),
         Ok(Err(failed)) => Err((Some(failed.operator), failed.cause)),
         Err(panic) => Err((Blame::take(), panicked(&*panic))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{metrics::LatencyHistogram, time::Timestamp},
+        platform::{Platform, SimPlatform},
+    };
+
+    struct Endless;
+
+    impl Task for Endless {
+        fn step(&mut self, _context: &mut StepContext) -> Step {
+            Step::Idle
+        }
+
+        fn report(&self, _visitor: &mut dyn OperatorVisitor) {}
+
+        fn watermark(&self) -> Timestamp {
+            0
+        }
+
+        fn queue(&self) -> (usize, usize) {
+            (0, 0)
+        }
+
+        fn latency(&self) -> &LatencyHistogram {
+            unreachable!("nobody asks")
+        }
+    }
+
+    #[test]
+    fn a_worker_that_goes_with_tasks_left_fails_the_job() {
+        struct Nobody;
+        impl crate::platform::Wake for Nobody {
+            fn wake(&self) {}
+        }
+        let shared = Arc::new(JobShared::new(vec![Arc::new(Nobody)]));
+        let tasks: Vec<(usize, Box<dyn Task>)> = vec![(0, Box::new(Endless))];
+        let clock = SimPlatform::new(1).clock();
+        let worker = Worker::new(0, tasks, Arc::clone(&shared), Arc::new([]), clock);
+        drop(worker);
+        assert!(shared.is_stopped());
+        assert!(matches!(shared.failure(), Some(Error::Platform(_))), "{:?}", shared.failure());
     }
 }

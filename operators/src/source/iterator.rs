@@ -105,13 +105,14 @@ impl<I: Iterator<Item: 'static> + 'static> Reader for IteratorReader<I> {
 
     #[inline]
     fn poll<O: Output<I::Item>>(&mut self, output: &mut O, _now: Nanos) -> Result<Polled, BoxError> {
-        let Some(items) = &mut self.items else { return Ok(Polled::End) };
-        if output.emit_all(0, items) == Flow::Yield {
+        let Some(items) = self.items.take() else { return Ok(Polled::End) };
+        let (items, flow) = output.emit_all(0, items);
+        if flow == Flow::Yield {
+            self.items = Some(items);
             return Ok(Polled::More);
         }
         output.finish_split(0);
-        // Dropped now: it may hold more than its items. `splits` is asked before the first poll.
-        self.items = None;
+        // It is dropped now, since it may hold more than its items; `splits` was asked before the first poll.
         Ok(Polled::End)
     }
 }

@@ -81,6 +81,7 @@ impl<T: Clone + Send + Sync + 'static, D: Push<Owned<T>>> Task for ItemsTask<T, 
             self.next += 1;
         }
         let done = self.next == self.items.given.len();
+        context.note_pushed(true);
         context.set_dry(done || self.items.per_step == 1);
         self.down.drain(context);
         if done && !context.is_blocked() { Step::Done } else { Step::Progress }
@@ -244,6 +245,7 @@ impl<T: Record, H: Head<T>> Task for BatchesTask<T, H> {
             self.give(context);
         }
         let done = self.work.is_empty() && !self.resuming.get();
+        context.note_pushed(true);
         context.set_dry(done);
         self.head.drain(context);
         if done && !context.is_blocked() { Step::Done } else { Step::Progress }
