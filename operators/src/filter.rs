@@ -10,7 +10,7 @@ use tidemill_engine::{
     runtime::blame::Blame,
 };
 
-use crate::stage::{hand_on, report_records};
+use crate::stage::{hand_on, report_dropped};
 
 /// A chain with a `filter` at its end.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ where
 
     fn build<D: Push<C::Out>>(self, context: &BuildContext, down: D) -> Result<Self::Task<D>, OpenError> {
         let Self { up, operator, predicate } = self;
-        up.build(context, FilterPush { operator, predicate, records_out: 0, down })
+        up.build(context, FilterPush { operator, predicate, dropped: 0, down })
     }
 }
 
@@ -45,7 +45,7 @@ where
 pub struct FilterPush<F, D> {
     operator: OperatorIndex,
     predicate: F,
-    records_out: u64,
+    dropped: u64,
     down: D,
 }
 
@@ -58,11 +58,12 @@ where
     #[inline(always)]
     fn push(&mut self, item: I::Ref<'_>, timestamp: Timestamp, context: &mut StepContext) {
         if Blame::on(self.operator, || (self.predicate)(I::view(&item))) {
-            self.records_out += 1;
             self.down.push(item, timestamp, context);
+        } else {
+            self.dropped += 1;
         }
     }
 
     hand_on!();
-    report_records!(records_out);
+    report_dropped!(dropped);
 }

@@ -12,7 +12,7 @@ use tidemill_engine::{
     runtime::blame::Blame,
 };
 
-use crate::stage::{hand_on, report_records};
+use crate::stage::{hand_on, report_dropped};
 
 /// A chain with a `filter_map` at its end.
 pub struct FilterMap<C, F, U> {
@@ -48,7 +48,7 @@ where
         let push = FilterMapPush {
             operator: self.operator,
             function: self.function,
-            records_out: 0,
+            dropped: 0,
             down,
             output: PhantomData,
         };
@@ -60,7 +60,7 @@ where
 pub struct FilterMapPush<F, U, D> {
     operator: OperatorIndex,
     function: F,
-    records_out: u64,
+    dropped: u64,
     down: D,
     output: PhantomData<fn() -> U>,
 }
@@ -75,11 +75,12 @@ where
     #[inline(always)]
     fn push(&mut self, item: I::Ref<'_>, timestamp: Timestamp, context: &mut StepContext) {
         if let Some(output) = Blame::on(self.operator, || (self.function)(item)) {
-            self.records_out += 1;
             self.down.push(output, timestamp, context);
+        } else {
+            self.dropped += 1;
         }
     }
 
     hand_on!();
-    report_records!(records_out);
+    report_dropped!(dropped);
 }

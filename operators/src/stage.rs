@@ -32,6 +32,23 @@ macro_rules! report_one_for_one {
     };
 }
 
+/// Shows an operator that counts in a field what it drops, and hands the rest on one for one; then those behind it. The way
+/// of a record that passes stays free of counting.
+macro_rules! report_dropped {
+    ($dropped:ident) => {
+        fn report(&self, arrived: u64, visitor: &mut dyn tidemill_engine::model::metrics::OperatorVisitor) {
+            let records_out = arrived.saturating_sub(self.$dropped);
+            let counters = tidemill_engine::model::metrics::OperatorCounters {
+                records_in: arrived,
+                records_out,
+                ..Default::default()
+            };
+            visitor.operator(self.operator, &counters);
+            self.down.report(records_out, visitor);
+        }
+    };
+}
+
 /// Shows an operator that counts in a field what it hands on, then those behind it.
 macro_rules! report_records {
     ($records_out:ident) => {
@@ -48,4 +65,4 @@ macro_rules! report_records {
     };
 }
 
-pub(crate) use {hand_on, report_one_for_one, report_records};
+pub(crate) use {hand_on, report_dropped, report_one_for_one, report_records};

@@ -163,11 +163,12 @@ where
         self.left += reclaimed;
         while self.left > 0 && !self.context.is_blocked() {
             let stride = self.left.min(CLOCK_STRIDE);
-            let pushed;
-            (records, pushed) = push_up_to(stride, records, &mut self.pump.down, self.context);
+            let left;
+            (records, left) = push_up_to(stride, records, &mut self.pump.down, self.context);
+            let pushed = stride - left;
             self.left -= pushed;
             self.granted += pushed;
-            if pushed < stride && !self.context.is_blocked() {
+            if left > 0 && !self.context.is_blocked() {
                 return (records, Flow::Continue);
             }
             if self.clock.now() >= self.until {
@@ -191,18 +192,18 @@ where
     }
 }
 
-/// Pushes up to `most` records without timestamps and returns how many. The chain is moved out and back: while the loop owns
-/// it and nothing else can see it, the compiler keeps what it counts in registers.
+/// Pushes up to `left` records without timestamps; returns the rest of them and how many are left. The chain is moved out
+/// and back: while the loop owns it and nothing else can see it, the compiler keeps what it counts in registers, of
+/// which there are just enough.
 #[inline(never)]
 fn push_up_to<T: 'static, I: Iterator<Item = T>, D: Push<Owned<T>>>(
-    most: u64,
+    mut left: u64,
     records: I,
     held: &mut Held<D>,
     context: &mut StepContext,
 ) -> (I, u64) {
     let mut own = records;
     let mut down = held.lend();
-    let mut left = most;
     while left > 0 {
         let Some(record) = own.next() else { break };
         down.push(record, crate::model::time::NO_TIMESTAMP, context);
@@ -212,7 +213,7 @@ fn push_up_to<T: 'static, I: Iterator<Item = T>, D: Push<Owned<T>>>(
         }
     }
     held.give_back(down);
-    (own, most - left)
+    (own, left)
 }
 
 impl<R, A, D> SourceTask<R, A, D>
