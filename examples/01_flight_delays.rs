@@ -178,7 +178,8 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     match options.out {
         Some(path) => rows.sink("csv", CsvSink::file(path)),
         None => {
-            println!("hour           origin  flights  cancelled  mean delay  max delay");
+            let header = "hour           origin  flights  cancelled  mean delay  max delay\n";
+            let _closed = io::stdout().write_all(header.as_bytes());
             rows.sink("table", StdoutSink::formatted(table_line));
         }
     }
@@ -255,11 +256,18 @@ fn summary(metrics: &JobMetrics, cores: usize, elapsed: Duration) {
 fn main() -> ExitCode {
     match run(Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if reader_has_left(&*error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether the job only stopped because nobody reads its output any more, as in `… | head`.
+fn reader_has_left(error: &(dyn std::error::Error + 'static)) -> bool {
+    let Some(Error::Operator { cause, .. }) = error.downcast_ref() else { return false };
+    matches!(cause.downcast_ref(), Some(SinkError::StdoutClosed))
 }
 
 /// A timestamp as `2013-01-31T05`.

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 fn example() -> PathBuf {
@@ -49,6 +50,19 @@ fn the_table_shows_every_hour_once_and_ends_with_a_summary() {
     assert_eq!(rows, include_str!("../examples/data/expected_2013_01.csv").lines().count() - 1);
     assert!(table.contains("\n27004 flights in "), "{table}");
     assert!(table.contains("p99.9 µs"), "{table}");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let mut command = Command::new(example());
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("hour "), "{line}");
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.is_empty(), "{stderr}");
 }
 
 /// All twelve months, whose order in the file is not that of the year: where the shared data is there, and Python to
