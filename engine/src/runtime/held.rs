@@ -21,6 +21,11 @@ impl<D> Held<D> {
         }
     }
 
+    /// The value, unless it is lent or was lost to a panic.
+    pub(super) fn get(&self) -> Option<&D> {
+        self.0.as_ref()
+    }
+
     /// Takes the value back.
     #[inline(always)]
     pub(super) fn give_back(&mut self, value: D) {

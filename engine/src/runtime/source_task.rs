@@ -341,7 +341,10 @@ where
         let counters =
             OperatorCounters { records_out: self.pump.counters.records_in, ..self.pump.counters.clone() };
         visitor.operator(self.config.operator, &counters);
-        self.pump.down.report(counters.records_out, visitor);
+        // After a panic in the chain only the source has something left to tell.
+        if let Some(down) = self.pump.down.get() {
+            down.report(counters.records_out, visitor);
+        }
     }
 
     fn watermark(&self) -> Timestamp {
