@@ -14,9 +14,11 @@ use crate::{
     aggregate::AggregateFunction,
     exchange::{Exchanged, HeadBuilder},
     keyed::{
-        fold::{AggregateWith, Fold, FoldWith},
+        aggregate::Aggregate,
+        fold::Fold,
         process::{KeyedProcessFunction, Process, StateRegistry},
         reduce::Reduce,
+        rolling::Roll,
     },
     window::assigner::EventTimeWindows,
 };
@@ -41,29 +43,29 @@ impl<K: Key, T: Record> KeyedStream<K, T> {
     }
 
     /// Combines each record with the result for its key so far, and hands on the new result.
-    pub fn reduce<F>(self, function: F) -> Stream<Exchanged<Reduce<T, F>>>
+    pub fn reduce<F>(self, function: F) -> Stream<Exchanged<Roll<T, Reduce<F>>>>
     where
         T: Clone,
-        F: FnMut(T, &Archived<T>) -> T + Clone + Send + 'static,
+        F: Fn(T, &Archived<T>) -> T + Clone + Send + 'static,
     {
-        self.then("reduce", |operator| Reduce::new(operator, function))
+        self.then("reduce", |operator| Roll::new(operator, Reduce(function)))
     }
 
     /// Adds each record to the value of its key, which is `initial` at first, and hands on the key and the new value.
-    pub fn fold<A, F>(self, initial: A, function: F) -> Stream<Exchanged<Fold<K, T, FoldWith<A, F>>>>
+    pub fn fold<A, F>(self, initial: A, function: F) -> Stream<Exchanged<Roll<T, Fold<K, A, F>>>>
     where
         A: Record + Clone,
         F: Fn(&mut A, &Archived<T>) + Clone + Send + 'static,
     {
-        self.then("fold", |operator| Fold::new(operator, FoldWith { initial, function }))
+        self.then("fold", |operator| Roll::new(operator, Fold::new(initial, function)))
     }
 
     /// Adds each record to the accumulator of its key and hands on the key and the new result.
-    pub fn aggregate<G>(self, function: G) -> Stream<Exchanged<Fold<K, T, AggregateWith<G>>>>
+    pub fn aggregate<G>(self, function: G) -> Stream<Exchanged<Roll<T, Aggregate<K, G>>>>
     where
         G: AggregateFunction<T>,
     {
-        self.then("aggregate", |operator| Fold::new(operator, AggregateWith(function)))
+        self.then("aggregate", |operator| Roll::new(operator, Aggregate::new(function)))
     }
 
     /// Hands records and timers to a function of your own. `make` opens the function's states and makes it,

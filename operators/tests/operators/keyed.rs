@@ -7,9 +7,11 @@ use tidemill_engine::model::{operator::Signal, source::BoxError, time::NO_TIMEST
 use tidemill_operators::{
     aggregate::Count,
     keyed::{
-        fold::{AggregateWith, Fold, FoldWith},
+        aggregate::Aggregate,
+        fold::Fold,
         process::{FiredTimer, KeyedProcessFunction, Process, ProcessContext, StateRegistry, ValueState},
         reduce::Reduce,
+        rolling::Roll,
     },
     testkit::operator::{Given, OperatorTest, Seen},
 };
@@ -47,7 +49,7 @@ fn rolling<A: Clone + Default, U>(
 fn reduce() {
     let test = OperatorTest::new(given()).expect(rolling(|sum: &mut u64, n| *sum += n, |_, sum| sum));
     test.in_order()
-        .check_head(key, Reduce::new(0, |sum: u64, number: &Archived<u64>| sum + number.to_native()));
+        .check_head(key, Roll::new(0, Reduce(|sum: u64, number: &Archived<u64>| sum + number.to_native())));
 }
 
 #[test]
@@ -57,13 +59,13 @@ fn fold_with_wide_and_narrow_keys() {
     OperatorTest::new(given())
         .expect(rolling(add, |number, text| (key(&number), text)))
         .in_order()
-        .check_head(key, Fold::<String, u64, _>::new(0, FoldWith { initial: String::new(), function }));
+        .check_head(key, Roll::new(0, Fold::<String, _, _>::new(String::new(), function)));
     OperatorTest::new(given())
         .expect(rolling(add, |number, text| ((number % 3) as u8, text)))
         .in_order()
         .check_head(
             |number| (number % 3) as u8,
-            Fold::<u8, u64, _>::new(0, FoldWith { initial: String::new(), function }),
+            Roll::new(0, Fold::<u8, _, _>::new(String::new(), function)),
         );
 }
 
@@ -72,7 +74,7 @@ fn aggregate() {
     OperatorTest::new(given())
         .expect(rolling(|count: &mut u64, _| *count += 1, |number, count| (key(&number), count)))
         .in_order()
-        .check_head(key, Fold::<String, u64, _>::new(0, AggregateWith(Count)));
+        .check_head(key, Roll::<u64, _>::new(0, Aggregate::<String, _>::new(Count)));
 }
 
 /// Tells every record, event-time timer and processing-time timer.

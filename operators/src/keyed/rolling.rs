@@ -1,0 +1,135 @@
+//! What all rolling operators have in common: an accumulator per key, and a result after each record.
+//!
+//! State: one accumulator per key. [`reduce`](super::reduce), [`fold`](super::fold) and [`aggregate`](super::aggregate) only
+//! say what an accumulator is.
+
+use std::marker::PhantomData;
+
+use rkyv::Archived;
+use tidemill_engine::{
+    model::{
+        graph::BuildContext,
+        item::Owned,
+        metrics::{OperatorCounters, OperatorVisitor},
+        operator::{Head, OpenError, OperatorIndex, Push, Signal, StepContext},
+        source::{BoxError, Flow},
+    },
+    runtime::{blame::Blame, exchange::batch::Batch},
+};
+use tidemill_storage::{
+    record::Record,
+    state::{KeyColumn, KeyView, KeyedTable, StateBackend, memory::MemoryBackend},
+};
+
+use crate::exchange::HeadBuilder;
+
+/// What a rolling operator does with the records of a key.
+pub trait Rolling<T: Record>: Clone + Send + 'static {
+    /// What is kept per key.
+    type Accumulator: Record;
+    /// What is handed on after each record.
+    type Output: 'static;
+
+    /// The accumulator before the first record.
+    fn create(&self) -> Self::Accumulator;
+    /// Adds a record.
+    fn add(&self, accumulator: &mut Self::Accumulator, record: &Archived<T>);
+    /// The result so far.
+    ///
+    /// # Errors
+    /// When the key cannot be read back: the batch was damaged.
+    fn output(&self, key: KeyView<'_>, accumulator: &Self::Accumulator) -> Result<Self::Output, BoxError>;
+}
+
+/// Builds a rolling operator.
+pub struct Roll<T, R> {
+    operator: OperatorIndex,
+    rolling: R,
+    records: PhantomData<fn() -> T>,
+}
+
+impl<T, R> Roll<T, R> {
+    /// That does `rolling`.
+    pub fn new(operator: OperatorIndex, rolling: R) -> Self {
+        Self { operator, rolling, records: PhantomData }
+    }
+}
+
+impl<T, R: Clone> Clone for Roll<T, R> {
+    fn clone(&self) -> Self {
+        Self::new(self.operator, self.rolling.clone())
+    }
+}
+
+impl<T: Record, R: Rolling<T>> HeadBuilder for Roll<T, R> {
+    type In = T;
+    type Out = Owned<R::Output>;
+    type Head<D: Push<Self::Out>> = RollHead<T, R, D, MemoryBackend>;
+
+    fn build<D: Push<Self::Out>>(self, _context: &BuildContext, down: D) -> Result<Self::Head<D>, OpenError> {
+        let Self { operator, rolling, .. } = self;
+        Ok(RollHead { operator, rolling, state: MemoryBackend.table(), records: 0, down })
+    }
+}
+
+/// The running operator.
+pub struct RollHead<T: Record, R: Rolling<T>, D, B: StateBackend> {
+    operator: OperatorIndex,
+    rolling: R,
+    state: B::Table<R::Accumulator>,
+    records: u64,
+    down: D,
+}
+
+impl<T, R, D, B> Head<T> for RollHead<T, R, D, B>
+where
+    T: Record,
+    R: Rolling<T>,
+    D: Push<Owned<R::Output>>,
+    B: StateBackend,
+{
+    fn batch(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize {
+        let Self { operator, rolling, state, records, down } = self;
+        for i in from..batch.len() {
+            let key = batch.key(i);
+            let output = Blame::on(*operator, || {
+                state.update(
+                    key,
+                    || rolling.create(),
+                    |accumulator| {
+                        rolling.add(accumulator, &batch.records()[i]);
+                        rolling.output(key, accumulator)
+                    },
+                )
+            });
+            match output {
+                Ok(output) => down.push(output, batch.timestamp(i), context),
+                Err(error) => context.fail(*operator, error),
+            }
+            if context.is_blocked() {
+                *records += (i + 1 - from) as u64;
+                return i + 1;
+            }
+        }
+        *records += (batch.len() - from) as u64;
+        batch.len()
+    }
+
+    fn signal(&mut self, signal: Signal, context: &mut StepContext) -> Flow {
+        self.down.signal(signal, context);
+        Flow::Continue
+    }
+
+    fn drain(&mut self, context: &mut StepContext) {
+        self.down.drain(context);
+    }
+
+    fn report(&self, visitor: &mut dyn OperatorVisitor) {
+        let (records_in, records_out) = (self.records, self.records);
+        visitor.operator(
+            self.operator,
+            &OperatorCounters { records_in, records_out, ..OperatorCounters::default() },
+        );
+        self.down.report(self.records, visitor);
+    }
+}
