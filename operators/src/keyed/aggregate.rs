@@ -30,6 +30,7 @@ impl<K, G: Clone> Clone for Aggregate<K, G> {
 
 impl<K: Key, T: Record, G: AggregateFunction<T>> Rolling<T> for Aggregate<K, G> {
     type Accumulator = G::Accumulator;
+    type Value = G::Output;
     type Output = (K, G::Output);
 
     fn create(&self) -> G::Accumulator {
@@ -42,7 +43,12 @@ impl<K: Key, T: Record, G: AggregateFunction<T>> Rolling<T> for Aggregate<K, G> 
     }
 
     #[inline(always)]
-    fn output(&self, key: KeyView<'_>, accumulator: &G::Accumulator) -> Result<(K, G::Output), BoxError> {
-        Ok((restore_key(key)?, self.function.result(accumulator)))
+    fn value(&self, accumulator: &G::Accumulator) -> G::Output {
+        self.function.result(accumulator)
+    }
+
+    #[inline(always)]
+    fn output(&self, key: KeyView<'_>, value: G::Output) -> Result<(K, G::Output), BoxError> {
+        Ok((restore_key(key)?, value))
     }
 }

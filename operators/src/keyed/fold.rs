@@ -36,6 +36,7 @@ where
     F: Fn(&mut A, &Archived<T>) + Clone + Send + 'static,
 {
     type Accumulator = A;
+    type Value = A;
     type Output = (K, A);
 
     fn create(&self) -> A {
@@ -48,7 +49,12 @@ where
     }
 
     #[inline(always)]
-    fn output(&self, key: KeyView<'_>, accumulator: &A) -> Result<(K, A), BoxError> {
-        Ok((restore_key(key)?, accumulator.clone()))
+    fn value(&self, accumulator: &A) -> A {
+        accumulator.clone()
+    }
+
+    #[inline(always)]
+    fn output(&self, key: KeyView<'_>, value: A) -> Result<(K, A), BoxError> {
+        Ok((restore_key(key)?, value))
     }
 }

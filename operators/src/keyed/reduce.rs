@@ -20,6 +20,7 @@ where
 {
     /// The result so far; none before the first record.
     type Accumulator = Option<T>;
+    type Value = Option<T>;
     type Output = T;
 
     fn create(&self) -> Option<T> {
@@ -35,7 +36,12 @@ where
     }
 
     #[inline(always)]
-    fn output(&self, _key: KeyView<'_>, result: &Option<T>) -> Result<T, BoxError> {
-        result.clone().ok_or_else(|| "a result was asked for before the first record".into())
+    fn value(&self, result: &Option<T>) -> Option<T> {
+        result.clone()
+    }
+
+    #[inline(always)]
+    fn output(&self, _key: KeyView<'_>, result: Option<T>) -> Result<T, BoxError> {
+        result.ok_or_else(|| "a result was asked for before the first record".into())
     }
 }

@@ -27,6 +27,8 @@ use crate::exchange::HeadBuilder;
 pub trait Rolling<T: Record>: Clone + Send + 'static {
     /// What is kept per key.
     type Accumulator: Record;
+    /// What an accumulator comes to.
+    type Value;
     /// What is handed on after each record.
     type Output: 'static;
 
@@ -35,10 +37,12 @@ pub trait Rolling<T: Record>: Clone + Send + 'static {
     /// Adds a record.
     fn add(&self, accumulator: &mut Self::Accumulator, record: &Archived<T>);
     /// The result so far.
+    fn value(&self, accumulator: &Self::Accumulator) -> Self::Value;
+    /// The result as it is handed on.
     ///
     /// # Errors
     /// When the key cannot be read back: the batch was damaged.
-    fn output(&self, key: KeyView<'_>, accumulator: &Self::Accumulator) -> Result<Self::Output, BoxError>;
+    fn output(&self, key: KeyView<'_>, value: Self::Value) -> Result<Self::Output, BoxError>;
 }
 
 /// Builds a rolling operator.
@@ -92,17 +96,17 @@ where
         let Self { operator, rolling, state, records, down } = self;
         for i in from..batch.len() {
             let key = batch.key(i);
-            let output = Blame::on(*operator, || {
+            let value = Blame::on(*operator, || {
                 state.update(
                     key,
                     || rolling.create(),
                     |accumulator| {
                         rolling.add(accumulator, &batch.records()[i]);
-                        rolling.output(key, accumulator)
+                        rolling.value(accumulator)
                     },
                 )
             });
-            match output {
+            match rolling.output(key, value) {
                 Ok(output) => down.push(output, batch.timestamp(i), context),
                 Err(error) => context.fail(*operator, error),
             }
