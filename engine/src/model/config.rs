@@ -1,9 +1,8 @@
 //! The settings of a job, with their bounds checked in one place.
 
-use super::error::Error;
+use tidemill_storage::key::MAX_PARALLELISM_MAX;
 
-/// Most key groups that a job can have.
-pub const MAX_PARALLELISM_MAX: u32 = 32_768;
+use super::error::Error;
 
 /// The settings of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]

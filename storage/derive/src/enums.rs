@@ -152,12 +152,14 @@ fn expand_variant(names: &Names<'_>, variant: &Variant) -> ExpandedVariant {
             (#name::#ident { #(#members: #bindings,)* }, Resolver::#ident(#(#resolvers,)*)) => {
                 // SAFETY: a variant of a `repr(u8)` enum has the layout of this struct; the pointers are to its fields.
                 let out = unsafe { out.cast_unchecked::<#layout>() };
+                // SAFETY: the tag is the layout's first field.
                 let tag = unsafe {
                     let tag = ::core::ptr::addr_of_mut!((*out.ptr()).0);
                     #rkyv::Place::from_field_unchecked(out, tag)
                 };
                 tag.write(Tag::#ident);
                 #(
+                    // SAFETY: the pointer is to a field of the layout.
                     let field = unsafe {
                         let field = ::core::ptr::addr_of_mut!((*out.ptr()).#places);
                         #rkyv::Place::from_field_unchecked(out, field)
