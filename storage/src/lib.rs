@@ -4,8 +4,10 @@
 //! * [`writer`]: the buffer that they are written into.
 //! * [`key`]: what streams are partitioned by.
 //! * [`state`]: what operators keep per key.
+//! * [`log`]: the hybrid log that keeps it.
 
 pub mod key;
+pub mod log;
 pub mod record;
 pub mod state;
 pub mod writer;

@@ -76,6 +76,9 @@ pub trait Record:
     /// out of line.
     const PLAIN: bool = Self::COPY_OPTIMIZATION.is_enabled();
 
+    /// Whether nothing of an archived record lies out of line: it is its root, and all have one size.
+    const FIXED: bool;
+
     /// Name under which the type is stored, by default the type's own; composed types name their parts with
     /// their [`schema`](Self::schema): `Vec<Bid>`, `Vec<Bid.v2>`.
     fn schema_name() -> Cow<'static, str>;
@@ -239,4 +242,34 @@ pub fn restore<T: Record>(archived: &T::Archived) -> T {
         Ok(value) => value,
         Err(error) => panic!("{error}: {error:?}"),
     }
+}
+
+/// Lends the value of an archived record: in place where its bytes are the value's own ([`Record::PLAIN`]), else restored.
+#[inline(always)]
+pub fn with_value<T: Record, R>(archived: &T::Archived, lend: impl FnOnce(&T) -> R) -> R {
+    if T::PLAIN {
+        // SAFETY: a plain type has the size, alignment and bytes of its archived form.
+        return lend(unsafe { &*std::ptr::from_ref(archived).cast::<T>() });
+    }
+    lend(&restore::<T>(archived))
+}
+
+/// Reads a value as its archived form: in place where both have the same bytes, else written aside first.
+///
+/// # Panics
+/// When a field has its own serialization and that fails.
+#[inline(always)]
+pub fn with_archived<T: Record, R>(value: &T, lend: impl FnOnce(&T::Archived) -> R) -> R {
+    if T::PLAIN {
+        // SAFETY: as in `with_value`.
+        return lend(unsafe { &*std::ptr::from_ref(value).cast::<T::Archived>() });
+    }
+    let written = match to_bytes(value) {
+        Ok(written) => written,
+        Err(error) => panic!("{error}: {error:?}"),
+    };
+    let bytes = written.bytes();
+    let root = bytes.len() - size_of::<T::Archived>();
+    // SAFETY: the writer has just put the root of this type last.
+    lend(unsafe { access_unchecked::<T>(bytes, root) })
 }

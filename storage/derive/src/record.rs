@@ -220,6 +220,7 @@ fn assemble(
             #[automatically_derived]
             impl #private::Record for #name {
                 const SCHEMA_VERSION: u32 = #schema_version;
+                const FIXED: bool = true #(&& #private::field::is_fixed::<#field_types>())*;
 
                 fn schema_name() -> ::std::borrow::Cow<'static, str> {
                     ::std::borrow::Cow::Borrowed(#schema_name)

@@ -23,6 +23,11 @@ pub const fn is_plain<T: Record>() -> bool {
     T::COPY_OPTIMIZATION.is_enabled()
 }
 
+/// Whether nothing of the field lies out of line.
+pub const fn is_fixed<T: Record>() -> bool {
+    T::FIXED
+}
+
 /// `Archive::resolve`.
 #[inline(always)]
 pub fn resolve<T: Record>(field: &T, resolver: T::Resolver, out: Place<T::Archived>) {

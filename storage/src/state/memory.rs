@@ -6,17 +6,40 @@
 
 use hashbrown::{HashTable, hash_table::Entry};
 
-use super::{KeyView, KeyedTable, StateBackend};
-use crate::record::Record;
+use rkyv::Archived;
+
+use super::{KeyView, KeyedTable, Migration, Slice, StateBackend, StateError, StateId, StateName};
+use crate::{
+    key::Key,
+    record::{Record, restore, with_archived},
+};
 
 /// The backend that keeps all state in memory.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct MemoryBackend;
+#[derive(Clone, Debug, Default)]
+pub struct MemoryBackend {
+    open: Vec<StateName>,
+}
 
 impl StateBackend for MemoryBackend {
-    type Table<V: Record> = MemoryTable<V>;
+    type Table<K: Key, V: Record> = MemoryTable<V>;
 
-    fn table<V: Record>(&mut self) -> MemoryTable<V> {
+    fn open<K: Key, V: Record>(
+        &mut self,
+        name: StateName,
+        _migrations: Vec<Migration<V>>,
+    ) -> Result<StateId, StateError> {
+        if self.open.contains(&name) {
+            return Err(StateError::OpenTwice { operator: name.operator, state: name.state });
+        }
+        self.open.push(name);
+        Ok(StateId(self.open.len() as u32 - 1))
+    }
+
+    fn restored(&self, _state: StateId) -> Vec<Slice> {
+        Vec::new()
+    }
+
+    fn table<K: Key, V: Record>(&mut self, _state: StateId, _slice: Slice) -> MemoryTable<V> {
         MemoryTable::default()
     }
 }
@@ -71,17 +94,19 @@ fn is_narrow(key: KeyView<'_>) -> bool {
     key.bytes.is_empty()
 }
 
-impl<V: 'static> KeyedTable<V> for MemoryTable<V> {
+impl<K: Key, V: Record> KeyedTable<K, V> for MemoryTable<V> {
     fn len(&self) -> usize {
         self.narrow.len() + self.wide.len()
     }
 
     #[inline]
-    fn get(&self, key: KeyView<'_>) -> Option<&V> {
-        if is_narrow(key) {
-            return self.narrow.find(key.hash, |entry| entry.0 == key.hash).map(|entry| &entry.1);
-        }
-        self.wide.find(key.hash, |entry| entry.is(key)).map(|entry| &entry.value)
+    fn read<R>(&mut self, key: KeyView<'_>, lend: impl FnOnce(&Archived<V>) -> R) -> Option<R> {
+        let value = if is_narrow(key) {
+            self.narrow.find(key.hash, |entry| entry.0 == key.hash).map(|entry| &entry.1)
+        } else {
+            self.wide.find(key.hash, |entry| entry.is(key)).map(|entry| &entry.value)
+        };
+        value.map(|value| with_archived(value, lend))
     }
 
     #[inline(always)]
@@ -99,51 +124,53 @@ impl<V: 'static> KeyedTable<V> for MemoryTable<V> {
         update(&mut entry.into_mut().value)
     }
 
-    fn put(&mut self, key: KeyView<'_>, value: V) -> Option<V> {
+    fn put(&mut self, key: KeyView<'_>, value: &V) {
+        let value = with_archived(value, |archived| restore::<V>(archived));
         if is_narrow(key) {
-            return match self.narrow_entry(key.hash) {
-                Entry::Occupied(mut entry) => Some(std::mem::replace(&mut entry.get_mut().1, value)),
-                Entry::Vacant(entry) => {
-                    entry.insert((key.hash, value));
-                    None
-                }
-            };
-        }
-        match self.wide_entry(key) {
-            Entry::Occupied(mut entry) => Some(std::mem::replace(&mut entry.get_mut().value, value)),
-            Entry::Vacant(entry) => {
-                entry.insert(Wide::new(key, value));
-                None
-            }
+            self.narrow_entry(key.hash).insert((key.hash, value));
+        } else {
+            self.wide_entry(key).insert(Wide::new(key, value));
         }
     }
 
-    fn remove(&mut self, key: KeyView<'_>) -> Option<V> {
+    fn remove(&mut self, key: KeyView<'_>) -> bool {
         if is_narrow(key) {
             return match self.narrow_entry(key.hash) {
-                Entry::Occupied(entry) => Some(entry.remove().0.1),
-                Entry::Vacant(_) => None,
+                Entry::Occupied(entry) => {
+                    entry.remove();
+                    true
+                }
+                Entry::Vacant(_) => false,
             };
         }
         match self.wide_entry(key) {
-            Entry::Occupied(entry) => Some(entry.remove().0.value),
-            Entry::Vacant(_) => None,
+            Entry::Occupied(entry) => {
+                entry.remove();
+                true
+            }
+            Entry::Vacant(_) => false,
         }
     }
 
     /// The cursor counts the buckets of both tables, the narrow one first.
-    fn scan(&self, cursor: usize, mut visit: impl FnMut(KeyView<'_>, &V) -> bool) -> Option<usize> {
+    fn scan(
+        &mut self,
+        cursor: usize,
+        mut visit: impl FnMut(KeyView<'_>, &Archived<V>) -> bool,
+    ) -> Option<usize> {
         let (narrow, wide) = (self.narrow.num_buckets(), self.wide.num_buckets());
         for bucket in cursor..narrow {
             if let Some((hash, value)) = self.narrow.get_bucket(bucket)
-                && !visit(KeyView { hash: *hash, bytes: &[] }, value)
+                && !with_archived(value, |value| visit(KeyView { hash: *hash, bytes: &[] }, value))
             {
                 return Some(bucket + 1);
             }
         }
         for bucket in cursor.max(narrow)..narrow + wide {
             if let Some(entry) = self.wide.get_bucket(bucket - narrow)
-                && !visit(KeyView { hash: entry.hash, bytes: &entry.bytes }, &entry.value)
+                && !with_archived(&entry.value, |value| {
+                    visit(KeyView { hash: entry.hash, bytes: &entry.bytes }, value)
+                })
             {
                 return Some(bucket + 1);
             }
@@ -156,31 +183,39 @@ impl<V: 'static> KeyedTable<V> for MemoryTable<V> {
 mod tests {
     use super::*;
 
+    /// A table of numbers by strings: the key type matters to the interface alone.
+    fn table() -> impl KeyedTable<String, u64> {
+        let mut backend = MemoryBackend::default();
+        let state = backend.open::<String, u64>(StateName::new("op", "state"), Vec::new()).unwrap();
+        backend.table::<String, u64>(state, crate::state::WHOLE)
+    }
+
     #[test]
     fn wide_keys_that_share_a_hash_are_kept_apart() {
         let key = |bytes| KeyView { hash: 42, bytes };
-        let mut table = MemoryTable::default();
-        assert_eq!(table.put(key(b"one"), 1), None);
-        assert_eq!(table.put(key(b"two"), 2), None);
-        assert_eq!(table.put(key(b"one"), 3), Some(1));
+        let mut table = table();
+        table.put(key(b"one"), &1);
+        table.put(key(b"two"), &2);
+        table.put(key(b"one"), &3);
         assert_eq!(table.update(key(b"two"), || 0, |value| std::mem::replace(value, 5)), 2);
-        assert_eq!((table.get(key(b"one")), table.get(key(b"two"))), (Some(&3), Some(&5)));
-        assert_eq!(table.remove(key(b"one")), Some(3));
+        assert_eq!((table.get(key(b"one")), table.get(key(b"two"))), (Some(3), Some(5)));
+        assert!(table.remove(key(b"one")));
+        assert!(!table.remove(key(b"one")));
         assert_eq!((table.get(key(b"one")), table.len()), (None, 1));
     }
 
     #[test]
     fn a_scan_can_stop_anywhere_and_sees_every_key_once() {
-        let mut table = MemoryTable::default();
+        let mut table = table();
         for hash in 0..50_u64 {
-            table.put(KeyView { hash: crate::key::hash_bits(hash), bytes: &[] }, hash);
-            table.put(KeyView { hash: crate::key::hash_bits(hash), bytes: b"wide" }, hash + 50);
+            table.put(KeyView { hash: crate::key::hash_bits(hash), bytes: &[] }, &hash);
+            table.put(KeyView { hash: crate::key::hash_bits(hash), bytes: b"wide" }, &(hash + 50));
         }
         let (mut seen, mut cursor) = (Vec::new(), Some(0));
         while let Some(from) = cursor {
             let mut left = 7;
             cursor = table.scan(from, |_, value| {
-                seen.push(*value);
+                seen.push(value.to_native());
                 left -= 1;
                 left > 0
             });
