@@ -15,13 +15,13 @@ use crate::{
         operator::{OperatorIndex, Push, Signal, StepContext},
         source::{Flow, Output, Polled, Reader},
         task::{Step, Task},
-        time::{Timestamp, WATERMARK_MAX},
+        time::{NO_TIMESTAMP, Timestamp, WATERMARK_MAX},
         watermark::{AssignTimestamps, WatermarkBounds},
     },
     platform::{Clock, Nanos},
 };
 
-/// Records between two looks at the clock within a step.
+/// Records between two looks at the clock within a step; more where they turn out to be cheap.
 const CLOCK_STRIDE: u64 = 256;
 
 /// A task that begins with a source.
@@ -110,6 +110,15 @@ impl<A, D> StepOutput<'_, A, D> {
         self.context.grant(records);
     }
 
+    /// How many records to push before the next look at the clock: what takes half of the time that is left, if they
+    /// cost what those before them in this step did. Where records are cheap a look costs as much as a dozen of them
+    /// or more, and one per step is enough.
+    fn stride_at_pace(&self, now: Nanos) -> u64 {
+        let elapsed = now.saturating_sub(self.context.now).max(1);
+        let half = (self.until - now) / 2;
+        (self.emitted().saturating_mul(half) / elapsed).max(CLOCK_STRIDE)
+    }
+
     /// Records emitted in this step.
     fn emitted(&self) -> u64 {
         self.granted - self.context.unspent()
@@ -143,7 +152,7 @@ where
             }
             timestamp
         } else {
-            crate::model::time::NO_TIMESTAMP
+            NO_TIMESTAMP
         };
         self.pump.down.push(record, timestamp, self.context);
         if self.context.spend() { self.look_up() } else { Flow::Continue }
@@ -161,21 +170,31 @@ where
         let reclaimed = self.context.reclaim();
         self.granted -= reclaimed;
         self.left += reclaimed;
+        let mut work = Held::new((records, self.pump.down.lend()));
+        let mut flow = Flow::Yield;
+        let mut stride = CLOCK_STRIDE;
         while self.left > 0 && !self.context.is_blocked() {
-            let stride = self.left.min(CLOCK_STRIDE);
-            let left;
-            (records, left) = push_up_to(stride, records, &mut self.pump.down, self.context);
+            stride = self.left.min(stride);
+            let left = push_up_to(stride, &mut work, self.context);
             let pushed = stride - left;
             self.left -= pushed;
             self.granted += pushed;
             if left > 0 && !self.context.is_blocked() {
-                return (records, Flow::Continue);
-            }
-            if self.clock.now() >= self.until {
+                flow = Flow::Continue;
                 break;
             }
+            if self.left == 0 {
+                break;
+            }
+            let now = self.clock.now();
+            if now >= self.until {
+                break;
+            }
+            stride = self.stride_at_pace(now);
         }
-        (records, Flow::Yield)
+        let (records, down) = work.lend();
+        self.pump.down.give_back(down);
+        (records, flow)
     }
 
     fn finish_split(&mut self, split: usize) {
@@ -192,28 +211,26 @@ where
     }
 }
 
-/// Pushes up to `left` records without timestamps; returns the rest of them and how many are left. The chain is moved out
-/// and back: while the loop owns it and nothing else can see it, the compiler keeps what it counts in registers, of
-/// which there are just enough.
+/// Pushes up to `left` records without timestamps; returns how many are left. Iterator and chain are moved out and back:
+/// while the loop owns them and nothing else can see them, the compiler keeps what they count in registers. There are
+/// just enough, if one pointer leads to both.
 #[inline(never)]
 fn push_up_to<T: 'static, I: Iterator<Item = T>, D: Push<Owned<T>>>(
     mut left: u64,
-    records: I,
-    held: &mut Held<D>,
+    work: &mut Held<(I, D)>,
     context: &mut StepContext,
-) -> (I, u64) {
-    let mut own = records;
-    let mut down = held.lend();
+) -> u64 {
+    let (mut records, mut down) = work.lend();
     while left > 0 {
-        let Some(record) = own.next() else { break };
-        down.push(record, crate::model::time::NO_TIMESTAMP, context);
+        let Some(record) = records.next() else { break };
+        down.push(record, NO_TIMESTAMP, context);
         left -= 1;
         if context.is_blocked() {
             break;
         }
     }
-    held.give_back(down);
-    (own, left)
+    work.give_back((records, down));
+    left
 }
 
 impl<R, A, D> SourceTask<R, A, D>
@@ -357,5 +374,56 @@ where
 
     fn latency(&self) -> &LatencyHistogram {
         &self.latency
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Keeps what it is pushed and blocks when it has seen so many.
+    struct Bounded {
+        seen: Vec<u64>,
+        bound: usize,
+    }
+
+    impl Push<Owned<u64>> for Bounded {
+        fn push(&mut self, item: u64, _timestamp: Timestamp, context: &mut StepContext) {
+            self.seen.push(item);
+            if self.seen.len() == self.bound {
+                context.block();
+            }
+        }
+
+        fn signal(&mut self, _signal: Signal, _context: &mut StepContext) {}
+
+        fn drain(&mut self, _context: &mut StepContext) {}
+
+        fn report(&self, _arrived: u64, _visitor: &mut dyn OperatorVisitor) {}
+    }
+
+    #[test]
+    fn pushes_as_many_as_it_may_and_never_asks_an_iterator_that_has_ended() {
+        for budget in 0..6 {
+            for there in 0..6 {
+                for bound in 1..7 {
+                    let mut numbers = 0..there;
+                    let mut ended = false;
+                    let records = std::iter::from_fn(|| {
+                        assert!(!ended, "asked again after the end");
+                        let next = numbers.next();
+                        ended = next.is_none();
+                        next
+                    });
+                    let mut work = Held::new((records, Bounded { seen: Vec::new(), bound }));
+                    let mut context = StepContext::new(0, 0);
+                    let left = push_up_to(budget, &mut work, &mut context);
+                    let expected = budget.min(there).min(bound as u64);
+                    let (_, down) = work.lend();
+                    assert_eq!(down.seen, (0..expected).collect::<Vec<_>>());
+                    assert_eq!(left, budget - expected);
+                }
+            }
+        }
     }
 }
