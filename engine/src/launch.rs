@@ -78,6 +78,7 @@ impl Seat {
                     inline_io,
                 },
                 config: Arc::clone(&config),
+                operators: Arc::clone(&operators),
             };
             match worker::open(|| build(&context)) {
                 Ok(task) => built.push((index, task)),

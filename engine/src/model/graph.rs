@@ -27,6 +27,15 @@ pub struct BuildContext {
     pub subtask: SubtaskContext,
     /// The settings of the job.
     pub config: Arc<JobConfig>,
+    /// All operators of the job, by index.
+    pub operators: Arc<[OperatorInfo]>,
+}
+
+impl BuildContext {
+    /// The stable id of an operator, under which its state is kept.
+    pub fn operator_id(&self, operator: OperatorIndex) -> &str {
+        &self.operators[operator as usize].id
+    }
 }
 
 /// Builds the task of one subtask on its worker's thread.

@@ -43,7 +43,7 @@ impl<K: Key, T: Record> KeyedStream<K, T> {
     }
 
     /// Combines each record with the result for its key so far, and hands on the new result.
-    pub fn reduce<F>(self, function: F) -> Stream<Exchanged<Roll<T, Reduce<F>>>>
+    pub fn reduce<F>(self, function: F) -> Stream<Exchanged<Roll<K, T, Reduce<F>>>>
     where
         T: Clone,
         F: Fn(T, &Archived<T>) -> T + Clone + Send + 'static,
@@ -52,7 +52,7 @@ impl<K: Key, T: Record> KeyedStream<K, T> {
     }
 
     /// Adds each record to the value of its key, which is `initial` at first, and hands on the key and the new value.
-    pub fn fold<A, F>(self, initial: A, function: F) -> Stream<Exchanged<Roll<T, Fold<K, A, F>>>>
+    pub fn fold<A, F>(self, initial: A, function: F) -> Stream<Exchanged<Roll<K, T, Fold<A, F>>>>
     where
         A: Record + Clone,
         F: Fn(&mut A, &Archived<T>) + Clone + Send + 'static,
@@ -61,18 +61,18 @@ impl<K: Key, T: Record> KeyedStream<K, T> {
     }
 
     /// Adds each record to the accumulator of its key and hands on the key and the new result.
-    pub fn aggregate<G>(self, function: G) -> Stream<Exchanged<Roll<T, Aggregate<K, G>>>>
+    pub fn aggregate<G>(self, function: G) -> Stream<Exchanged<Roll<K, T, Aggregate<G>>>>
     where
         G: AggregateFunction<T>,
     {
-        self.then("aggregate", |operator| Roll::new(operator, Aggregate::new(function)))
+        self.then("aggregate", |operator| Roll::new(operator, Aggregate(function)))
     }
 
     /// Hands records and timers to a function of your own. `make` opens the function's states and makes it,
     /// once per subtask.
     pub fn process<M, P>(self, make: M) -> Stream<Exchanged<Process<K, T, M>>>
     where
-        M: FnOnce(&mut StateRegistry) -> P + Clone + Send + 'static,
+        M: FnOnce(&mut StateRegistry<K>) -> P + Clone + Send + 'static,
         P: KeyedProcessFunction<K, T>,
     {
         self.then("process", |operator| Process::new(operator, make))

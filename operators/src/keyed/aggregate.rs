@@ -1,7 +1,5 @@
 //! Rolling `aggregate`: an [`AggregateFunction`] without a window; hands on the key with the new result after each record.
 
-use std::marker::PhantomData;
-
 use rkyv::Archived;
 use tidemill_engine::model::source::BoxError;
 use tidemill_storage::{key::Key, record::Record, state::KeyView};
@@ -10,41 +8,29 @@ use super::{key::restore_key, rolling::Rolling};
 use crate::aggregate::AggregateFunction;
 
 /// An aggregate function per key.
-pub struct Aggregate<K, G> {
-    function: G,
-    key: PhantomData<fn() -> K>,
-}
+#[derive(Clone)]
+pub struct Aggregate<G>(pub G);
 
-impl<K, G> Aggregate<K, G> {
-    /// Aggregates with `function`.
-    pub fn new(function: G) -> Self {
-        Self { function, key: PhantomData }
-    }
-}
-
-impl<K, G: Clone> Clone for Aggregate<K, G> {
-    fn clone(&self) -> Self {
-        Self::new(self.function.clone())
-    }
-}
-
-impl<K: Key, T: Record, G: AggregateFunction<T>> Rolling<T> for Aggregate<K, G> {
+impl<K: Key, T: Record, G: AggregateFunction<T>> Rolling<K, T> for Aggregate<G> {
     type Accumulator = G::Accumulator;
     type Value = G::Output;
     type Output = (K, G::Output);
 
-    fn create(&self) -> G::Accumulator {
-        self.function.create()
+    #[inline(always)]
+    fn first(&self, record: &Archived<T>) -> G::Accumulator {
+        let mut accumulator = self.0.create();
+        self.0.add(&mut accumulator, record);
+        accumulator
     }
 
     #[inline(always)]
     fn add(&self, accumulator: &mut G::Accumulator, record: &Archived<T>) {
-        self.function.add(accumulator, record);
+        self.0.add(accumulator, record);
     }
 
     #[inline(always)]
     fn value(&self, accumulator: &G::Accumulator) -> G::Output {
-        self.function.result(accumulator)
+        self.0.result(accumulator)
     }
 
     #[inline(always)]

@@ -1,7 +1,5 @@
 //! Rolling `fold`: adds each record to the value of its key and hands on the key with the new value.
 
-use std::marker::PhantomData;
-
 use rkyv::Archived;
 use tidemill_engine::model::source::BoxError;
 use tidemill_storage::{key::Key, record::Record, state::KeyView};
@@ -9,26 +7,20 @@ use tidemill_storage::{key::Key, record::Record, state::KeyView};
 use super::{key::restore_key, rolling::Rolling};
 
 /// An initial value and a function that adds a record to it.
-pub struct Fold<K, A, F> {
+#[derive(Clone)]
+pub struct Fold<A, F> {
     initial: A,
     function: F,
-    key: PhantomData<fn() -> K>,
 }
 
-impl<K, A, F> Fold<K, A, F> {
+impl<A, F> Fold<A, F> {
     /// Begins with `initial` for each key.
     pub fn new(initial: A, function: F) -> Self {
-        Self { initial, function, key: PhantomData }
+        Self { initial, function }
     }
 }
 
-impl<K, A: Clone, F: Clone> Clone for Fold<K, A, F> {
-    fn clone(&self) -> Self {
-        Self::new(self.initial.clone(), self.function.clone())
-    }
-}
-
-impl<K, T, A, F> Rolling<T> for Fold<K, A, F>
+impl<K, T, A, F> Rolling<K, T> for Fold<A, F>
 where
     K: Key,
     T: Record,
@@ -39,18 +31,21 @@ where
     type Value = A;
     type Output = (K, A);
 
-    fn create(&self) -> A {
-        self.initial.clone()
+    #[inline(always)]
+    fn first(&self, record: &Archived<T>) -> A {
+        let mut value = self.initial.clone();
+        (self.function)(&mut value, record);
+        value
     }
 
     #[inline(always)]
-    fn add(&self, accumulator: &mut A, record: &Archived<T>) {
-        (self.function)(accumulator, record);
+    fn add(&self, value: &mut A, record: &Archived<T>) {
+        (self.function)(value, record);
     }
 
     #[inline(always)]
-    fn value(&self, accumulator: &A) -> A {
-        accumulator.clone()
+    fn value(&self, value: &A) -> A {
+        value.clone()
     }
 
     #[inline(always)]

@@ -22,7 +22,7 @@ use tidemill_storage::{
     key::Key,
     record::Record,
     state::{
-        KeyColumn, KeyView, KeyedTable, StateBackend,
+        KeyColumn, KeyView, KeyedTable, StateBackend, StateError, StateName, WHOLE,
         memory::{MemoryBackend, MemoryTable},
         timers::{Timer, TimerQueue},
     },
@@ -89,22 +89,38 @@ impl<V> Clone for ValueState<V> {
 impl<V> Copy for ValueState<V> {}
 
 /// Opens the states of a process function.
-#[derive(Default)]
-pub struct StateRegistry {
-    names: Vec<String>,
+pub struct StateRegistry<K> {
+    /// The operator's stable id.
+    operator: String,
+    backend: MemoryBackend,
     tables: Vec<Box<dyn Any>>,
+    /// Why the first state that could not be opened could not.
+    refused: Option<StateError>,
+    key: PhantomData<fn() -> K>,
 }
 
-impl StateRegistry {
-    /// Opens a state of one value per key under a stable name.
-    ///
-    /// # Panics
-    /// When the function has opened a state of this name already.
+impl<K: Key> StateRegistry<K> {
+    fn new(operator: &str) -> Self {
+        Self {
+            operator: operator.to_owned(),
+            backend: MemoryBackend::default(),
+            tables: Vec::new(),
+            refused: None,
+            key: PhantomData,
+        }
+    }
+
+    /// Opens a state of one value per key under a stable name. A name that is taken, and a state that was stored with
+    /// another type, keep the job from starting.
     pub fn value<V: Record>(&mut self, name: &str) -> ValueState<V> {
-        assert!(!self.names.iter().any(|other| other == name), "two states are named `{name}`");
-        self.names.push(name.to_owned());
-        self.tables.push(Box::new(MemoryBackend.table::<V>()));
-        ValueState { index: self.tables.len() - 1, value: PhantomData }
+        let opened = self.backend.open::<K, V>(StateName::new(self.operator.as_str(), name), Vec::new());
+        match opened {
+            Ok(state) => self.tables.push(Box::new(self.backend.table::<K, V>(state, WHOLE))),
+            Err(error) => {
+                self.refused.get_or_insert(error);
+            }
+        }
+        ValueState { index: self.tables.len().saturating_sub(1), value: PhantomData }
     }
 
     #[inline]
@@ -123,13 +139,12 @@ pub struct ProcessContext<'a, K, O> {
     timestamp: Timestamp,
     watermark: Timestamp,
     processing_time: i64,
-    shared: &'a mut Shared<O>,
-    key_type: PhantomData<fn() -> K>,
+    shared: &'a mut Shared<K, O>,
 }
 
 /// What outlives the handling of one record.
-struct Shared<O> {
-    states: StateRegistry,
+struct Shared<K, O> {
+    states: StateRegistry<K>,
     event_timers: TimerQueue,
     processing_timers: TimerQueue,
     outputs: Vec<(O, Timestamp)>,
@@ -165,13 +180,25 @@ impl<K: Key, O> ProcessContext<'_, K, O> {
     }
 
     /// The value of a state for the current key.
-    pub fn get<V: Record>(&mut self, state: ValueState<V>) -> Option<&V> {
-        self.shared.states.table(state).get(self.key)
+    pub fn get<V: Record>(&mut self, state: ValueState<V>) -> Option<V> {
+        let key = self.key;
+        self.table(state).get(key)
     }
 
-    /// Sets the value of a state for the current key and returns the one before.
-    pub fn set<V: Record>(&mut self, state: ValueState<V>, value: V) -> Option<V> {
-        self.shared.states.table(state).put(self.key, value)
+    /// Reads the value of a state for the current key in place.
+    pub fn read<V: Record, R>(
+        &mut self,
+        state: ValueState<V>,
+        read: impl FnOnce(&Archived<V>) -> R,
+    ) -> Option<R> {
+        let key = self.key;
+        self.table(state).read(key, read)
+    }
+
+    /// Sets the value of a state for the current key.
+    pub fn set<V: Record>(&mut self, state: ValueState<V>, value: V) {
+        let key = self.key;
+        self.table(state).put(key, &value);
     }
 
     /// Updates the value of a state for the current key in place, after `create` where there is none.
@@ -181,12 +208,19 @@ impl<K: Key, O> ProcessContext<'_, K, O> {
         create: impl FnOnce() -> V,
         update: impl FnOnce(&mut V) -> R,
     ) -> R {
-        self.shared.states.table(state).update(self.key, create, update)
+        let key = self.key;
+        self.table(state).update(key, create, update)
     }
 
-    /// Removes the value of a state for the current key and returns it.
-    pub fn clear<V: Record>(&mut self, state: ValueState<V>) -> Option<V> {
-        self.shared.states.table(state).remove(self.key)
+    /// Removes the value of a state for the current key; whether there was one.
+    pub fn clear<V: Record>(&mut self, state: ValueState<V>) -> bool {
+        let key = self.key;
+        self.table(state).remove(key)
+    }
+
+    #[inline]
+    fn table<V: Record>(&mut self, state: ValueState<V>) -> &mut impl KeyedTable<K, V> {
+        self.shared.states.table(state)
     }
 
     /// Registers a timer for the current key that fires when the watermark reaches `at`. One for a time that the
@@ -235,16 +269,19 @@ impl<K, T, M, P> HeadBuilder for Process<K, T, M>
 where
     K: Key,
     T: Record,
-    M: FnOnce(&mut StateRegistry) -> P + Clone + Send + 'static,
+    M: FnOnce(&mut StateRegistry<K>) -> P + Clone + Send + 'static,
     P: KeyedProcessFunction<K, T>,
 {
     type In = T;
     type Out = Owned<P::Output>;
     type Head<D: Push<Self::Out>> = ProcessHead<K, T, P, D>;
 
-    fn build<D: Push<Self::Out>>(self, _context: &BuildContext, down: D) -> Result<Self::Head<D>, OpenError> {
-        let mut states = StateRegistry::default();
+    fn build<D: Push<Self::Out>>(self, context: &BuildContext, down: D) -> Result<Self::Head<D>, OpenError> {
+        let mut states = StateRegistry::new(context.operator_id(self.operator));
         let function = Blame::on(self.operator, || (self.make)(&mut states));
+        if let Some(error) = states.refused.take() {
+            return Err(OpenError { operator: self.operator, cause: error.into() });
+        }
         Ok(ProcessHead {
             operator: self.operator,
             function,
@@ -271,7 +308,7 @@ where
 {
     operator: OperatorIndex,
     function: P,
-    shared: Shared<P::Output>,
+    shared: Shared<K, P::Output>,
     watermark: Timestamp,
     /// The signal that waits for the timers before it.
     waiting: Option<Signal>,
@@ -301,7 +338,6 @@ where
             watermark: self.watermark,
             processing_time: context.wall_millis,
             shared: &mut self.shared,
-            key_type: PhantomData,
         };
         let function = &mut self.function;
         if let Err(error) = Blame::on(self.operator, || run(function, &mut own)) {
@@ -318,7 +354,7 @@ where
     fn fire(
         &mut self,
         context: &mut StepContext,
-        mut next: impl FnMut(&mut Shared<P::Output>) -> Option<(Timer, FiredTimer)>,
+        mut next: impl FnMut(&mut Shared<K, P::Output>) -> Option<(Timer, FiredTimer)>,
     ) -> Flow {
         for _ in 0..TIMERS_PER_STEP_MAX {
             if context.is_blocked() {

@@ -3,6 +3,7 @@
 use rkyv::Archived;
 use tidemill_engine::model::source::BoxError;
 use tidemill_storage::{
+    key::Key,
     record::{Record, restore},
     state::KeyView,
 };
@@ -13,35 +14,36 @@ use super::rolling::Rolling;
 #[derive(Clone)]
 pub struct Reduce<F>(pub F);
 
-impl<T, F> Rolling<T> for Reduce<F>
+impl<K, T, F> Rolling<K, T> for Reduce<F>
 where
+    K: Key,
     T: Record + Clone,
     F: Fn(T, &Archived<T>) -> T + Clone + Send + 'static,
 {
-    /// The result so far; none before the first record.
-    type Accumulator = Option<T>;
-    type Value = Option<T>;
+    /// The result so far.
+    type Accumulator = T;
+    type Value = T;
     type Output = T;
 
-    fn create(&self) -> Option<T> {
-        None
+    #[inline(always)]
+    fn first(&self, record: &Archived<T>) -> T {
+        restore(record)
     }
 
     #[inline(always)]
-    fn add(&self, result: &mut Option<T>, record: &Archived<T>) {
-        *result = Some(match result.take() {
-            Some(result) => (self.0)(result, record),
-            None => restore(record),
-        });
+    fn add(&self, result: &mut T, record: &Archived<T>) {
+        // The function takes the result by value. A copy is what there is: an `Option` to take it out of would be stored,
+        // too, and would keep plain records from being updated in place.
+        *result = (self.0)(result.clone(), record);
     }
 
     #[inline(always)]
-    fn value(&self, result: &Option<T>) -> Option<T> {
+    fn value(&self, result: &T) -> T {
         result.clone()
     }
 
     #[inline(always)]
-    fn output(&self, _key: KeyView<'_>, result: Option<T>) -> Result<T, BoxError> {
-        result.ok_or_else(|| "a result was asked for before the first record".into())
+    fn output(&self, _key: KeyView<'_>, result: T) -> Result<T, BoxError> {
+        Ok(result)
     }
 }

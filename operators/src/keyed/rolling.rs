@@ -3,7 +3,7 @@
 //! State: one accumulator per key. [`reduce`](super::reduce), [`fold`](super::fold) and [`aggregate`](super::aggregate) only
 //! say what an accumulator is.
 
-use std::marker::PhantomData;
+use std::{cell::Cell, marker::PhantomData};
 
 use rkyv::Archived;
 use tidemill_engine::{
@@ -17,14 +17,18 @@ use tidemill_engine::{
     runtime::{blame::Blame, exchange::batch::Batch},
 };
 use tidemill_storage::{
+    key::Key,
     record::Record,
-    state::{KeyColumn, KeyView, KeyedTable, StateBackend, memory::MemoryBackend},
+    state::{KeyColumn, KeyView, KeyedTable, StateBackend, StateName, WHOLE, memory::MemoryBackend},
 };
 
 use crate::exchange::HeadBuilder;
 
+/// Name of the state.
+const ACCUMULATORS: &str = "accumulators";
+
 /// What a rolling operator does with the records of a key.
-pub trait Rolling<T: Record>: Clone + Send + 'static {
+pub trait Rolling<K: Key, T: Record>: Clone + Send + 'static {
     /// What is kept per key.
     type Accumulator: Record;
     /// What an accumulator comes to.
@@ -32,9 +36,9 @@ pub trait Rolling<T: Record>: Clone + Send + 'static {
     /// What is handed on after each record.
     type Output: 'static;
 
-    /// The accumulator before the first record.
-    fn create(&self) -> Self::Accumulator;
-    /// Adds a record.
+    /// The accumulator of a key's first record.
+    fn first(&self, record: &Archived<T>) -> Self::Accumulator;
+    /// Adds a later record.
     fn add(&self, accumulator: &mut Self::Accumulator, record: &Archived<T>);
     /// The result so far.
     fn value(&self, accumulator: &Self::Accumulator) -> Self::Value;
@@ -46,49 +50,55 @@ pub trait Rolling<T: Record>: Clone + Send + 'static {
 }
 
 /// Builds a rolling operator.
-pub struct Roll<T, R> {
+pub struct Roll<K, T, R> {
     operator: OperatorIndex,
     rolling: R,
-    records: PhantomData<fn() -> T>,
+    types: PhantomData<fn() -> (K, T)>,
 }
 
-impl<T, R> Roll<T, R> {
+impl<K, T, R> Roll<K, T, R> {
     /// That does `rolling`.
     pub fn new(operator: OperatorIndex, rolling: R) -> Self {
-        Self { operator, rolling, records: PhantomData }
+        Self { operator, rolling, types: PhantomData }
     }
 }
 
-impl<T, R: Clone> Clone for Roll<T, R> {
+impl<K, T, R: Clone> Clone for Roll<K, T, R> {
     fn clone(&self) -> Self {
         Self::new(self.operator, self.rolling.clone())
     }
 }
 
-impl<T: Record, R: Rolling<T>> HeadBuilder for Roll<T, R> {
+impl<K: Key, T: Record, R: Rolling<K, T>> HeadBuilder for Roll<K, T, R> {
     type In = T;
     type Out = Owned<R::Output>;
-    type Head<D: Push<Self::Out>> = RollHead<T, R, D, MemoryBackend>;
+    type Head<D: Push<Self::Out>> = RollHead<K, T, R, D, MemoryBackend>;
 
-    fn build<D: Push<Self::Out>>(self, _context: &BuildContext, down: D) -> Result<Self::Head<D>, OpenError> {
+    fn build<D: Push<Self::Out>>(self, context: &BuildContext, down: D) -> Result<Self::Head<D>, OpenError> {
         let Self { operator, rolling, .. } = self;
-        Ok(RollHead { operator, rolling, state: MemoryBackend.table(), records: 0, down })
+        let mut backend = MemoryBackend::default();
+        let name = StateName::new(context.operator_id(operator), ACCUMULATORS);
+        let state = backend
+            .open::<K, R::Accumulator>(name, Vec::new())
+            .map_err(|error| OpenError { operator, cause: error.into() })?;
+        Ok(RollHead { operator, rolling, state: backend.table::<K, _>(state, WHOLE), records: 0, down })
     }
 }
 
 /// The running operator.
-pub struct RollHead<T: Record, R: Rolling<T>, D, B: StateBackend> {
+pub struct RollHead<K: Key, T: Record, R: Rolling<K, T>, D, B: StateBackend> {
     operator: OperatorIndex,
     rolling: R,
-    state: B::Table<R::Accumulator>,
+    state: B::Table<K, R::Accumulator>,
     records: u64,
     down: D,
 }
 
-impl<T, R, D, B> Head<T> for RollHead<T, R, D, B>
+impl<K, T, R, D, B> Head<T> for RollHead<K, T, R, D, B>
 where
+    K: Key,
     T: Record,
-    R: Rolling<T>,
+    R: Rolling<K, T>,
     D: Push<Owned<R::Output>>,
     B: StateBackend,
 {
@@ -96,12 +106,18 @@ where
         let Self { operator, rolling, state, records, down } = self;
         for i in from..batch.len() {
             let key = batch.key(i);
+            let (record, is_first) = (&batch.records()[i], Cell::new(false));
             let value = Blame::on(*operator, || {
                 state.update(
                     key,
-                    || rolling.create(),
+                    || {
+                        is_first.set(true);
+                        rolling.first(record)
+                    },
                     |accumulator| {
-                        rolling.add(accumulator, &batch.records()[i]);
+                        if !is_first.get() {
+                            rolling.add(accumulator, record);
+                        }
                         rolling.value(accumulator)
                     },
                 )

@@ -12,7 +12,7 @@ use tidemill_engine::{
         config::JobConfig,
         graph::BuildContext,
         item::Item,
-        metrics::{OperatorCounters, OperatorVisitor},
+        metrics::{OperatorCounters, OperatorInfo, OperatorVisitor},
         operator::{Chain, OperatorIndex, Signal, StepContext},
         source::SubtaskContext,
         task::{Step, Task},
@@ -218,6 +218,8 @@ fn drive<C: Chain>(
 
 /// Steps after which an operator is taken to be stuck.
 const STEPS_MAX: u64 = 1_000_000;
+/// Operators that a chain under test may have.
+const OPERATORS_MAX: OperatorIndex = 16;
 /// How far apart steps are.
 const STEP_NANOS: Nanos = 1_000;
 
@@ -256,5 +258,9 @@ fn context() -> BuildContext {
         waker: Arc::new(Nobody),
         inline_io: true,
     };
-    BuildContext { subtask, config: Arc::new(JobConfig::default()) }
+    let operators = (0..OPERATORS_MAX).map(|index| {
+        let name = format!("operator {index}");
+        OperatorInfo { id: name.clone(), name }
+    });
+    BuildContext { subtask, config: Arc::new(JobConfig::default()), operators: operators.collect() }
 }

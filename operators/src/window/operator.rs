@@ -27,8 +27,8 @@ use tidemill_engine::{
 };
 use tidemill_storage::{
     key::Key,
-    record::Record,
-    state::{KeyedTable, StateBackend, memory::MemoryBackend},
+    record::{Record, with_value},
+    state::{KeyedTable, StateBackend, StateId, StateName, memory::MemoryBackend},
 };
 
 use super::{
@@ -38,6 +38,10 @@ use super::{
 };
 use crate::{exchange::HeadBuilder, keyed::key::restore_key};
 
+/// Name of the state of records by slice.
+const SLICES: &str = "slices";
+/// Name of the state that windows are put together in; empty between two of them.
+const FIRING: &str = "firing";
 /// Results handed on in one step at most.
 const FIRED_PER_STEP_MAX: usize = 4096;
 
@@ -83,6 +87,16 @@ where
     type Head<D: Push<Self::Out>> = WindowHead<K, T, W, L::Push, D, MemoryBackend>;
 
     fn build<D: Push<Self::Out>>(self, context: &BuildContext, down: D) -> Result<Self::Head<D>, OpenError> {
+        let mut backend = MemoryBackend::default();
+        let id = context.operator_id(self.operator);
+        let mut open = |state| {
+            let opened = backend.open::<K, W::Accumulator>(StateName::new(id, state), Vec::new());
+            opened.map_err(|error| OpenError { operator: self.operator, cause: error.into() })
+        };
+        let (slices_state, firing_state) = (open(SLICES)?, open(FIRING)?);
+        let restored = backend.restored(slices_state);
+        let slices =
+            restored.into_iter().map(|slice| (slice, backend.table::<K, _>(slices_state, slice))).collect();
         let timeline = Timeline {
             windows: self.windows,
             allowed_lateness: self.allowed_lateness,
@@ -93,8 +107,10 @@ where
         Ok(WindowHead {
             operator: self.operator,
             function: self.function,
-            backend: MemoryBackend,
-            slices: BTreeMap::new(),
+            backend,
+            slices_state,
+            firing_state,
+            slices,
             timeline,
             firing: None,
             waiting: None,
@@ -183,9 +199,11 @@ where
     operator: OperatorIndex,
     function: W,
     backend: B,
-    slices: BTreeMap<Timestamp, B::Table<W::Accumulator>>,
+    slices_state: StateId,
+    firing_state: StateId,
+    slices: BTreeMap<Timestamp, B::Table<K, W::Accumulator>>,
     timeline: Timeline,
-    firing: Option<Firing<B::Table<W::Accumulator>>>,
+    firing: Option<Firing<B::Table<K, W::Accumulator>>>,
     /// The watermark that waits for its windows to be fired.
     waiting: Option<Signal>,
     late: L,
@@ -206,8 +224,8 @@ where
     /// Adds the records `from..to`, all of one slice.
     #[inline]
     fn add(&mut self, batch: &Batch<T>, slice: Timestamp, from: usize, to: usize) {
-        let Self { operator, function, backend, slices, .. } = self;
-        let table = slices.entry(slice).or_insert_with(|| backend.table());
+        let Self { operator, function, backend, slices_state, slices, .. } = self;
+        let table = slices.entry(slice).or_insert_with(|| backend.table::<K, _>(*slices_state, slice));
         Blame::on(*operator, || {
             table.update_batch(
                 batch,
@@ -239,25 +257,29 @@ where
         let last = if window.end == Timestamp::MAX { window.end } else { window.max_timestamp() };
         let slices = self.slices.range(window.start..=last).map(|(start, _)| *start);
         let mut parts: VecDeque<Timestamp> = slices.collect();
+        let (backend, state) = (&mut self.backend, self.firing_state);
+        let mut empty = || Results::Own(backend.table::<K, _>(state, window.start));
         let results = match (parts.len(), self.timeline.windows.is_tumbling()) {
             (1, true) if self.timeline.allowed_lateness == 0 => {
                 let slice = parts.pop_front().and_then(|slice| self.slices.remove(&slice));
-                slice.map_or_else(|| Results::Own(self.backend.table()), Results::Own)
+                slice.map_or_else(empty, Results::Own)
             }
             (1, _) => Results::Slice(parts.pop_front().unwrap_or(window.start)),
-            _ => Results::Own(self.backend.table()),
+            _ => empty(),
         };
         self.firing = Some(Firing { window, parts, results, cursor: 0 });
     }
 
     /// Goes on with the window that is being fired: puts one slice in, or hands on some results.
-    fn go_on(&mut self, mut firing: Firing<B::Table<W::Accumulator>>, context: &mut StepContext) {
+    fn go_on(&mut self, mut firing: Firing<B::Table<K, W::Accumulator>>, context: &mut StepContext) {
         let Self { operator, function, slices, counters, down, .. } = self;
         if let (Some(slice), Results::Own(results)) = (firing.parts.pop_front(), &mut firing.results) {
-            if let Some(table) = slices.get(&slice) {
+            if let Some(table) = slices.get_mut(&slice) {
                 Blame::on(*operator, || {
                     table.scan(0, |key, other| {
-                        results.update(key, || function.create(), |into| function.merge(into, other));
+                        with_value::<W::Accumulator, _>(other, |other| {
+                            results.update(key, || function.create(), |into| function.merge(into, other));
+                        });
                         true
                     })
                 });
@@ -265,9 +287,9 @@ where
             self.firing = Some(firing);
             return;
         }
-        let table = match &firing.results {
+        let table = match &mut firing.results {
             Results::Own(table) => table,
-            Results::Slice(slice) => match slices.get(slice) {
+            Results::Slice(slice) => match slices.get_mut(slice) {
                 Some(table) => table,
                 None => return,
             },
@@ -276,9 +298,11 @@ where
         let cursor = Blame::on(*operator, || {
             table.scan(firing.cursor, |key, accumulator| {
                 match restore_key::<K>(key) {
-                    Ok(key) => function.emit(key, window, accumulator, |output| {
-                        counters.records_out += 1;
-                        down.push(output, window.max_timestamp(), context);
+                    Ok(key) => with_value::<W::Accumulator, _>(accumulator, |accumulator| {
+                        function.emit(key, window, accumulator, |output| {
+                            counters.records_out += 1;
+                            down.push(output, window.max_timestamp(), context);
+                        });
                     }),
                     Err(error) => context.fail(*operator, error),
                 }

@@ -29,7 +29,7 @@ struct Report {
 
 const EVERY_MS: i64 = 250;
 
-fn report(states: &mut StateRegistry) -> Report {
+fn report(states: &mut StateRegistry<String>) -> Report {
     Report { sum: states.value("sum"), next: states.value("next") }
 }
 
@@ -63,9 +63,10 @@ impl KeyedProcessFunction<String, Trade> for Report {
         let FiredTimer::EventTime(at) = timer else { return Err("no such timer was registered".into()) };
         assert_eq!(at, context.timestamp());
         assert!(context.watermark() >= at);
-        if context.get(self.next) == Some(&at) {
+        if context.get(self.next) == Some(at) {
             // The last one so far: the sum as of then, and a new beginning.
-            let sum = context.clear(self.sum).unwrap_or_default();
+            let sum = context.get(self.sum).unwrap_or_default();
+            context.clear(self.sum);
             let key = context.key();
             context.collect((key, at, sum));
         }
@@ -181,8 +182,9 @@ impl KeyedProcessFunction<(u32, bool), Trade> for Numbered {
         trade: &Archived<Trade>,
         context: &mut ProcessContext<'_, (u32, bool), Self::Output>,
     ) -> Result<(), BoxError> {
-        let number = context.get(self.0).copied().unwrap_or_default() + 1;
-        assert_eq!(context.set(self.0, number).unwrap_or_default(), number - 1);
+        let number = context.get(self.0).unwrap_or_default() + 1;
+        context.set(self.0, number);
+        assert_eq!(context.get(self.0), Some(number));
         context.collect((trade.id.to_native(), number));
         Ok(())
     }

@@ -48,8 +48,10 @@ fn rolling<A: Clone + Default, U>(
 #[test]
 fn reduce() {
     let test = OperatorTest::new(given()).expect(rolling(|sum: &mut u64, n| *sum += n, |_, sum| sum));
-    test.in_order()
-        .check_head(key, Roll::new(0, Reduce(|sum: u64, number: &Archived<u64>| sum + number.to_native())));
+    test.in_order().check_head(
+        key,
+        Roll::<String, _, _>::new(0, Reduce(|sum: u64, number: &Archived<u64>| sum + number.to_native())),
+    );
 }
 
 #[test]
@@ -59,13 +61,13 @@ fn fold_with_wide_and_narrow_keys() {
     OperatorTest::new(given())
         .expect(rolling(add, |number, text| (key(&number), text)))
         .in_order()
-        .check_head(key, Roll::new(0, Fold::<String, _, _>::new(String::new(), function)));
+        .check_head(key, Roll::<String, _, _>::new(0, Fold::new(String::new(), function)));
     OperatorTest::new(given())
         .expect(rolling(add, |number, text| ((number % 3) as u8, text)))
         .in_order()
         .check_head(
             |number| (number % 3) as u8,
-            Roll::new(0, Fold::<u8, _, _>::new(String::new(), function)),
+            Roll::<u8, _, _>::new(0, Fold::new(String::new(), function)),
         );
 }
 
@@ -74,7 +76,7 @@ fn aggregate() {
     OperatorTest::new(given())
         .expect(rolling(|count: &mut u64, _| *count += 1, |number, count| (key(&number), count)))
         .in_order()
-        .check_head(key, Roll::<u64, _>::new(0, Aggregate::<String, _>::new(Count)));
+        .check_head(key, Roll::<String, _, _>::new(0, Aggregate(Count)));
 }
 
 /// Tells every record, event-time timer and processing-time timer.
@@ -161,6 +163,6 @@ fn process_tells_records_and_timers_in_the_order_of_time() {
     ];
     OperatorTest::new(given).expect(expected).in_order().check_head(
         key,
-        Process::<String, u64, _>::new(0, |states: &mut StateRegistry| Teller(states.value("count"))),
+        Process::<String, u64, _>::new(0, |states: &mut StateRegistry<String>| Teller(states.value("count"))),
     );
 }
