@@ -10,6 +10,7 @@ pub mod key;
 pub mod log;
 pub mod record;
 pub mod state;
+pub mod store;
 pub mod writer;
 
 pub use record::{Record, WriteAs};

@@ -1,0 +1,431 @@
+//! The blocks of one table: where its records lie, which of them may be changed in place, and how much is dead.
+//!
+//! An *address* is a block's number and a unit within it. Records of one size have one unit each; others are made of
+//! units of 16 bytes. New records go to the *tail* block. A seal closes all blocks: from then on their records
+//! are copied to the tail when they change. Numbers of blocks that are gone are given out again, so 32 bits last.
+//!
+//! A small table has one small block that doubles, by copying, until it is a whole chunk.
+//!
+//! Unsafe leaf: records are reached by address.
+#![allow(unsafe_code)]
+
+use std::{ptr::null_mut, rc::Rc, sync::Arc};
+
+use super::{
+    block::Block,
+    cold::ColdBlock,
+    pool::CHUNK_BYTES,
+    seal::{BlockId, Sealed, SealedRange, TableId},
+    shared::Shared,
+};
+use crate::state::{StateError, fault};
+
+/// Smallest block, in bytes.
+const BLOCK_BYTES_MIN: usize = 128;
+
+/// How addresses are made for a size of unit.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Bytes per unit.
+    pub unit: usize,
+    /// Units that fit a whole block.
+    pub per_block: u32,
+    /// Bits of an address that say which unit.
+    pub shift: u32,
+}
+
+impl Shape {
+    /// For units of this many bytes, at most a chunk.
+    pub const fn of(unit: usize) -> Self {
+        let per_block = CHUNK_BYTES / unit;
+        assert!(per_block > 0);
+        Self { unit, per_block: per_block as u32, shift: per_block.next_power_of_two().trailing_zeros() }
+    }
+
+    /// Block and unit of an address.
+    #[inline(always)]
+    pub const fn split(self, address: u32) -> (usize, u32) {
+        ((address >> self.shift) as usize, address & ((1 << self.shift) - 1))
+    }
+
+    #[inline(always)]
+    const fn join(self, block: usize, unit: u32) -> u32 {
+        (block as u32) << self.shift | unit
+    }
+}
+
+/// What a look-up needs of a block, in 16 bytes.
+#[derive(Clone, Copy)]
+struct Entry {
+    /// Its memory; null when it is cold or gone.
+    start: *mut u8,
+    /// The seal after which it was opened, or was the tail.
+    opened: u32,
+    /// Units that are closed although it was opened after the last seal.
+    closed: u32,
+}
+
+const GONE: Entry = Entry { start: null_mut(), opened: 0, closed: 0 };
+
+/// The rest of a block.
+pub(super) struct Info {
+    pub(super) id: BlockId,
+    pub(super) memory: Option<Arc<Block>>,
+    pub(super) cold: Option<ColdBlock>,
+    /// Units written.
+    pub(super) used: u32,
+    /// Units of records that count no more.
+    pub(super) dead: u32,
+    /// Whether it is among the victims of compaction.
+    listed: bool,
+    /// How many numbers it takes.
+    numbers: u32,
+}
+
+impl Info {
+    const GONE: Self =
+        Self { id: BlockId(u64::MAX), memory: None, cold: None, used: 0, dead: 0, listed: false, numbers: 1 };
+}
+
+/// The blocks of one table.
+pub struct Blocks {
+    entries: Vec<Entry>,
+    pub(super) infos: Vec<Info>,
+    /// Numbers that may be used again.
+    free: Vec<u32>,
+    /// Number of seals so far.
+    seals: u32,
+    tail: Tail,
+    /// Ranges of blocks that were filled since the last seal.
+    filled: Vec<(usize, SealedRange)>,
+    /// Full blocks that are more than half dead.
+    victims: Vec<u32>,
+    /// Number of cold blocks.
+    pub(super) cold: usize,
+    table: TableId,
+    pub(super) shared: Rc<Shared>,
+}
+
+#[derive(Clone, Copy)]
+struct Tail {
+    block: usize,
+    used: u32,
+    capacity: u32,
+}
+
+const NO_TAIL: Tail = Tail { block: usize::MAX, used: 0, capacity: 0 };
+
+impl Blocks {
+    /// No blocks, for a table.
+    pub fn new(table: TableId, shared: Rc<Shared>) -> Self {
+        Self {
+            entries: Vec::new(),
+            infos: Vec::new(),
+            free: Vec::new(),
+            seals: 0,
+            tail: NO_TAIL,
+            filled: Vec::new(),
+            victims: Vec::new(),
+            cold: 0,
+            table,
+            shared,
+        }
+    }
+
+    /// The memory at an address, or null if there is none: the block is cold, or there is no such block.
+    #[inline(always)]
+    pub fn at(&self, address: u32, shape: Shape) -> *mut u8 {
+        let (block, unit) = shape.split(address);
+        match self.entries.get(block) {
+            Some(entry) if !entry.start.is_null() => entry.start.wrapping_add(unit as usize * shape.unit),
+            _ => null_mut(),
+        }
+    }
+
+    /// The hash of the record at an address.
+    pub fn hash(&self, address: u32, shape: Shape) -> u64 {
+        let memory = self.at(address, shape);
+        if memory.is_null() { self.cold_hash(address, shape) } else { super::place::Place(memory).hash() }
+    }
+
+    /// Whether the record at an address, which is in memory, was written after the last seal.
+    #[inline(always)]
+    pub fn is_open(&self, address: u32, shape: Shape) -> bool {
+        let (block, unit) = shape.split(address);
+        let entry = self.entries[block];
+        entry.opened == self.seals && unit >= entry.closed
+    }
+
+    /// Both in one: the memory, or null unless it may be changed in place.
+    #[inline(always)]
+    pub fn open_at(&self, address: u32, shape: Shape) -> *mut u8 {
+        let (block, unit) = shape.split(address);
+        match self.entries.get(block) {
+            Some(entry) if entry.opened == self.seals && unit >= entry.closed => {
+                entry.start.wrapping_add(unit as usize * shape.unit)
+            }
+            _ => null_mut(),
+        }
+    }
+
+    /// Whether nothing was ever sealed: no file knows of the table.
+    pub fn is_unsealed(&self) -> bool {
+        self.seals == 0
+    }
+
+    /// Bytes of memory in blocks.
+    pub fn bytes(&self) -> usize {
+        self.infos.iter().filter_map(|info| info.memory.as_ref()).map(|memory| memory.len()).sum()
+    }
+
+    /// Whether all units written so far are alive and in memory.
+    pub fn is_dense(&self) -> bool {
+        self.cold == 0 && self.infos.iter().all(|info| info.dead == 0)
+    }
+
+    /// Room for a record of `units` at the tail. Its bytes are undefined.
+    #[inline(always)]
+    pub fn append(&mut self, units: u32, shape: Shape) -> (u32, *mut u8) {
+        if units > self.tail.capacity - self.tail.used {
+            self.make_room(units, shape);
+        }
+        let address = shape.join(self.tail.block, self.tail.used);
+        self.tail.used += units;
+        // SAFETY: the tail is a block, and the unit lies within it.
+        let memory = unsafe {
+            self.entries
+                .get_unchecked(self.tail.block)
+                .start
+                .add((self.tail.used - units) as usize * shape.unit)
+        };
+        (address, memory)
+    }
+
+    /// Makes the tail larger, or begins a new one.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, units: u32, shape: Shape) {
+        let needed = self.tail.used.saturating_add(units);
+        if self.tail.capacity > 0 && self.tail.capacity < shape.per_block && needed <= shape.per_block {
+            let capacity = (self.tail.capacity * 2).max(needed.next_power_of_two()).min(shape.per_block);
+            let memory = self.new_block(capacity, shape);
+            let (old, bytes) = (self.entries[self.tail.block].start, self.tail.used as usize * shape.unit);
+            // SAFETY: both are blocks with at least that many bytes, and apart.
+            unsafe { memory.start().as_ptr().copy_from_nonoverlapping(old, bytes) };
+            self.entries[self.tail.block].start = memory.start().as_ptr();
+            self.infos[self.tail.block].memory = Some(memory);
+            self.tail.capacity = capacity;
+            return;
+        }
+        self.close_tail(shape);
+        let first = self.infos.len() == self.free.len();
+        let capacity = match units {
+            _ if units > shape.per_block => units,
+            _ if first => {
+                units.next_power_of_two().max((BLOCK_BYTES_MIN / shape.unit) as u32).min(shape.per_block)
+            }
+            _ => shape.per_block,
+        };
+        let memory = self.new_block(capacity, shape);
+        let blocks = (capacity as usize).div_ceil(shape.per_block as usize);
+        let number = self.number(blocks, shape);
+        self.entries[number] = Entry { start: memory.start().as_ptr(), opened: self.seals, closed: 0 };
+        let id = self.shared.next_block();
+        self.infos[number] = Info { id, memory: Some(memory), numbers: blocks as u32, ..Info::GONE };
+        self.tail = Tail { block: number, used: 0, capacity };
+    }
+
+    /// A block of `capacity` units: a whole chunk if that is what fits.
+    fn new_block(&self, capacity: u32, shape: Shape) -> Arc<Block> {
+        let bytes = if capacity == shape.per_block { CHUNK_BYTES } else { capacity as usize * shape.unit };
+        Arc::new(Block::new(bytes, &self.shared.pool))
+    }
+
+    /// A number for a block, followed by as many numbers as a larger one takes.
+    fn number(&mut self, blocks: usize, shape: Shape) -> usize {
+        if blocks == 1
+            && let Some(number) = self.free.pop()
+        {
+            return number as usize;
+        }
+        let number = self.entries.len();
+        let numbers_max = 1_usize << (32 - shape.shift);
+        if number + blocks > numbers_max {
+            fault(StateError::TooLong {
+                what: "table",
+                bytes: (number + blocks) as u64 * CHUNK_BYTES as u64,
+                bytes_max: (numbers_max * CHUNK_BYTES) as u64,
+            });
+        }
+        self.entries.resize(number + blocks, GONE);
+        self.infos.extend((0..blocks).map(|_| Info::GONE));
+        number
+    }
+
+    /// Notes what the tail holds, before another block is it.
+    fn close_tail(&mut self, shape: Shape) {
+        let Tail { block, used, .. } = self.tail;
+        if block == usize::MAX {
+            return;
+        }
+        self.tail = NO_TAIL;
+        self.infos[block].used = used;
+        if used == 0 {
+            return self.let_go(block);
+        }
+        if let Some(range) = self.range(block, used, shape) {
+            self.filled.push((block, range));
+        }
+        self.weigh(block, shape);
+    }
+
+    /// What was written to the tail since the last seal.
+    fn range(&self, block: usize, used: u32, shape: Shape) -> Option<SealedRange> {
+        let (entry, info) = (self.entries[block], &self.infos[block]);
+        let from = if entry.opened == self.seals { entry.closed } else { used };
+        let memory = info.memory.as_ref().filter(|_| from < used)?;
+        Some(SealedRange {
+            table: self.table,
+            block: info.id,
+            memory: Arc::clone(memory),
+            from: from * shape.unit as u32,
+            to: used * shape.unit as u32,
+        })
+    }
+
+    /// Takes the last record of one unit away, which must be open; returns its address.
+    pub fn pop(&mut self, shape: Shape) -> u32 {
+        while self.tail.used == 0 {
+            // The tail is empty again: the block before it was filled after the last seal, too.
+            let empty = self.tail.block;
+            let Some((block, _)) = self.filled.pop() else {
+                unreachable!(
+                    "an open record is at the tail or in a block that was filled since the last seal"
+                )
+            };
+            self.let_go(empty);
+            let used = self.infos[block].used;
+            self.infos[block].listed = false;
+            self.tail = Tail { block, used, capacity: shape.per_block };
+        }
+        self.tail.used -= 1;
+        shape.join(self.tail.block, self.tail.used)
+    }
+
+    /// Notes that a sealed record, or an open one marked as dead, counts no more.
+    #[inline(always)]
+    pub fn died(&mut self, address: u32, units: u32, shape: Shape) {
+        let block = shape.split(address).0;
+        self.infos[block].dead += units;
+        let info = &self.infos[block];
+        if info.dead * 2 > info.used {
+            self.weigh(block, shape);
+        }
+    }
+
+    /// Lets a block go that has nothing live any more, or puts it forward for compaction.
+    fn weigh(&mut self, block: usize, shape: Shape) {
+        let info = &mut self.infos[block];
+        if block == self.tail.block || info.used == 0 {
+            return;
+        }
+        // An open block stays until it is sealed: the seal has its range already.
+        if info.dead >= info.used && self.entries[block].opened != self.seals {
+            self.give_up(block);
+        } else if !info.listed && info.dead * 2 > info.used && info.used >= shape.per_block / 2 {
+            info.listed = true;
+            self.victims.push(block as u32);
+        }
+    }
+
+    /// A block that nothing live is in is gone, for the files too.
+    pub(super) fn give_up(&mut self, block: usize) {
+        let id = self.infos[block].id;
+        self.let_go(block);
+        if self.seals > 0 {
+            self.shared.freed.borrow_mut().push((self.table, id));
+        }
+    }
+
+    fn let_go(&mut self, block: usize) {
+        let info = std::mem::replace(&mut self.infos[block], Info::GONE);
+        self.cold -= usize::from(info.cold.is_some());
+        self.entries[block] = GONE;
+        self.free.extend((0..info.numbers).map(|more| block as u32 + more));
+    }
+
+    /// The block to compact next: sealed and more than half dead.
+    pub fn victim(&mut self) -> Option<usize> {
+        let at = self.victims.iter().rposition(|block| {
+            let (entry, info) = (self.entries[*block as usize], &self.infos[*block as usize]);
+            entry.opened != self.seals || !info.listed
+        })?;
+        let block = self.victims.swap_remove(at) as usize;
+        // A number that was given up meanwhile says nothing.
+        std::mem::take(&mut self.infos[block].listed).then_some(block)
+    }
+
+    /// Whether there may be something to compact.
+    #[inline(always)]
+    pub fn has_victims(&self) -> bool {
+        !self.victims.is_empty()
+    }
+
+    /// Closes everything written so far and hands over what is new.
+    pub fn seal(&mut self, sealed: &mut Sealed, shape: Shape) {
+        let Tail { block, used, .. } = self.tail;
+        let last = if block == usize::MAX { None } else { self.range(block, used, shape) };
+        sealed.ranges.extend(self.filled.drain(..).map(|(_, range)| range).chain(last));
+        self.seals += 1;
+        if block != usize::MAX {
+            self.infos[block].used = used;
+            let entry = &mut self.entries[block];
+            (entry.opened, entry.closed) = (self.seals, used);
+        }
+    }
+
+    /// Whether something was written since the last seal.
+    pub fn has_open(&self) -> bool {
+        let Tail { block, used, .. } = self.tail;
+        !self.filled.is_empty()
+            || (block != usize::MAX && {
+                let entry = self.entries[block];
+                entry.opened == self.seals && entry.closed < used
+            })
+    }
+
+    /// Units written to a block.
+    pub fn used(&self, block: usize) -> u32 {
+        if block == self.tail.block { self.tail.used } else { self.infos[block].used }
+    }
+
+    /// Number of blocks, those that are gone included.
+    pub fn len(&self) -> usize {
+        self.infos.len()
+    }
+
+    /// Whether a block can leave memory: sealed, and not the tail.
+    pub(super) fn can_cool(&self, block: usize) -> bool {
+        let entry = self.entries[block];
+        !entry.start.is_null() && entry.opened != self.seals && block != self.tail.block
+    }
+
+    /// Lets a block's memory go: from now on its records are read from its file.
+    pub(super) fn cool(&mut self, block: usize, cold: ColdBlock) {
+        self.entries[block].start = null_mut();
+        self.infos[block].memory = None;
+        self.infos[block].cold = Some(cold);
+        self.cold += 1;
+    }
+
+    /// First address of a block.
+    pub fn first(&self, block: usize, shape: Shape) -> u32 {
+        shape.join(block, 0)
+    }
+}
+
+impl Drop for Blocks {
+    fn drop(&mut self) {
+        self.shared.dropped(self.table);
+    }
+}

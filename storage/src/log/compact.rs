@@ -1,0 +1,94 @@
+//! Compaction: the live records of mostly-dead blocks move to the tail, in small steps, and the block is free.
+//!
+//! A record is live if the index has its address under its hash, which takes one look-up and no read of the record it
+//! may have been replaced by.
+
+use super::{
+    place::{Form, Place},
+    table::LogTable,
+};
+use crate::{key::Key, record::Record};
+
+/// Records looked at in one step: some 10 µs.
+const STEP_RECORDS: usize = 64;
+
+impl<K: Key, V: Record> LogTable<K, V> {
+    /// Does as much of what has to be done now and then as the `records` just updated have made necessary.
+    #[inline(always)]
+    pub(super) fn after_batch(&mut self, records: usize) {
+        if self.compacting.is_some() || self.blocks.has_victims() {
+            // A block that is half dead gives one place for each two looked at: so compaction keeps up with
+            // any number of updates.
+            for _ in 0..(2 * records).div_ceil(STEP_RECORDS) {
+                if !self.compact_step() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Looks at the next few records of the block that is being compacted; whether there is more to do.
+    pub fn compact_step(&mut self) -> bool {
+        let Some((block, from)) =
+            self.compacting.take().or_else(|| self.blocks.victim().map(|block| (block, 0)))
+        else {
+            return false;
+        };
+        let (shape, used) = (Form::<K, V>::SHAPE, self.blocks.used(block));
+        let first = self.blocks.first(block, shape);
+        let mut unit = from;
+        for _ in 0..STEP_RECORDS {
+            // The last live record to move lets the block go.
+            if unit >= used || self.blocks.used(block) != used {
+                break;
+            }
+            let address = first + unit;
+            let place = self.place(address);
+            unit += place.units::<K, V>();
+            if !place.is_dead::<K, V>()
+                && let Some(slot) = self.index.find(place.hash(), |own| own == address)
+            {
+                self.open(slot);
+            }
+        }
+        if self.blocks.used(block) == used {
+            if unit < used {
+                self.compacting = Some((block, unit));
+            } else {
+                // It was dead to the last record before it came here.
+                self.blocks.give_up(block);
+            }
+        }
+        true
+    }
+
+    /// Compaction when nothing else is to do.
+    pub(super) fn maintain(&mut self) {
+        self.compact_step();
+    }
+
+    /// Visits the live records of a block from a unit on until `visit` returns false; returns the unit to go on from.
+    pub(super) fn walk(
+        &mut self,
+        block: usize,
+        from: u32,
+        mut visit: impl FnMut(Place) -> bool,
+    ) -> Option<u32> {
+        let (shape, used) = (Form::<K, V>::SHAPE, self.blocks.used(block));
+        let all_live = self.blocks.infos[block].dead == 0;
+        let first = self.blocks.first(block, shape);
+        let mut unit = from;
+        while unit < used {
+            let address = first + unit;
+            let place = self.place(address);
+            unit += place.units::<K, V>();
+            let live = all_live
+                || (!place.is_dead::<K, V>()
+                    && self.index.find(place.hash(), |own| own == address).is_some());
+            if live && !visit(place) {
+                return Some(unit);
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,662 @@
+//! The index: from the hash of a key to the address of its record, one cache line per look-up.
+//!
+//! A *bucket* is a cache line of twelve slots: a byte of the hash (the *tag*) and a 32-bit address each, laid out as in
+//! Facebook's F14 (`F14VectorMap`): one vector comparison finds the slots that may be meant, and a count of
+//! *overflows* says whether a key that is not here may be in the next bucket.
+//!
+//! Buckets lie in *pages* of up to 256. A page holds the keys of one range of hashes; when it is full it is split
+//! in two (extendible hashing, Fagin et al. 1979), which touches only its own 2,560 keys: growing never stalls the
+//! core, whatever the size. A *directory* of pages is indexed by the upper bits of the hash, so key groups, which are
+//! ranges of the upper bits too, are ranges of pages. Bucket and tag come from the lower bits, which vary within a
+//! key group.
+//!
+//! ```text
+//!  hash  [ upper 32: directory → page ][ 16: – ][ 8: tag ][ 8: bucket ]
+//!
+//!  directory  ┌──────┬──────┬──────┬──────┐      bucket   12 tags │ overflows │ 12 addresses
+//!             │ page │ page │ page │ page │  →   (64 B)   ▪▪▪▪▪▪▪▪▫▫▫▫ 0 │ a a a a a a a a – – – –
+//!             └──────┴──────┴──────┴──────┘
+//! ```
+//!
+//! The index does not know keys: whoever looks one up says which of the possible addresses is the one. To split a page
+//! without reading its records, which may be on disk, a page keeps a *hint* of two bytes per slot beside its
+//! buckets, where look-ups do not pass: how far the slot is from the bucket in which its search begins, and the
+//! bits of the hash by which pages are split from the 64th on.
+//!
+//! Unsafe leaf: buckets are reached by address.
+#![allow(unsafe_code)]
+
+use std::{
+    alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
+    ptr::NonNull,
+    sync::Arc,
+};
+
+use super::pool::{BlockPool, PAGE_BYTES};
+
+const SLOTS: usize = 12;
+/// Keys per bucket, on average, at which a page is full.
+const FILL_MAX: u32 = 10;
+/// Buckets in a page that is split when it is full, as a power of two.
+const PAGE_LOG2_MAX: u32 = 8;
+/// A count of overflows that is no longer kept: it stays.
+const OVERFLOWS_MAX: u8 = u8::MAX;
+
+/// First bit of the position, from above, that hints hold, and their number.
+const HINT_FROM: u32 = 6;
+const HINT_BITS: u32 = 13;
+/// Bits of a hint that say how far a slot is from home; the highest value says that it is further.
+const FAR_BITS: u32 = 3;
+const FAR: u16 = (1 << FAR_BITS) - 1;
+
+const _: () = assert!(HINT_BITS + FAR_BITS == 16);
+const _: () = assert!(size_of::<Bucket>() == 64 && size_of::<Bucket>() << PAGE_LOG2_MAX == PAGE_BYTES);
+// A page of two buckets or more always has room somewhere when it is not full, and one bucket alone never overflows.
+const _: () = assert!((FILL_MAX as usize) < SLOTS);
+
+/// One cache line of the index.
+#[repr(C, align(64))]
+pub struct Bucket {
+    /// 0 for an empty slot.
+    tags: [u8; SLOTS],
+    /// How many keys that begin their search here or before are found behind it.
+    overflows: u8,
+    unused: [u8; 3],
+    addresses: [u32; SLOTS],
+}
+
+/// Where all searches in an index without keys end. Never written to: the first key makes a page.
+static EMPTY: Bucket = Bucket { tags: [0; SLOTS], overflows: 0, unused: [0; 3], addresses: [0; SLOTS] };
+
+impl Bucket {
+    /// The slots whose tag is `tag`, as bits.
+    #[inline(always)]
+    fn matching(&self, tag: u8) -> u32 {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: SSE2 is part of x86-64, and a bucket is aligned and begins with 16 bytes of tags, count and padding.
+        unsafe {
+            use std::arch::x86_64::{
+                __m128i, _mm_cmpeq_epi8, _mm_load_si128, _mm_movemask_epi8, _mm_set1_epi8,
+            };
+            let line = _mm_load_si128(std::ptr::from_ref(self).cast::<__m128i>());
+            let equal = _mm_cmpeq_epi8(line, _mm_set1_epi8(tag as i8));
+            _mm_movemask_epi8(equal) as u32 & ((1 << SLOTS) - 1)
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let mut bits = 0;
+            for (slot, own) in self.tags.iter().enumerate() {
+                bits |= u32::from(*own == tag) << slot;
+            }
+            bits
+        }
+    }
+}
+
+#[inline(always)]
+fn tag_of(hash: u64) -> u8 {
+    ((hash >> 8) as u8).max(1)
+}
+
+/// What a page needs to know of a hash in order to place its address.
+#[derive(Clone, Copy)]
+struct Placing {
+    /// Lower bits of the hash, which say where the search begins.
+    home: u32,
+    tag: u8,
+    /// The hint without its distance.
+    hint: u16,
+}
+
+impl Placing {
+    #[inline(always)]
+    fn of(hash: u64, position: u32) -> Self {
+        let hint = (position << HINT_FROM >> (32 - HINT_BITS)) as u16;
+        Self { home: hash as u32, tag: tag_of(hash), hint: hint << FAR_BITS }
+    }
+}
+
+/// A slot of an index, good until the index changes.
+#[derive(Clone, Copy)]
+pub struct Slot(NonNull<u32>);
+
+impl Slot {
+    /// The address that it holds.
+    #[inline(always)]
+    pub fn address(self) -> u32 {
+        // SAFETY: the index that the slot was found in has not changed since, as its finder keeps.
+        unsafe { self.0.read() }
+    }
+
+    /// Sets the address.
+    #[inline(always)]
+    pub fn set(self, address: u32) {
+        // SAFETY: as above; the index is used by one thread.
+        unsafe { self.0.write(address) }
+    }
+}
+
+/// Which hashes an index holds: a range of their upper halves, spread over the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashRange {
+    first: u32,
+    /// Directory positions (of 2^32) per hash, times 2^32.
+    scale: u64,
+}
+
+impl HashRange {
+    /// All hashes.
+    pub const ALL: Self = Self { first: 0, scale: 1 << 32 };
+
+    /// Upper halves from `first` to `last`, both included.
+    pub fn new(first: u32, last: u32) -> Self {
+        let len = u64::from(last) - u64::from(first) + 1;
+        // At most 2^32 + len/len positions; the last position stays below 2^32 because the division rounds down.
+        Self { first, scale: ((1_u128 << 64) / u128::from(len)) as u64 }
+    }
+
+    /// The hashes of these key groups.
+    pub fn of_key_groups(groups: std::ops::Range<u32>, max_parallelism: u32) -> Self {
+        let bound = |group: u32| (u64::from(group) << 32).div_ceil(u64::from(max_parallelism));
+        Self::new(bound(groups.start) as u32, (bound(groups.end) - 1) as u32)
+    }
+
+    /// Where a hash is in the range, of 2^32 positions.
+    #[inline(always)]
+    fn position(self, hash: u64) -> u32 {
+        let offset = ((hash >> 32) as u32).wrapping_sub(self.first);
+        ((u128::from(offset) * u128::from(self.scale)) >> 32) as u32
+    }
+}
+
+/// Finds addresses by hashes.
+pub struct Index {
+    /// Per directory position: the page's first bucket, and in the low six bits its number of buckets as a power
+    /// of two.
+    directory: Vec<u64>,
+    /// Per directory position, the number of its page. Apart, because a look-up does not need it.
+    numbers: Vec<u32>,
+    pages: Vec<Page>,
+    depth: u32,
+    range: HashRange,
+    len: usize,
+    pool: Arc<BlockPool>,
+}
+
+/// A page, besides its buckets.
+struct Page {
+    buckets: NonNull<Bucket>,
+    /// Per slot.
+    hints: Vec<u16>,
+    /// Number of buckets, as a power of two.
+    log2: u32,
+    /// Bits of the position that all its keys share.
+    depth: u32,
+    len: u32,
+}
+
+impl Index {
+    /// An empty index of hashes in `range`.
+    pub fn new(range: HashRange, pool: Arc<BlockPool>) -> Self {
+        let nothing = std::ptr::from_ref(&EMPTY) as u64;
+        Self {
+            directory: vec![nothing],
+            numbers: Vec::new(),
+            pages: Vec::new(),
+            depth: 0,
+            range,
+            len: 0,
+            pool,
+        }
+    }
+
+    /// Number of keys.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Bytes that the index takes.
+    pub fn bytes(&self) -> usize {
+        let pages: usize = self.pages.iter().map(|page| (size_of::<Bucket>() + 2 * SLOTS) << page.log2).sum();
+        pages
+            + self.pages.capacity() * size_of::<Page>()
+            + self.directory.capacity() * 8
+            + self.numbers.capacity() * 4
+    }
+
+    #[inline(always)]
+    fn position(&self, hash: u64) -> usize {
+        ((u64::from(self.range.position(hash)) << self.depth) >> 32) as usize
+    }
+
+    /// First bucket and mask of the page of a hash.
+    #[inline(always)]
+    fn page(&self, hash: u64) -> (*mut Bucket, u32) {
+        // SAFETY: a position is below 2^depth, the directory's length.
+        let entry = unsafe { *self.directory.get_unchecked(self.position(hash)) };
+        ((entry & !63) as *mut Bucket, (1 << (entry & 63)) - 1)
+    }
+
+    /// Fetches the bucket in which the search for a hash begins into the cache.
+    #[inline(always)]
+    pub fn prefetch(&self, hash: u64) -> *mut Bucket {
+        let (buckets, mask) = self.page(hash);
+        let bucket = buckets.wrapping_add((hash as u32 & mask) as usize);
+        prefetch(bucket.cast());
+        bucket
+    }
+
+    /// The slot that a hash is most likely in, given the bucket that [`prefetch`](Self::prefetch) returned since the last
+    /// change of the index. What it holds may be the address of another key, or nothing sensible.
+    #[inline(always)]
+    pub fn candidate(&self, bucket: *mut Bucket, hash: u64) -> Slot {
+        // SAFETY: a bucket of this index, as the caller promises; the last slot stands for none.
+        unsafe {
+            let found = (*bucket).matching(tag_of(hash)) | 1 << (SLOTS - 1);
+            let first = (&raw mut (*bucket).addresses).cast::<u32>();
+            Slot(NonNull::new_unchecked(first.add(found.trailing_zeros() as usize)))
+        }
+    }
+
+    /// The slot of a hash whose address `is` the one.
+    #[inline(always)]
+    pub fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<Slot> {
+        let (buckets, mask) = self.page(hash);
+        let mut at = hash as u32 & mask;
+        loop {
+            // SAFETY: `at` is below the page's number of buckets.
+            let bucket = unsafe { &mut *buckets.add(at as usize) };
+            let mut found = bucket.matching(tag_of(hash));
+            while found != 0 {
+                let slot = found.trailing_zeros() as usize;
+                if is(bucket.addresses[slot % SLOTS]) {
+                    return Some(Slot(NonNull::from(&mut bucket.addresses[slot % SLOTS])));
+                }
+                found &= found - 1;
+            }
+            if bucket.overflows == 0 {
+                return None;
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    /// Adds an address under a hash. `hash_of` gives the hash of an address that was added before.
+    #[inline(never)]
+    pub fn insert(&mut self, hash: u64, address: u32, hash_of: impl Fn(u32) -> u64) {
+        let mut number = match self.numbers.get(self.position(hash)) {
+            Some(number) => *number as usize,
+            None => self.first_page(),
+        };
+        while self.pages[number].len >= FILL_MAX << self.pages[number].log2 {
+            self.grow(number, hash, &hash_of);
+            number = self.numbers[self.position(hash)] as usize;
+        }
+        self.pages[number].place(Placing::of(hash, self.range.position(hash)), address);
+        self.len += 1;
+    }
+
+    /// Removes an address that `find` would find, and returns it.
+    pub fn remove(&mut self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
+        let number = *self.numbers.get(self.position(hash))? as usize;
+        let address = self.pages[number].take(hash, &mut is)?;
+        self.len -= 1;
+        Some(address)
+    }
+
+    /// Visits addresses from `cursor` on until `visit` returns false; returns the cursor to go on from, `None` at the end.
+    pub fn scan(&self, cursor: usize, mut visit: impl FnMut(u32) -> bool) -> Option<usize> {
+        // Page number, bucket (28 bits), slot (4 bits).
+        let (mut bucket_at, mut slot_at) = (cursor >> 4 & 0xfff_ffff, cursor & 15);
+        for number in cursor >> 32..self.pages.len() {
+            let buckets = self.pages[number].buckets();
+            for (at, bucket) in buckets.iter().enumerate().skip(bucket_at) {
+                let mut full = (!bucket.matching(0) & ((1 << SLOTS) - 1)) >> slot_at << slot_at;
+                while full != 0 {
+                    let slot = full.trailing_zeros() as usize;
+                    if !visit(bucket.addresses[slot % SLOTS]) {
+                        return Some((number << 32 | at << 4 | slot) + 1);
+                    }
+                    full &= full - 1;
+                }
+                slot_at = 0;
+            }
+            bucket_at = 0;
+        }
+        None
+    }
+
+    /// Makes room for `keys` keys at once, evenly spread: saves all splits when many are to come. Only while empty.
+    pub fn reserve(&mut self, keys: usize) {
+        let per_page = (FILL_MAX << PAGE_LOG2_MAX) as usize;
+        if self.len > 0 || keys < per_page {
+            return;
+        }
+        *self = Self::new(self.range, Arc::clone(&self.pool));
+        // A tenth more than the average, so that hardly a page is split after all.
+        self.depth = (keys + keys / 10).div_ceil(per_page).next_power_of_two().trailing_zeros();
+        self.directory.clear();
+        for number in 0..1_u32 << self.depth {
+            let page = Page::new(PAGE_LOG2_MAX, self.depth, &self.pool);
+            self.directory.push(page.entry());
+            self.numbers.push(number);
+            self.pages.push(page);
+        }
+    }
+
+    #[cold]
+    fn first_page(&mut self) -> usize {
+        let page = Page::new(0, 0, &self.pool);
+        self.directory[0] = page.entry();
+        self.numbers.push(0);
+        self.pages.push(page);
+        0
+    }
+
+    /// How deep a page may be split. Even hashes stay far below it; of keys with one hash, which someone may choose in
+    /// order to do harm, no split would ever make two pages: theirs grows instead.
+    fn depth_max(&self) -> u32 {
+        (self.len >> PAGE_LOG2_MAX).checked_ilog2().unwrap_or(0) + 4
+    }
+
+    /// Doubles a small page, splits a large one.
+    fn grow(&mut self, number: usize, hash: u64, hash_of: &impl Fn(u32) -> u64) {
+        let old = &self.pages[number];
+        let (old_log2, old_depth) = (old.log2, old.depth);
+        let splits = old_log2 >= PAGE_LOG2_MAX && old_depth < self.depth_max();
+        let hinted = splits && (HINT_FROM..HINT_FROM + HINT_BITS).contains(&old_depth);
+        if splits && old_depth == self.depth {
+            self.directory = self.directory.iter().flat_map(|entry| [*entry; 2]).collect();
+            self.numbers = self.numbers.iter().flat_map(|number| [*number; 2]).collect();
+            self.depth += 1;
+        }
+        let (log2, depth) = if splits { (old_log2, old_depth + 1) } else { (old_log2 + 1, old_depth) };
+        let mut lower = Page::new(log2, depth, &self.pool);
+        let mut upper = splits.then(|| Page::new(log2, depth, &self.pool));
+        for (at, slot, address) in self.pages[number].full() {
+            let page = &self.pages[number];
+            let (tag, hint) = (page.buckets()[at].tags[slot], page.hints[at * SLOTS + slot]);
+            let far = hint & FAR;
+            let (placing, goes_up) = if hinted && far != FAR {
+                let home = (at as u32).wrapping_sub(u32::from(far)) & ((1 << log2) - 1);
+                let bit = 15 - (old_depth - HINT_FROM);
+                (Placing { home, tag, hint: hint & !FAR }, hint >> bit & 1 == 1)
+            } else {
+                let hash = hash_of(address);
+                let position = self.range.position(hash);
+                (Placing::of(hash, position), u64::from(position) << depth >> 32 & 1 == 1)
+            };
+            match &mut upper {
+                Some(upper) if goes_up => upper.place(placing, address),
+                _ => lower.place(placing, address),
+            }
+        }
+        let span = 1 << (self.depth - self.pages[number].depth);
+        let first = self.position(hash) & !(span - 1);
+        let next = self.put(number, lower, first);
+        if let Some(upper) = upper {
+            self.put(self.pages.len(), upper, next);
+        }
+    }
+
+    /// Sets a page and its part of the directory, which begins at `from`; returns where that ends.
+    fn put(&mut self, number: usize, page: Page, from: usize) -> usize {
+        let to = from + (1 << (self.depth - page.depth));
+        self.directory[from..to].fill(page.entry());
+        self.numbers[from..to].fill(number as u32);
+        if let Some(old) = self.pages.get_mut(number) {
+            std::mem::replace(old, page).free(&self.pool);
+        } else {
+            self.pages.push(page);
+        }
+        to
+    }
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        for page in self.pages.drain(..) {
+            page.free(&self.pool);
+        }
+    }
+}
+
+impl Page {
+    fn new(log2: u32, depth: u32, pool: &Arc<BlockPool>) -> Self {
+        let buckets = if log2 == PAGE_LOG2_MAX {
+            let memory = pool.take_page();
+            // SAFETY: a page of the pool has this many bytes; a bucket of zeros is an empty bucket.
+            unsafe { memory.write_bytes(0, PAGE_BYTES) };
+            memory.cast()
+        } else {
+            let layout = Self::layout(log2);
+            // SAFETY: the layout has a size above zero; a bucket of zeros is an empty bucket.
+            let memory = unsafe { alloc_zeroed(layout) };
+            NonNull::new(memory.cast()).unwrap_or_else(|| handle_alloc_error(layout))
+        };
+        Self { buckets, hints: vec![0; SLOTS << log2], log2, depth, len: 0 }
+    }
+
+    fn free(self, pool: &Arc<BlockPool>) {
+        if self.log2 == PAGE_LOG2_MAX {
+            pool.give_back_page(self.buckets.cast());
+        } else {
+            // SAFETY: `new` made it with this layout.
+            unsafe { dealloc(self.buckets.as_ptr().cast(), Self::layout(self.log2)) };
+        }
+    }
+
+    fn layout(log2: u32) -> Layout {
+        match Layout::array::<Bucket>(1 << log2) {
+            Ok(layout) => layout,
+            Err(_) => unreachable!("a page is small"),
+        }
+    }
+
+    fn entry(&self) -> u64 {
+        self.buckets.as_ptr() as u64 | u64::from(self.log2)
+    }
+
+    fn buckets(&self) -> &[Bucket] {
+        // SAFETY: the page has this many buckets, all initialised.
+        unsafe { std::slice::from_raw_parts(self.buckets.as_ptr(), 1 << self.log2) }
+    }
+
+    /// Bucket, slot and address of each key.
+    fn full(&self) -> impl Iterator<Item = (usize, usize, u32)> {
+        let slots = self.buckets().iter().enumerate().flat_map(|(at, bucket)| {
+            (0..SLOTS).map(move |slot| (at, slot, bucket.tags[slot], bucket.addresses[slot]))
+        });
+        slots.filter(|(_, _, tag, _)| *tag != 0).map(|(at, slot, _, address)| (at, slot, address))
+    }
+
+    fn buckets_mut(&mut self) -> &mut [Bucket] {
+        // SAFETY: as above, and the page is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.buckets.as_ptr(), 1 << self.log2) }
+    }
+
+    /// Puts an address into the first free slot of its search.
+    #[inline(always)]
+    fn place(&mut self, placing: Placing, address: u32) {
+        self.len += 1;
+        let mask = (1 << self.log2) - 1;
+        let mut at = placing.home as usize & mask;
+        let mut far = 0;
+        loop {
+            let bucket = &mut self.buckets_mut()[at];
+            let free = bucket.matching(0);
+            if free != 0 {
+                let slot = free.trailing_zeros() as usize % SLOTS;
+                bucket.tags[slot] = placing.tag;
+                bucket.addresses[slot] = address;
+                self.hints[at * SLOTS + slot] = placing.hint | far;
+                return;
+            }
+            bucket.overflows = bucket.overflows.saturating_add(1);
+            at = (at + 1) & mask;
+            far = (far + 1).min(FAR);
+        }
+    }
+
+    fn take(&mut self, hash: u64, is: &mut impl FnMut(u32) -> bool) -> Option<u32> {
+        let mask = (1 << self.log2) - 1;
+        let buckets = self.buckets_mut();
+        let home = hash as usize & mask;
+        let mut at = home;
+        let (end, slot) = 'search: loop {
+            let bucket = &buckets[at];
+            let mut found = bucket.matching(tag_of(hash));
+            while found != 0 {
+                let slot = found.trailing_zeros() as usize % SLOTS;
+                if is(bucket.addresses[slot]) {
+                    break 'search (at, slot);
+                }
+                found &= found - 1;
+            }
+            if bucket.overflows == 0 {
+                return None;
+            }
+            at = (at + 1) & mask;
+        };
+        buckets[end].tags[slot] = 0;
+        let address = buckets[end].addresses[slot];
+        let mut passed = home;
+        while passed != end {
+            let overflows = &mut buckets[passed].overflows;
+            if *overflows != OVERFLOWS_MAX {
+                *overflows -= 1;
+            }
+            passed = (passed + 1) & mask;
+        }
+        self.len -= 1;
+        Some(address)
+    }
+}
+
+/// Fetches the cache line at an address, which need not be mapped.
+#[inline(always)]
+pub fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch has no effect but on the cache, whatever the address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::key::hash_bits;
+
+    fn index() -> Index {
+        Index::new(HashRange::ALL, BlockPool::new(false))
+    }
+
+    #[test]
+    fn many_keys_are_found_removed_and_scanned() {
+        let hashes: Vec<u64> = (0..200_000).map(hash_bits).collect();
+        let mut index = index();
+        for (address, hash) in hashes.iter().enumerate() {
+            index.insert(*hash, address as u32, |address| hashes[address as usize]);
+        }
+        for (address, hash) in hashes.iter().enumerate() {
+            assert!(index.find(*hash, |at| at == address as u32).is_some());
+        }
+        for (address, hash) in hashes.iter().enumerate().step_by(2) {
+            assert_eq!(index.remove(*hash, |at| at == address as u32), Some(address as u32));
+        }
+        assert_eq!(index.len(), 100_000);
+        let (mut seen, mut cursor) = (Vec::new(), Some(0));
+        while let Some(from) = cursor {
+            let mut left = 1_000;
+            cursor = index.scan(from, |address| {
+                seen.push(address);
+                left -= 1;
+                left > 0
+            });
+        }
+        seen.sort_unstable();
+        assert!(seen.iter().copied().eq((0..100_000).map(|half| half * 2 + 1)));
+    }
+
+    #[test]
+    fn an_index_takes_seven_to_fourteen_bytes_per_key() {
+        let hash = |address: u32| hash_bits(u64::from(address));
+        let mut index = index();
+        for address in 0..1_000_000 {
+            index.insert(hash(address), address, hash);
+        }
+        assert!(index.bytes() < 14_000_000, "{}", index.bytes());
+    }
+
+    #[test]
+    fn a_subtask_with_few_key_groups_has_as_small_a_directory() {
+        let groups = 13..14;
+        let mut index = Index::new(HashRange::of_key_groups(groups.clone(), 128), BlockPool::new(false));
+        let all: Vec<u64> = (0..2_000_000)
+            .map(hash_bits)
+            .filter(|hash| groups.contains(&crate::key::key_group(*hash, 128)))
+            .collect();
+        for (address, hash) in all.iter().enumerate() {
+            index.insert(*hash, address as u32, |address| all[address as usize]);
+        }
+        assert!(all.len() > 10_000 && index.directory.len() <= 16, "{}", index.directory.len());
+        assert!((0..all.len()).all(|at| index.find(all[at], |address| address == at as u32).is_some()));
+    }
+
+    #[test]
+    fn a_reserved_index_is_not_split() {
+        let hash = |address: u32| hash_bits(u64::from(address));
+        let mut index = index();
+        index.reserve(100_000);
+        let pages = index.pages.len();
+        for address in 0..100_000 {
+            index.insert(hash(address), address, hash);
+        }
+        assert_eq!(index.pages.len(), pages);
+        assert!((0..100_000).all(|own| index.find(hash(own), |address| address == own).is_some()));
+    }
+
+    #[test]
+    fn keys_of_one_hash_neither_hang_nor_explode_the_index() {
+        let mut index = index();
+        for address in 0..20_000 {
+            index.insert(7, address, |_| 7);
+        }
+        assert!(index.bytes() < 1_000_000, "{}", index.bytes());
+        assert!(index.find(7, |address| address == 19_999).is_some());
+        assert_eq!(index.remove(7, |address| address == 77), Some(77));
+    }
+
+    proptest! {
+        /// Hashes that collide in page, bucket and tag as much as they can.
+        #[test]
+        fn the_index_agrees_with_a_map(operations in prop::collection::vec((0_u64..64, any::<bool>()), 0..2_000)) {
+            let hash = |key: u64| (key & 3) << 62 | (key >> 2 & 3) << 8 | key >> 4;
+            let mut index = index();
+            let mut model = HashMap::new();
+            for (key, insert) in operations {
+                let own = key as u32;
+                if insert {
+                    if model.insert(key, own).is_none() {
+                        index.insert(hash(key), own, |address| hash(u64::from(address)));
+                    }
+                } else {
+                    prop_assert_eq!(index.remove(hash(key), |address| address == own), model.remove(&key));
+                }
+                prop_assert_eq!(index.len(), model.len());
+                for key in 0..64 {
+                    let found = index.find(hash(key), |address| address == key as u32);
+                    prop_assert_eq!(found.is_some(), model.contains_key(&key));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The table: a value per key, in the hybrid log of one slice of a state.
+//!
+//! A record is found by the index and lies in the blocks. Written since the last seal, it is changed in place; else it
+//! is copied to the tail first and the sealed one is dead. A value of a plain type is lent where it lies; others are
+//! restored, changed and archived again, in place if they still fit.
+//!
+//! Removing: an open record of one size is replaced by the last open one, so that what a seal takes has no gaps; one of
+//! any size is marked as dead. Once anything was sealed, the key is noted as removed, because an older record may be in
+//! the files.
+
+use std::{marker::PhantomData, ops::Range, rc::Rc};
+
+use rkyv::Archived;
+
+use super::{
+    blocks::Blocks,
+    index::{Index, Slot},
+    place::{Form, Place, archive},
+    seal::{RemovedKeys, Sealed, TableId},
+    shared::Shared,
+};
+use crate::{
+    key::Key,
+    record::{Record, restore},
+    state::{KeyColumn, KeyView, KeyedTable, Slice, StateId},
+    writer::RecordWriter,
+};
+
+/// A table of the log-structured store.
+pub struct LogTable<K: Key, V: Record> {
+    pub(super) table: TableId,
+    pub(super) index: Index,
+    pub(super) blocks: Blocks,
+    pub(super) scratch: RecordWriter,
+    /// Keys removed since the last seal, as [`RemovedKeys`] holds them.
+    pub(super) removed: Vec<u8>,
+    /// Where compaction is: block and unit.
+    pub(super) compacting: Option<(usize, u32)>,
+    /// Whether anything changed since the last seal.
+    touched: bool,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K: Key, V: Record> LogTable<K, V> {
+    /// An empty table.
+    pub fn new(state: StateId, slice: Slice, shared: &Rc<Shared>) -> Self {
+        let table = shared.new_table(state, slice);
+        Self {
+            table,
+            index: Index::new(shared.range, shared.pool.clone()),
+            blocks: Blocks::new(table, Rc::clone(shared)),
+            scratch: RecordWriter::default(),
+            removed: Vec::new(),
+            compacting: None,
+            touched: true,
+            types: PhantomData,
+        }
+    }
+
+    /// Bytes of memory that the table takes: blocks, and index.
+    pub fn bytes(&self) -> (usize, usize) {
+        (self.blocks.bytes(), self.index.bytes())
+    }
+
+    /// Closes everything written so far and hands over what changed since the last seal. Takes the same time
+    /// whatever the table holds: what was filled is handed over as it was noted when it was.
+    pub fn seal(&mut self, sealed: &mut Sealed) {
+        if !std::mem::take(&mut self.touched) && !self.blocks.has_open() && self.removed.is_empty() {
+            return;
+        }
+        self.blocks.seal(sealed, Form::<K, V>::SHAPE);
+        if !self.removed.is_empty() {
+            let keys = std::mem::take(&mut self.removed);
+            sealed.removed.push(RemovedKeys { table: self.table, keys });
+        }
+        sealed.live.push((self.table, self.index.len() as u64));
+    }
+
+    #[inline(always)]
+    pub(super) fn place(&self, address: u32) -> Place {
+        Place(self.blocks.at(address, Form::<K, V>::SHAPE))
+    }
+
+    /// The slot of a key.
+    #[inline(always)]
+    fn find(&mut self, key: KeyView<'_>) -> Option<Slot> {
+        if self.blocks.cold > 0 {
+            return self.find_cold(key);
+        }
+        let Self { index, blocks, .. } = self;
+        index.find(key.hash, |address| Place(blocks.at(address, Form::<K, V>::SHAPE)).is::<K, V>(key))
+    }
+
+    /// Writes a record of a new key at the tail.
+    #[inline(always)]
+    fn add(&mut self, key: KeyView<'_>, value: &V) -> Place {
+        self.touched = true;
+        let (address, place) = if V::PLAIN {
+            let units = Form::<K, V>::units(key, size_of::<V>());
+            let (address, memory) = self.blocks.append(units, Form::<K, V>::SHAPE);
+            Place(memory).write_plain::<K, V>(key, units, value);
+            (address, Place(memory))
+        } else {
+            let bytes = archive(&mut self.scratch, value);
+            let units = Form::<K, V>::units(key, bytes.len());
+            let (address, memory) = self.blocks.append(units, Form::<K, V>::SHAPE);
+            Place(memory).write::<K, V>(key, units, bytes);
+            (address, Place(memory))
+        };
+        let blocks = &self.blocks;
+        self.index.insert(key.hash, address, |address| blocks.hash(address, Form::<K, V>::SHAPE));
+        place
+    }
+
+    /// The record in a slot, to be changed in place: copied to the tail first if it is sealed.
+    #[inline(always)]
+    pub(super) fn open(&mut self, slot: Slot) -> Place {
+        let memory = self.blocks.open_at(slot.address(), Form::<K, V>::SHAPE);
+        if memory.is_null() { self.copy_to_tail(slot) } else { Place(memory) }
+    }
+
+    /// Copies a sealed record to the tail.
+    #[inline(never)]
+    fn copy_to_tail(&mut self, slot: Slot) -> Place {
+        let units = self.resident(slot.address()).units::<K, V>();
+        let (address, memory) = self.blocks.append(units, Form::<K, V>::SHAPE);
+        // Asked for again: a small block moves when it grows.
+        Place(memory).copy::<K, V>(self.resident(slot.address()).0, units);
+        self.blocks.died(slot.address(), units, Form::<K, V>::SHAPE);
+        slot.set(address);
+        Place(memory)
+    }
+
+    /// Replaces the value of the record in a slot.
+    fn rewrite(&mut self, slot: Slot, value: &V) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let bytes = archive(&mut scratch, value);
+        let memory = self.blocks.open_at(slot.address(), Form::<K, V>::SHAPE);
+        if !memory.is_null() && bytes.len() <= Place(memory).value_room::<K, V>() {
+            Place(memory).write_value::<K, V>(bytes);
+        } else {
+            // One that has outgrown its room once may do it again: it gets a quarter more.
+            let grown = if memory.is_null() { bytes.len() } else { bytes.len() + bytes.len() / 4 };
+            let units = Form::<K, V>::units(self.resident(slot.address()).key::<K, V>(), grown);
+            let (address, new) = self.blocks.append(units, Form::<K, V>::SHAPE);
+            // Asked for again: a small block moves when it grows.
+            let old = self.resident(slot.address());
+            Place(new).write::<K, V>(old.key::<K, V>(), units, bytes);
+            if !memory.is_null() {
+                old.mark_dead();
+            }
+            let units = old.units::<K, V>();
+            self.blocks.died(slot.address(), units, Form::<K, V>::SHAPE);
+            slot.set(address);
+        }
+        self.scratch = scratch;
+    }
+
+    #[inline(always)]
+    fn update_at<R>(&mut self, slot: Slot, update: impl FnOnce(&mut V) -> R) -> R {
+        if V::PLAIN {
+            return update(self.open(slot).plain::<K, V>());
+        }
+        let mut value = restore::<V>(self.resident(slot.address()).value::<K, V>());
+        let result = update(&mut value);
+        self.rewrite(slot, &value);
+        result
+    }
+
+    /// Notes a removed key for the files, if they may know it.
+    fn note_removed(&mut self, key: KeyView<'_>) {
+        if !self.blocks.is_unsealed() {
+            self.removed.extend_from_slice(&key.hash.to_le_bytes());
+            self.removed.extend_from_slice(&(key.bytes.len() as u32).to_le_bytes());
+            self.removed.extend_from_slice(key.bytes);
+        }
+    }
+
+    /// Takes an open record away by putting the last open one in its place.
+    fn fill_gap(&mut self, gap: u32) {
+        let shape = Form::<K, V>::SHAPE;
+        let last = self.blocks.pop(shape);
+        if last == gap {
+            return;
+        }
+        let moved = self.place(last);
+        let hash = moved.hash();
+        self.place(gap).copy::<K, V>(moved.0, 1);
+        if let Some(slot) = self.index.find(hash, |address| address == last) {
+            slot.set(gap);
+        }
+    }
+}
+
+impl<K: Key, V: Record> KeyedTable<K, V> for LogTable<K, V> {
+    fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    #[inline]
+    fn read<R>(&mut self, key: KeyView<'_>, lend: impl FnOnce(&Archived<V>) -> R) -> Option<R> {
+        let slot = self.find(key)?;
+        let address = slot.address();
+        let result = lend(self.resident(address).value::<K, V>());
+        self.forget_fetched();
+        Some(result)
+    }
+
+    #[inline(always)]
+    fn update<R>(
+        &mut self,
+        key: KeyView<'_>,
+        create: impl FnOnce() -> V,
+        update: impl FnOnce(&mut V) -> R,
+    ) -> R {
+        if let Some(slot) = self.find(key) {
+            return self.update_at(slot, update);
+        }
+        let mut value = create();
+        if V::PLAIN {
+            return update(self.add(key, &value).plain::<K, V>());
+        }
+        let result = update(&mut value);
+        self.add(key, &value);
+        result
+    }
+
+    #[inline]
+    fn update_batch<C: KeyColumn>(
+        &mut self,
+        keys: &C,
+        range: Range<usize>,
+        create: impl FnMut(usize) -> V,
+        update: impl FnMut(usize, &mut V),
+    ) {
+        self.touched = true;
+        self.pipeline(keys, range, create, update);
+    }
+
+    fn put(&mut self, key: KeyView<'_>, value: &V) {
+        self.touched = true;
+        match self.find(key) {
+            Some(slot) if V::PLAIN => {
+                let place = self.open(slot);
+                place.set_plain::<K, V>(value);
+            }
+            Some(slot) => self.rewrite(slot, value),
+            None => {
+                self.add(key, value);
+            }
+        }
+    }
+
+    fn remove(&mut self, key: KeyView<'_>) -> bool {
+        let Some(slot) = self.find(key) else { return false };
+        let (address, shape) = (slot.address(), Form::<K, V>::SHAPE);
+        self.touched = true;
+        self.index.remove(key.hash, |own| own == address);
+        self.note_removed(key);
+        let open = self.blocks.open_at(address, shape);
+        if open.is_null() {
+            let units = self.resident(address).units::<K, V>();
+            self.blocks.died(address, units, shape);
+            self.forget_fetched();
+        } else if Form::<K, V>::STRIDED {
+            self.fill_gap(address);
+        } else {
+            Place(open).mark_dead();
+            self.blocks.died(address, Place(open).units::<K, V>(), shape);
+        }
+        true
+    }
+
+    /// The cursor is a block's number (upper 32 bits) and a unit in it.
+    fn scan(
+        &mut self,
+        cursor: usize,
+        mut visit: impl FnMut(KeyView<'_>, &Archived<V>) -> bool,
+    ) -> Option<usize> {
+        let (first, mut from) = (cursor >> 32, cursor as u32);
+        for block in first..self.blocks.len() {
+            let stopped = self.walk(block, from, |place| visit(place.key::<K, V>(), place.value::<K, V>()));
+            if let Some(unit) = stopped {
+                return Some(block << 32 | unit as usize);
+            }
+            from = 0;
+        }
+        None
+    }
+
+    fn relieve(&mut self) {
+        self.maintain();
+    }
+}

@@ -1,0 +1,169 @@
+//! The store under random operations, compared with the in-memory reference after each.
+
+use proptest::prelude::*;
+use tidemill_storage::{
+    key::Key,
+    log::seal::Sealed,
+    record::Record,
+    state::{
+        KeyColumn, KeyView, KeyedTable, StateBackend, StateName, WHOLE,
+        memory::{MemoryBackend, MemoryTable},
+    },
+    store::{Store, StoreOptions},
+};
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Update(u16, u8),
+    Batch(Vec<u16>, u8),
+    Put(u16, u8),
+    Remove(u16),
+    Seal,
+    Compact,
+    Scan,
+}
+
+fn operations(keys: u16) -> impl Strategy<Value = Vec<Operation>> {
+    let key = 0..keys;
+    let operation = prop_oneof![
+        4 => (key.clone(), any::<u8>()).prop_map(|(key, value)| Operation::Update(key, value)),
+        4 => (prop::collection::vec(key.clone(), 0..200), any::<u8>())
+            .prop_map(|(keys, value)| Operation::Batch(keys, value)),
+        2 => (key.clone(), any::<u8>()).prop_map(|(key, value)| Operation::Put(key, value)),
+        4 => key.prop_map(Operation::Remove),
+        1 => Just(Operation::Seal),
+        1 => Just(Operation::Compact),
+        1 => Just(Operation::Scan),
+    ];
+    prop::collection::vec(operation, 0..120)
+}
+
+struct Keys(Vec<(u64, Vec<u8>)>);
+
+impl KeyColumn for Keys {
+    fn key(&self, i: usize) -> KeyView<'_> {
+        KeyView { hash: self.0[i].0, bytes: &self.0[i].1 }
+    }
+}
+
+fn keyed<K: Key>(key: &K) -> (u64, Vec<u8>) {
+    let hash = key.key_hash(&mut Vec::new());
+    let mut bytes = Vec::new();
+    if !K::WIDTH.is_narrow() {
+        key.encode(&mut bytes);
+    }
+    (hash, bytes)
+}
+
+fn contents<K: Key, V: Record + Ord>(table: &mut impl KeyedTable<K, V>) -> Vec<((u64, Vec<u8>), V)> {
+    let (mut all, mut cursor) = (Vec::new(), Some(0));
+    while let Some(from) = cursor {
+        let mut left = 5;
+        cursor = table.scan(from, |key, value| {
+            all.push(((key.hash, key.bytes.to_vec()), tidemill_storage::record::restore::<V>(value)));
+            left -= 1;
+            left > 0
+        });
+    }
+    all.sort();
+    all
+}
+
+/// Applies the operations to both and compares.
+fn agree<K: Key, V: Record + Ord + Clone + std::fmt::Debug>(
+    operations: &[Operation],
+    key: impl Fn(u16) -> K,
+    value: impl Fn(u8) -> V,
+    change: impl Fn(&mut V, u8),
+) {
+    let mut store = Store::new(StoreOptions::new());
+    let state = store.open::<K, V>(StateName::new("operator", "state"), Vec::new()).unwrap();
+    let mut table = store.table::<K, V>(state, WHOLE);
+    let mut reference: MemoryTable<V> =
+        StateBackend::table::<K, V>(&mut MemoryBackend::default(), state, WHOLE);
+    // As the trait has it, because a memory table serves every key type.
+    fn model<K: Key, V: Record>(table: &mut MemoryTable<V>) -> &mut impl KeyedTable<K, V> {
+        table
+    }
+    for operation in operations {
+        match operation {
+            Operation::Update(number, by) => {
+                let (hash, bytes) = keyed(&key(*number));
+                let view = KeyView { hash, bytes: &bytes };
+                let update = |own: &mut V| {
+                    change(own, *by);
+                    own.clone()
+                };
+                let own = table.update(view, || value(*by), update);
+                assert_eq!(own, model::<K, V>(&mut reference).update(view, || value(*by), update));
+            }
+            Operation::Batch(numbers, by) => {
+                let keys = Keys(numbers.iter().map(|number| keyed(&key(*number))).collect());
+                let range = 0..numbers.len();
+                table.update_batch(&keys, range.clone(), |_| value(*by), |i, own| change(own, i as u8));
+                model::<K, V>(&mut reference).update_batch(
+                    &keys,
+                    range,
+                    |_| value(*by),
+                    |i, own| change(own, i as u8),
+                );
+            }
+            Operation::Put(number, new) => {
+                let (hash, bytes) = keyed(&key(*number));
+                let view = KeyView { hash, bytes: &bytes };
+                table.put(view, &value(*new));
+                model::<K, V>(&mut reference).put(view, &value(*new));
+                assert_eq!(table.get(view), Some(value(*new)));
+            }
+            Operation::Remove(number) => {
+                let (hash, bytes) = keyed(&key(*number));
+                let view = KeyView { hash, bytes: &bytes };
+                assert_eq!(table.remove(view), model::<K, V>(&mut reference).remove(view));
+                assert!(!table.contains(view));
+            }
+            Operation::Seal => {
+                let mut sealed: Sealed = store.begin_seal();
+                table.seal(&mut sealed);
+                store.finish_seal(&mut sealed);
+            }
+            Operation::Compact => while table.compact_step() {},
+            Operation::Scan => {
+                assert_eq!(contents(&mut table), contents(model::<K, V>(&mut reference)));
+            }
+        }
+        assert_eq!(table.len(), model::<K, V>(&mut reference).len());
+    }
+    assert_eq!(contents(&mut table), contents(model::<K, V>(&mut reference)));
+}
+
+proptest! {
+    #[test]
+    fn narrow_keys_and_plain_values(operations in operations(3_000)) {
+        agree(&operations, u64::from, |by| (u64::from(by), 7_u64), |own, by| own.0 = own.0.rotate_left(9) ^ u64::from(by));
+    }
+
+    #[test]
+    fn narrow_keys_and_values_of_one_size(operations in operations(300)) {
+        agree(&operations, u32::from, |by| Some(u16::from(by)), |own, by| {
+            *own = if by % 3 == 0 { None } else { Some(own.unwrap_or(1).wrapping_add(u16::from(by))) };
+        });
+    }
+
+    #[test]
+    fn wide_keys_and_plain_values(operations in operations(500)) {
+        agree(&operations, |key| format!("{key}").repeat(usize::from(key % 9)), i64::from, |own, by| *own -= i64::from(by));
+    }
+
+    #[test]
+    fn values_that_grow_and_shrink(operations in operations(60)) {
+        agree(&operations, |key| key.to_string(), |by| "x".repeat(usize::from(by) * 40), |own, by| {
+            let len = own.len();
+            if by % 4 == 0 { own.truncate(len / 2) } else { own.push_str(&"yz".repeat(usize::from(by))) }
+        });
+    }
+
+    #[test]
+    fn narrow_keys_and_vectors_with_wide_alignment(operations in operations(60)) {
+        agree(&operations, u64::from, |by| vec![u128::from(by); usize::from(by % 20)], |own, by| own.push(u128::from(by)));
+    }
+}
