@@ -27,7 +27,7 @@ fn operations(keys: u16) -> impl Strategy<Value = Vec<Operation>> {
     let key = 0..keys;
     let operation = prop_oneof![
         4 => (key.clone(), any::<u8>()).prop_map(|(key, value)| Operation::Update(key, value)),
-        4 => (prop::collection::vec(key.clone(), 0..200), any::<u8>())
+        4 => (prop::collection::vec(key.clone(), 0..500), any::<u8>())
             .prop_map(|(keys, value)| Operation::Batch(keys, value)),
         2 => (key.clone(), any::<u8>()).prop_map(|(key, value)| Operation::Put(key, value)),
         4 => key.prop_map(Operation::Remove),
@@ -35,7 +35,7 @@ fn operations(keys: u16) -> impl Strategy<Value = Vec<Operation>> {
         1 => Just(Operation::Compact),
         1 => Just(Operation::Scan),
     ];
-    prop::collection::vec(operation, 0..120)
+    prop::collection::vec(operation, 0..150)
 }
 
 struct Keys(Vec<(u64, Vec<u8>)>);
@@ -140,6 +140,11 @@ proptest! {
     #[test]
     fn narrow_keys_and_plain_values(operations in operations(3_000)) {
         agree(&operations, u64::from, |by| (u64::from(by), 7_u64), |own, by| own.0 = own.0.rotate_left(9) ^ u64::from(by));
+    }
+
+    #[test]
+    fn records_that_fill_many_blocks(operations in operations(6_000)) {
+        agree(&operations, u64::from, |by| [u64::from(by); 64], |own, by| own[usize::from(by) % 64] += 1);
     }
 
     #[test]

@@ -32,14 +32,21 @@ pub struct Shape {
     pub per_block: u32,
     /// Bits of an address that say which unit.
     pub shift: u32,
+    /// Whether every record is one unit; else each says how many it has, and can be marked as dead.
+    pub strided: bool,
 }
 
 impl Shape {
     /// For units of this many bytes, at most a chunk.
-    pub const fn of(unit: usize) -> Self {
+    pub const fn of(unit: usize, strided: bool) -> Self {
         let per_block = CHUNK_BYTES / unit;
         assert!(per_block > 0);
-        Self { unit, per_block: per_block as u32, shift: per_block.next_power_of_two().trailing_zeros() }
+        Self {
+            unit,
+            per_block: per_block as u32,
+            shift: per_block.next_power_of_two().trailing_zeros(),
+            strided,
+        }
     }
 
     /// Block and unit of an address.
@@ -329,10 +336,13 @@ impl Blocks {
         if block == self.tail.block || info.used == 0 {
             return;
         }
-        // An open block stays until it is sealed: the seal has its range already.
-        if info.dead >= info.used && self.entries[block].opened != self.seals {
+        if info.dead >= info.used {
             self.give_up(block);
-        } else if !info.listed && info.dead * 2 > info.used && info.used >= shape.per_block / 2 {
+            return;
+        }
+        // An open record of one size cannot be marked as dead, so a block with open ones waits for its seal.
+        let waits = shape.strided && self.entries[block].opened == self.seals;
+        if !info.listed && !waits && info.dead * 2 > info.used && info.used >= shape.per_block / 2 {
             info.listed = true;
             self.victims.push(block as u32);
         }
@@ -340,9 +350,14 @@ impl Blocks {
 
     /// A block that nothing live is in is gone, for the files too.
     pub(super) fn give_up(&mut self, block: usize) {
-        let id = self.infos[block].id;
+        let (entry, id) = (self.entries[block], self.infos[block].id);
+        let open = entry.opened == self.seals;
+        if open && let Some(at) = self.filled.iter().rposition(|(filled, _)| *filled == block) {
+            // The order of ranges of one seal does not matter.
+            self.filled.swap_remove(at);
+        }
         self.let_go(block);
-        if self.seals > 0 {
+        if !open || entry.closed > 0 {
             self.shared.freed.borrow_mut().push((self.table, id));
         }
     }
@@ -354,15 +369,15 @@ impl Blocks {
         self.free.extend((0..info.numbers).map(|more| block as u32 + more));
     }
 
-    /// The block to compact next: sealed and more than half dead.
+    /// The block to compact next: full and more than half dead.
     pub fn victim(&mut self) -> Option<usize> {
-        let at = self.victims.iter().rposition(|block| {
-            let (entry, info) = (self.entries[*block as usize], &self.infos[*block as usize]);
-            entry.opened != self.seals || !info.listed
-        })?;
-        let block = self.victims.swap_remove(at) as usize;
-        // A number that was given up meanwhile says nothing.
-        std::mem::take(&mut self.infos[block].listed).then_some(block)
+        while let Some(block) = self.victims.pop() {
+            // If it is no longer listed it was given up meanwhile, and the number may be another block's.
+            if std::mem::take(&mut self.infos[block as usize].listed) {
+                return Some(block as usize);
+            }
+        }
+        None
     }
 
     /// Whether there may be something to compact.

@@ -29,11 +29,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
 
     /// Looks at the next few records of the block that is being compacted; whether there is more to do.
     pub fn compact_step(&mut self) -> bool {
-        let Some((block, from)) =
-            self.compacting.take().or_else(|| self.blocks.victim().map(|block| (block, 0)))
-        else {
-            return false;
-        };
+        let Some((block, from)) = self.under_compaction() else { return false };
         let (shape, used) = (Form::<K, V>::SHAPE, self.blocks.used(block));
         let first = self.blocks.first(block, shape);
         let mut unit = from;
@@ -48,18 +44,29 @@ impl<K: Key, V: Record> LogTable<K, V> {
             if !place.is_dead::<K, V>()
                 && let Some(slot) = self.index.find(place.hash(), |own| own == address)
             {
-                self.open(slot);
+                self.copy_to_tail(slot);
             }
         }
         if self.blocks.used(block) == used {
             if unit < used {
-                self.compacting = Some((block, unit));
+                self.compacting = Some((self.blocks.infos[block].id, block, unit));
             } else {
                 // It was dead to the last record before it came here.
                 self.blocks.give_up(block);
             }
         }
         true
+    }
+
+    /// The block that is being compacted and how far it is, or the next one.
+    fn under_compaction(&mut self) -> Option<(usize, u32)> {
+        if let Some((id, block, unit)) = self.compacting.take()
+            // Updates may have emptied it meanwhile, and its number may be another block's.
+            && self.blocks.infos[block].id == id
+        {
+            return Some((block, unit));
+        }
+        self.blocks.victim().map(|block| (block, 0))
     }
 
     /// Compaction when nothing else is to do.

@@ -42,7 +42,7 @@ impl<K: Key, V: Record> Form<K, V> {
     /// Whether all records have one size.
     pub const STRIDED: bool = Self::NARROW && V::FIXED && Self::STRIDE <= STRIDE_MAX;
     /// Units of addresses.
-    pub const SHAPE: Shape = Shape::of(if Self::STRIDED { Self::STRIDE } else { UNIT_BYTES });
+    pub const SHAPE: Shape = Shape::of(if Self::STRIDED { Self::STRIDE } else { UNIT_BYTES }, Self::STRIDED);
     /// As it is declared.
     pub const LAYOUT: Layout = if Self::STRIDED {
         Layout::Stride {

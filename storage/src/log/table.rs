@@ -16,7 +16,7 @@ use super::{
     blocks::Blocks,
     index::{Index, Slot},
     place::{Form, Place, archive},
-    seal::{RemovedKeys, Sealed, TableId},
+    seal::{BlockId, RemovedKeys, Sealed, TableId},
     shared::Shared,
 };
 use crate::{
@@ -34,8 +34,8 @@ pub struct LogTable<K: Key, V: Record> {
     pub(super) scratch: RecordWriter,
     /// Keys removed since the last seal, as [`RemovedKeys`] holds them.
     pub(super) removed: Vec<u8>,
-    /// Where compaction is: block and unit.
-    pub(super) compacting: Option<(usize, u32)>,
+    /// Where compaction is: block, its number, and unit.
+    pub(super) compacting: Option<(BlockId, usize, u32)>,
     /// Whether anything changed since the last seal.
     touched: bool,
     types: PhantomData<fn() -> (K, V)>,
@@ -119,13 +119,17 @@ impl<K: Key, V: Record> LogTable<K, V> {
         if memory.is_null() { self.copy_to_tail(slot) } else { Place(memory) }
     }
 
-    /// Copies a sealed record to the tail.
+    /// Copies a record to the tail; the one that it was is dead.
     #[inline(never)]
-    fn copy_to_tail(&mut self, slot: Slot) -> Place {
+    pub(super) fn copy_to_tail(&mut self, slot: Slot) -> Place {
         let units = self.resident(slot.address()).units::<K, V>();
         let (address, memory) = self.blocks.append(units, Form::<K, V>::SHAPE);
         // Asked for again: a small block moves when it grows.
-        Place(memory).copy::<K, V>(self.resident(slot.address()).0, units);
+        let old = self.resident(slot.address());
+        Place(memory).copy::<K, V>(old.0, units);
+        if !Form::<K, V>::STRIDED && self.blocks.is_open(slot.address(), Form::<K, V>::SHAPE) {
+            old.mark_dead();
+        }
         self.blocks.died(slot.address(), units, Form::<K, V>::SHAPE);
         slot.set(address);
         Place(memory)
