@@ -63,6 +63,8 @@ mod narrow;
 mod tuple;
 mod wide;
 
+use std::borrow::Cow;
+
 pub use borrowed::KeyRef;
 pub use group::{MAX_PARALLELISM_MAX, key_group, key_group_range, subtask_of};
 pub use hash::{bits_of_hash, hash_bits, hash_bytes};
@@ -147,6 +149,13 @@ pub enum KeyError {
 pub trait Key: Clone + Eq + Send + 'static {
     /// Narrow or wide.
     const WIDTH: Width;
+
+    /// Name of the type that state is stored with: opening the state with keys of another name is refused. By default
+    /// the type's own name, so that moving the type to another module changes nothing and renaming it does; a
+    /// type of one's own overrides it to keep its former name.
+    fn stored_name() -> Cow<'static, str> {
+        Cow::Owned(unqualified(name::<Self>()))
+    }
 
     /// The bits of a narrow key: its canonical bytes as one big-endian number, the unused high bits zero.
     ///
@@ -239,6 +248,23 @@ fn name<K>() -> &'static str {
     std::any::type_name::<K>()
 }
 
+/// A type's name without the paths of its modules, and of its parameters' either.
+fn unqualified(path: &str) -> String {
+    let mut short = String::with_capacity(path.len());
+    let mut segment = 0;
+    for (at, c) in path.char_indices() {
+        if path[at..].starts_with("::") {
+            short.truncate(segment);
+        } else if c != ':' {
+            short.push(c);
+            if !c.is_alphanumeric() && c != '_' {
+                segment = short.len();
+            }
+        }
+    }
+    short
+}
+
 /// Splits the next `len` bytes off `bytes`; `K` is named in the error.
 #[inline]
 fn take<'a, K>(bytes: &mut &'a [u8], len: usize) -> Result<&'a [u8], KeyError> {
@@ -248,5 +274,45 @@ fn take<'a, K>(bytes: &mut &'a [u8], len: usize) -> Result<&'a [u8], KeyError> {
             Ok(own)
         }
         None => Err(KeyError::TooShort { key: name::<K>() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, PartialEq, Eq)]
+    struct Own(u32);
+
+    impl Key for Own {
+        const WIDTH: Width = u32::WIDTH;
+
+        fn to_bits(&self) -> u64 {
+            self.0.to_bits()
+        }
+
+        fn from_bits(bits: u64) -> Self {
+            Self(u32::from_bits(bits))
+        }
+    }
+
+    #[test]
+    fn stored_names_are_frozen() {
+        assert_eq!(u32::stored_name(), "u32");
+        assert_eq!(isize::stored_name(), "isize");
+        assert_eq!(i128::stored_name(), "i128");
+        assert_eq!(<()>::stored_name(), "()");
+        assert_eq!(bool::stored_name(), "bool");
+        assert_eq!(char::stored_name(), "char");
+        assert_eq!(<[u8; 3]>::stored_name(), "[u8; 3]");
+        assert_eq!(String::stored_name(), "String");
+        assert_eq!(Vec::<u8>::stored_name(), "Vec<u8>");
+        assert_eq!(<(Own, (u8, String))>::stored_name(), "(Own, (u8, String))");
+    }
+
+    #[test]
+    fn names_lose_their_paths() {
+        assert_eq!(unqualified("a::b::C<d::E<f::G>, (h::I, [j::K; 3])>"), "C<E<G>, (I, [K; 3])>");
+        assert_eq!(unqualified("a_b::c_d"), "c_d");
     }
 }

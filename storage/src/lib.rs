@@ -4,9 +4,11 @@
 //! * [`writer`]: the buffer that they are written into.
 //! * [`key`]: what streams are partitioned by.
 //! * [`state`]: what operators keep per key.
+//! * [`kinds`]: values, lists, maps, timers and more, made of that.
 //! * [`log`]: the hybrid log that keeps it.
 
 pub mod key;
+pub mod kinds;
 pub mod log;
 pub mod record;
 pub mod state;

@@ -1,5 +1,7 @@
 //! Keys of at most eight bytes: integers, `bool`, `char`, `()`, and byte arrays of any length.
 
+use std::borrow::Cow;
+
 use super::{Key, KeyError, Width, take};
 
 /// Unsigned integers: the bits are the value.
@@ -7,6 +9,10 @@ macro_rules! unsigned {
     ($($type:ty),*) => {$(
         impl Key for $type {
             const WIDTH: Width = Width::of_fixed(size_of::<$type>());
+
+            fn stored_name() -> Cow<'static, str> {
+                Cow::Borrowed(stringify!($type))
+            }
 
             #[inline]
             fn to_bits(&self) -> u64 {
@@ -28,6 +34,10 @@ macro_rules! signed {
         impl Key for $type {
             const WIDTH: Width = Width::of_fixed(size_of::<$type>());
 
+            fn stored_name() -> Cow<'static, str> {
+                Cow::Borrowed(stringify!($type))
+            }
+
             #[inline]
             fn to_bits(&self) -> u64 {
                 u64::from((self ^ <$type>::MIN) as $twin)
@@ -48,6 +58,10 @@ macro_rules! as_other {
         impl Key for $type {
             const WIDTH: Width = <$other>::WIDTH;
 
+            fn stored_name() -> Cow<'static, str> {
+                Cow::Borrowed(stringify!($type))
+            }
+
             #[inline]
             fn to_bits(&self) -> u64 {
                 Key::to_bits(&(*self as $other))
@@ -65,6 +79,10 @@ as_other!(usize as u64, isize as i64);
 impl Key for bool {
     const WIDTH: Width = Width::of_fixed(1);
 
+    fn stored_name() -> Cow<'static, str> {
+        Cow::Borrowed("bool")
+    }
+
     #[inline]
     fn to_bits(&self) -> u64 {
         u64::from(*self)
@@ -78,6 +96,10 @@ impl Key for bool {
 
 impl Key for char {
     const WIDTH: Width = Width::of_fixed(4);
+
+    fn stored_name() -> Cow<'static, str> {
+        Cow::Borrowed("char")
+    }
 
     #[inline]
     fn to_bits(&self) -> u64 {
@@ -93,6 +115,10 @@ impl Key for char {
 impl Key for () {
     const WIDTH: Width = Width::of_fixed(0);
 
+    fn stored_name() -> Cow<'static, str> {
+        Cow::Borrowed("()")
+    }
+
     #[inline]
     fn to_bits(&self) -> u64 {
         0
@@ -105,6 +131,10 @@ impl Key for () {
 /// Narrow up to eight bytes, wide beyond.
 impl<const N: usize> Key for [u8; N] {
     const WIDTH: Width = Width::of_fixed(N);
+
+    fn stored_name() -> Cow<'static, str> {
+        Cow::Owned(format!("[u8; {N}]"))
+    }
 
     #[inline]
     fn to_bits(&self) -> u64 {

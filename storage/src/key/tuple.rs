@@ -1,5 +1,7 @@
 //! Tuples of keys, of two to eight parts: narrow when all parts are and fit eight bytes together.
 
+use std::borrow::Cow;
+
 use super::{Key, KeyError, Width};
 
 /// Moves `bits` up by a part of `width` and puts the part below.
@@ -23,6 +25,17 @@ macro_rules! tuples {
     ($(($($part:ident $at:tt),*) $last:ident $last_at:tt, [$($reversed:ident),*])*) => {$(
         impl<$($part: Key,)* $last: Key> Key for ($($part,)* $last,) {
             const WIDTH: Width = Width::of_fixed(0)$(.then($part::WIDTH))*.then($last::WIDTH);
+
+            fn stored_name() -> Cow<'static, str> {
+                let mut name = String::from("(");
+                $(
+                    name.push_str(&$part::stored_name());
+                    name.push_str(", ");
+                )*
+                name.push_str(&$last::stored_name());
+                name.push(')');
+                Cow::Owned(name)
+            }
 
             #[inline]
             fn to_bits(&self) -> u64 {

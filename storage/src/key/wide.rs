@@ -1,7 +1,9 @@
 //! Keys of more than eight bytes or of any length: strings, byte vectors, 128-bit integers, and types of
 //! one's own that can be written as bytes.
 
-use super::{Key, KeyError, Width, name, take};
+use std::borrow::Cow;
+
+use super::{Key, KeyError, Width, name, take, unqualified};
 
 /// The length that is written before the bytes of a part whose length varies.
 #[inline]
@@ -59,10 +61,19 @@ pub trait BytesKey: Clone + Eq + Send + 'static {
 
     /// Reads what [`write_key`](Self::write_key) has appended; `None` if it cannot have been that.
     fn read_key(bytes: &[u8]) -> Option<Self>;
+
+    /// As [`Key::stored_name`].
+    fn stored_name() -> Cow<'static, str> {
+        Cow::Owned(unqualified(name::<Self>()))
+    }
 }
 
 impl<K: BytesKey> Key for K {
     const WIDTH: Width = Width::Wide;
+
+    fn stored_name() -> Cow<'static, str> {
+        <K as BytesKey>::stored_name()
+    }
 
     #[inline]
     fn encode(&self, out: &mut Vec<u8>) {
@@ -91,6 +102,10 @@ impl<K: BytesKey> Key for K {
 
 impl Key for String {
     const WIDTH: Width = Width::Wide;
+
+    fn stored_name() -> Cow<'static, str> {
+        Cow::Borrowed("String")
+    }
 
     #[inline]
     fn encode(&self, out: &mut Vec<u8>) {
@@ -124,6 +139,10 @@ impl Key for String {
 impl Key for Vec<u8> {
     const WIDTH: Width = Width::Wide;
 
+    fn stored_name() -> Cow<'static, str> {
+        Cow::Borrowed("Vec<u8>")
+    }
+
     #[inline]
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self);
@@ -155,6 +174,10 @@ macro_rules! wide_integers {
     ($($type:ty, $flip:expr);*) => {$(
         impl Key for $type {
             const WIDTH: Width = Width::of_fixed(size_of::<$type>());
+
+            fn stored_name() -> Cow<'static, str> {
+                Cow::Borrowed(stringify!($type))
+            }
 
             #[inline]
             fn encode_part(&self, out: &mut Vec<u8>) {

@@ -1,0 +1,25 @@
+//! The kinds of state: what a value, a list, a map or a timer is, made of keyed tables and of nothing else.
+//!
+//! Everything here is generic over the [`StateBackend`](crate::state::StateBackend) and keeps nothing in memory that it
+//! could not find again in its tables: so all of it is as durable as the backend. Semantics and words are Flink's.
+//!
+//! | kind | per key | tables |
+//! |---|---|---|
+//! | [`value`] | one value | key → value |
+//! | [`list`] | elements in order | key → [head](list::ListHead); (key, page number) → [page] |
+//! | [`map`] | values by map keys | (key, map key) → value, position; (key, position) → map key; key → count |
+//! | [`timers`] | points in time | per second: (key, time) → nothing |
+//!
+//! **Names.** A state of several tables opens the one that holds its values under its own name, and the others under
+//! its name with a suffix after a slash.
+//!
+//! **Key groups.** Tables of entries have [composite] keys, which stay in the key group of their key.
+//!
+//! **Time** comes in as a parameter, in milliseconds; nothing here reads a clock.
+
+pub mod composite;
+pub mod list;
+pub mod map;
+pub mod page;
+pub mod timers;
+pub mod value;
