@@ -6,11 +6,13 @@
 //! * [`state`]: what operators keep per key.
 //! * [`kinds`]: values, lists, maps, timers and more, made of that.
 //! * [`log`]: the hybrid log that keeps it.
+//! * [`snapshot`]: what makes it durable, and reads it back.
 
 pub mod key;
 pub mod kinds;
 pub mod log;
 pub mod record;
+pub mod snapshot;
 pub mod state;
 pub mod store;
 pub mod writer;

@@ -1,0 +1,375 @@
+//! What the store holds on disk, and who needs it: a state machine without any disk in it.
+//!
+//! Seals are applied in order. Their data are *pending* until a segment with them is durable, so that a failed write
+//! loses nothing: the next segment takes them along. An extent of a durable segment is *live* until its block is
+//! freed, its table dropped or its removed keys forgotten. A segment is needed while an extent in it is live, or a
+//! retained snapshot names it.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    mem,
+    sync::Arc,
+};
+
+use super::{
+    format::{
+        manifest::{Manifest, NeededSegment, NeededTable},
+        segment::{Contents, Entry},
+    },
+    segment::{Extent, Written},
+};
+use crate::{
+    log::seal::{BlockId, RemovedKeys, Sealed, SealedRange, StateDeclaration, TableDeclaration, TableId},
+    state::StateId,
+};
+
+/// Removed keys are cut into extents of about this many bytes, so that readers need no large buffers.
+const REMOVED_BYTES: usize = 1 << 20;
+
+/// What counts, and where it is.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    seal: Option<u64>,
+    states: Vec<StateDeclaration>,
+    tables: BTreeMap<TableId, Table>,
+    pending: Vec<Pending>,
+    segments: BTreeMap<u64, Segment>,
+    /// Segments of each retained snapshot.
+    snapshots: BTreeMap<u64, Vec<u64>>,
+}
+
+/// A table that was not dropped, and where its durable data are.
+#[derive(Debug)]
+struct Table {
+    declaration: TableDeclaration,
+    live_keys: u64,
+    blocks: HashMap<BlockId, Vec<Place>>,
+    removed: Vec<(u64, Place)>,
+}
+
+/// An extent of a segment.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    segment: u64,
+    entry: usize,
+}
+
+/// Sealed data that no durable segment has.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    seal: u64,
+    table: TableId,
+    data: Data,
+}
+
+#[derive(Clone, Debug)]
+enum Data {
+    Records(SealedRange),
+    Removed(Arc<[u8]>),
+}
+
+#[derive(Debug)]
+struct Segment {
+    length: u64,
+    checksum: u32,
+    /// Length of each extent.
+    lengths: Vec<u32>,
+    live: Vec<u8>,
+    live_entries: usize,
+    live_bytes: u64,
+    /// Retained snapshots that name it.
+    holders: usize,
+}
+
+/// How much of the files counts for the current state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Segments that the current state needs.
+    pub segments: usize,
+    /// Length of these files.
+    pub file_bytes: u64,
+    /// Bytes of live extents in them. Records within them may have been replaced.
+    pub live_bytes: u64,
+    /// Bytes that are sealed and not durable.
+    pub pending_bytes: u64,
+}
+
+impl Pending {
+    /// As an extent to be written.
+    pub fn extent(&self) -> Extent<'_> {
+        let Self { seal, table, data } = self;
+        let (contents, bytes) = match data {
+            Data::Records(range) => {
+                (Contents::Records { block: range.block, from: range.from }, range.bytes())
+            }
+            Data::Removed(keys) => (Contents::Removed, &**keys),
+        };
+        Extent { seal: *seal, table: *table, contents, bytes }
+    }
+}
+
+impl Segment {
+    fn is_live(&self, entry: usize) -> bool {
+        self.live[entry / 8] >> (entry % 8) & 1 == 1
+    }
+
+    fn kill(&mut self, entry: usize) {
+        assert!(self.is_live(entry), "an extent dies once");
+        self.live[entry / 8] &= !(1 << (entry % 8));
+        self.live_entries -= 1;
+        self.live_bytes -= u64::from(self.lengths[entry]);
+    }
+}
+
+impl Catalog {
+    /// Applies what a seal handed over. Seals have ascending numbers.
+    ///
+    /// # Panics
+    /// When the store breaks its own rules: numbers that do not ascend, data of a table that was not declared.
+    pub fn apply(&mut self, seal: u64, sealed: Sealed) {
+        assert!(self.seal.is_none_or(|last| last < seal), "seal {seal} after {:?}", self.seal);
+        self.seal = Some(seal);
+        let Sealed { states, tables, removed, ranges, freed, forgotten, dropped, live } = sealed;
+        for state in states {
+            assert!(self.states.iter().all(|other| other.id != state.id), "state {:?} twice", state.id);
+            self.states.push(state);
+        }
+        for declaration in tables {
+            assert!(self.has_state(declaration.state), "a table of an undeclared {:?}", declaration.state);
+            let table = Table { declaration, live_keys: 0, blocks: HashMap::new(), removed: Vec::new() };
+            assert!(self.tables.insert(declaration.table, table).is_none(), "{:?} twice", declaration.table);
+        }
+        for (table, keys) in live {
+            if let Some(table) = self.tables.get_mut(&table) {
+                table.live_keys = keys;
+            }
+        }
+        self.add_pending(seal, removed, ranges);
+        self.free(&freed);
+        self.forget(&forgotten);
+        self.drop_tables(&dropped);
+    }
+
+    fn has_state(&self, state: StateId) -> bool {
+        self.states.iter().any(|declared| declared.id == state)
+    }
+
+    fn add_pending(&mut self, seal: u64, removed: Vec<RemovedKeys>, ranges: Vec<SealedRange>) {
+        let first = self.pending.len();
+        for RemovedKeys { table, keys } in removed {
+            let parts = split_removed(&keys).map(|part| Data::Removed(part.into()));
+            self.pending.extend(parts.map(|data| Pending { seal, table, data }));
+        }
+        let ranges = ranges.into_iter().filter(|range| range.from < range.to);
+        self.pending.extend(ranges.map(|range| Pending {
+            seal,
+            table: range.table,
+            data: Data::Records(range),
+        }));
+        // A table's data lie together, its removed keys before its records as they are to be applied.
+        self.pending[first..]
+            .sort_by_key(|pending| (pending.table, matches!(pending.data, Data::Records(_))));
+        for pending in &self.pending[first..] {
+            assert!(self.tables.contains_key(&pending.table), "data of an undeclared {:?}", pending.table);
+        }
+    }
+
+    fn free(&mut self, freed: &[(TableId, BlockId)]) {
+        if freed.is_empty() {
+            return;
+        }
+        let blocks: HashSet<_> = freed.iter().copied().collect();
+        self.pending.retain(|pending| match &pending.data {
+            Data::Records(range) => !blocks.contains(&(range.table, range.block)),
+            Data::Removed(_) => true,
+        });
+        for (table, block) in freed {
+            let places = self.tables.get_mut(table).and_then(|table| table.blocks.remove(block));
+            self.kill(places.into_iter().flatten());
+        }
+    }
+
+    fn forget(&mut self, forgotten: &[(TableId, u64)]) {
+        for (table, up_to) in forgotten {
+            self.pending.retain(|pending| {
+                pending.table != *table || pending.seal > *up_to || matches!(pending.data, Data::Records(_))
+            });
+            let Some(found) = self.tables.get_mut(table) else { continue };
+            let (gone, kept): (Vec<_>, _) =
+                mem::take(&mut found.removed).into_iter().partition(|(seal, _)| seal <= up_to);
+            found.removed = kept;
+            self.kill(gone.into_iter().map(|(_, place)| place));
+        }
+    }
+
+    fn drop_tables(&mut self, dropped: &[TableId]) {
+        if dropped.is_empty() {
+            return;
+        }
+        let gone: HashSet<_> = dropped.iter().copied().collect();
+        self.pending.retain(|pending| !gone.contains(&pending.table));
+        for table in dropped {
+            let Some(table) = self.tables.remove(table) else { continue };
+            self.kill(table.blocks.into_values().flatten());
+            self.kill(table.removed.into_iter().map(|(_, place)| place));
+        }
+    }
+
+    fn kill(&mut self, places: impl Iterator<Item = Place>) {
+        for Place { segment, entry } in places {
+            // There as long as one of its extents lives, and this one does.
+            if let Some(segment) = self.segments.get_mut(&segment) {
+                segment.kill(entry);
+            }
+        }
+    }
+
+    /// What the next segment has to hold, in the order to apply it in; empty when nothing is new.
+    pub fn pending(&self) -> &[Pending] {
+        &self.pending
+    }
+
+    /// Notes that everything pending is durable in this segment.
+    pub fn durable(&mut self, written: &Written) {
+        assert_eq!(written.entries.len(), self.pending.len(), "a segment holds what was pending");
+        self.pending.clear();
+        let number = written.footer.segment.number;
+        for (i, Entry { seal, table, contents, .. }) in written.entries.iter().enumerate() {
+            let place = Place { segment: number, entry: i };
+            let Some(table) = self.tables.get_mut(table) else { unreachable!("pending data have a table") };
+            match contents {
+                Contents::Records { block, .. } => table.blocks.entry(*block).or_default().push(place),
+                Contents::Removed => table.removed.push((*seal, place)),
+            }
+        }
+        let entries = written.entries.len();
+        let lengths: Vec<_> = written.entries.iter().map(|entry| entry.length).collect();
+        let mut live = vec![u8::MAX; entries.div_ceil(8)];
+        if let (Some(last), rest @ 1..) = (live.last_mut(), entries % 8) {
+            *last = (1 << rest) - 1;
+        }
+        let live_bytes = lengths.iter().copied().map(u64::from).sum();
+        let (length, checksum) = (written.footer.length, written.footer.checksum());
+        let segment =
+            Segment { length, checksum, lengths, live, live_entries: entries, live_bytes, holders: 0 };
+        assert!(self.segments.insert(number, segment).is_none(), "segment {number} twice");
+    }
+
+    /// What a snapshot of the current state names. Needs that nothing is pending.
+    pub fn manifest(
+        &self,
+        snapshot: u64,
+        store: u128,
+        key_groups: std::ops::Range<u32>,
+        max: u32,
+    ) -> Manifest {
+        assert!(self.pending.is_empty(), "a snapshot of what is not durable");
+        let segments = self.segments.iter().filter(|(_, segment)| segment.live_entries > 0);
+        Manifest {
+            store,
+            snapshot,
+            seal: self.seal.unwrap_or(0),
+            key_groups,
+            max_parallelism: max,
+            states: self.states.clone(),
+            tables: self
+                .tables
+                .values()
+                .map(|table| NeededTable { declaration: table.declaration, live_keys: table.live_keys })
+                .collect(),
+            segments: segments
+                .map(|(number, segment)| NeededSegment {
+                    number: *number,
+                    length: segment.length,
+                    checksum: segment.checksum,
+                    entries: segment.lengths.len() as u32,
+                    live: if segment.live_entries == segment.lengths.len() {
+                        Vec::new()
+                    } else {
+                        segment.live.clone()
+                    },
+                })
+                .collect(),
+        }
+    }
+
+    /// Keeps the segments of a snapshot until it is released.
+    pub fn retain(&mut self, manifest: &Manifest) {
+        self.release(manifest.snapshot);
+        let segments: Vec<_> = manifest.segments.iter().map(|segment| segment.number).collect();
+        for number in &segments {
+            self.segments.get_mut(number).into_iter().for_each(|segment| segment.holders += 1);
+        }
+        self.snapshots.insert(manifest.snapshot, segments);
+    }
+
+    /// Forgets a snapshot; whether it was retained.
+    pub fn release(&mut self, snapshot: u64) -> bool {
+        let Some(segments) = self.snapshots.remove(&snapshot) else { return false };
+        for number in segments {
+            self.segments.get_mut(&number).into_iter().for_each(|segment| segment.holders -= 1);
+        }
+        true
+    }
+
+    /// Whether a snapshot is retained.
+    pub fn retains(&self, snapshot: u64) -> bool {
+        self.snapshots.contains_key(&snapshot)
+    }
+
+    /// Takes the segments that nothing needs any more; their files may go.
+    pub fn take_unneeded(&mut self) -> Vec<u64> {
+        let unneeded = |segment: &mut Segment| segment.live_entries == 0 && segment.holders == 0;
+        self.segments.extract_if(.., |_, segment| unneeded(segment)).map(|(number, _)| number).collect()
+    }
+
+    /// How much counts.
+    pub fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        for segment in self.segments.values().filter(|segment| segment.live_entries > 0) {
+            usage.segments += 1;
+            usage.file_bytes += segment.length;
+            usage.live_bytes += segment.live_bytes;
+        }
+        usage.pending_bytes = self.pending.iter().map(|pending| pending.extent().bytes.len() as u64).sum();
+        usage
+    }
+}
+
+/// Cuts removed keys between two of them. What cannot be read as keys stays whole.
+fn split_removed(mut keys: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let mut end = 0;
+        while end < keys.len().min(REMOVED_BYTES) {
+            let length = keys.get(end + 8..end + 12).and_then(|bytes| bytes.try_into().ok());
+            end = match length.map(|bytes| end + 12 + u32::from_le_bytes(bytes) as usize) {
+                Some(next) if next <= keys.len() => next,
+                _ => keys.len(),
+            };
+        }
+        let (part, rest) = keys.split_at(end);
+        keys = rest;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn removed_keys_are_cut_between_keys() {
+        let key = |length: u32| {
+            let mut key = vec![7; 8];
+            key.extend(length.to_le_bytes());
+            key.extend(std::iter::repeat_n(9, length as usize));
+            key
+        };
+        let keys: Vec<u8> = (0..300_000).flat_map(|i| key(i % 7)).collect();
+        let parts: Vec<_> = split_removed(&keys).collect();
+        assert_eq!(parts.concat(), keys);
+        assert!(parts.len() > 3 && parts.iter().all(|part| part.len() < REMOVED_BYTES + 20));
+        assert!(parts.iter().all(|part| part[..8] == [7; 8]));
+        assert_eq!(split_removed(&keys[..5]).collect::<Vec<_>>(), [&keys[..5]]);
+    }
+}

@@ -1,0 +1,183 @@
+//! Exporting a snapshot: a directory that holds one part whole, wherever the store's own files go later.
+//!
+//! Segments that an earlier export of the same store left there are kept as they are, so exporting again and again
+//! into one directory writes what is new.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    buffer::PageBuffer,
+    disk::{Disk, STAGING_BYTES, failed, read_whole},
+    format::{
+        Malformed,
+        manifest::{MANIFEST_BYTES_MAX, Manifest, NeededSegment},
+        manifest_path,
+        segment::SegmentId,
+        segment_path,
+    },
+    segment::Segment,
+};
+use crate::state::StateError;
+
+/// How segments get to another directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExportForm {
+    /// As hard links where the filesystem allows it, else as copies. For checkpoints.
+    Link,
+    /// As copies, which share nothing with the store. For savepoints.
+    Copy,
+}
+
+/// What was exported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exported {
+    /// The manifest, in its new directory.
+    pub manifest: PathBuf,
+    /// Bytes copied; links cost none.
+    pub bytes_copied: u64,
+    /// Segments that the directory has for this snapshot.
+    pub segments: usize,
+}
+
+/// Exports a snapshot from the directory of its store. Every copied byte is read back and verified.
+///
+/// # Errors
+/// When a file of it is damaged, and of the disk. Files may then be left that no manifest names.
+pub fn export(
+    disk: &dyn Disk,
+    store: &Path,
+    snapshot: u64,
+    target: &Path,
+    form: ExportForm,
+) -> Result<Exported, StateError> {
+    let source = manifest_path(store, snapshot);
+    let bytes = read_whole(disk, &source, MANIFEST_BYTES_MAX)?;
+    let manifest = Manifest::decode(&bytes).map_err(|malformed| malformed.of(&source))?;
+    disk.create_directory(target).map_err(failed("create", target))?;
+    let mut bytes_copied = 0;
+    for needed in &manifest.segments {
+        bytes_copied += bring(disk, store, target, &manifest, needed, form)?;
+    }
+    // Names of segments first: a manifest never names what a crash can take away.
+    disk.sync_directory(target).map_err(failed("sync", target))?;
+    let path = publish(disk, target, snapshot, &bytes)?;
+    Ok(Exported { manifest: path, bytes_copied, segments: manifest.segments.len() })
+}
+
+/// Writes a manifest under another name, and gives it its own when it is durable.
+pub(super) fn publish(
+    disk: &dyn Disk,
+    directory: &Path,
+    snapshot: u64,
+    bytes: &[u8],
+) -> Result<PathBuf, StateError> {
+    let path = manifest_path(directory, snapshot);
+    let unfinished = path.with_extension("tmm.new");
+    let written = disk
+        .write_whole(&unfinished, bytes)
+        .map_err(failed("write", &unfinished))
+        .and_then(|()| disk.rename(&unfinished, &path).map_err(failed("rename", &unfinished)));
+    if let Err(error) = written {
+        // The next attempt writes over it.
+        let _ = disk.remove(&unfinished);
+        return Err(error);
+    }
+    disk.sync_directory(directory).map_err(failed("sync", directory))?;
+    Ok(path)
+}
+
+/// Opens a segment and checks that it is the one that is needed.
+///
+/// # Errors
+/// When it is damaged or another one, and of the disk.
+pub fn open_needed(
+    disk: &dyn Disk,
+    directory: &Path,
+    manifest: &Manifest,
+    needed: &NeededSegment,
+) -> Result<Segment, StateError> {
+    let path = segment_path(directory, needed.number);
+    let segment = Segment::open(disk, &path)?;
+    let id = SegmentId { store: manifest.store, number: needed.number };
+    let (found, footer) = (segment.footer.segment, &segment.footer);
+    let what = if found.store != id.store {
+        format!("a segment of store {:032x}; the manifest needs one of {:032x}", found.store, id.store)
+    } else if found.number != id.number {
+        format!("segment {}, and its name says {}", found.number, id.number)
+    } else if (footer.length, footer.checksum(), footer.entries)
+        != (needed.length, needed.checksum, needed.entries)
+    {
+        format!("another segment {} than the one that the manifest was written with", id.number)
+    } else {
+        return Ok(segment);
+    };
+    Err(Malformed::at(0, what).of(&path))
+}
+
+/// Brings a segment to a directory; how many bytes were copied.
+fn bring(
+    disk: &dyn Disk,
+    store: &Path,
+    target: &Path,
+    manifest: &Manifest,
+    needed: &NeededSegment,
+    form: ExportForm,
+) -> Result<u64, StateError> {
+    let (from, to) = (segment_path(store, needed.number), segment_path(target, needed.number));
+    if open_needed(disk, target, manifest, needed).is_ok() {
+        return Ok(0);
+    }
+    match Segment::open(disk, &to) {
+        Ok(other) if other.footer.segment.store != manifest.store => {
+            let what = "a segment of another store; export each store to a directory of its own";
+            return Err(Malformed::at(0, what).of(&to));
+        }
+        // Half of an earlier attempt, or damaged since.
+        Ok(_) | Err(StateError::Damaged { .. }) => disk.remove(&to).map_err(failed("remove", &to))?,
+        // Most likely nothing is there; else making it says what is wrong.
+        Err(_) => {}
+    }
+    if form == ExportForm::Link && disk.link(&from, &to).is_ok() {
+        open_needed(disk, target, manifest, needed)?;
+        return Ok(0);
+    }
+    let copied = copy(disk, &from, &to).and_then(|()| {
+        let segment = open_needed(disk, target, manifest, needed)?;
+        read_through(disk, &segment)
+    });
+    if let Err(error) = copied {
+        let _ = disk.remove(&to);
+        return Err(error);
+    }
+    Ok(needed.length)
+}
+
+fn copy(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), StateError> {
+    let source = disk.open(from).map_err(failed("open", from))?;
+    let length = source.length().map_err(failed("read", from))?;
+    let mut file = disk.create(to, length).map_err(failed("create", to))?;
+    let mut at = 0;
+    while at < length {
+        let mut buffer = file.buffer().map_err(failed("write", to))?;
+        buffer.set_length((length - at).min(STAGING_BYTES as u64) as usize);
+        source.read_at(at, buffer.bytes_mut()).map_err(failed("read", from))?;
+        let next = at + buffer.bytes().len() as u64;
+        file.write(at, buffer).map_err(failed("write", to))?;
+        at = next;
+    }
+    file.finish().map_err(failed("write", to))
+}
+
+/// Reads all data of a segment and checks it.
+///
+/// # Errors
+/// When a page is damaged, and of the disk.
+pub fn read_through(disk: &dyn Disk, segment: &Segment) -> Result<(), StateError> {
+    let file = segment.file(disk)?;
+    let step = (STAGING_BYTES / super::format::PAGE_BYTES) as u64;
+    let mut buffer = PageBuffer::default();
+    for first in (0..segment.footer.pages).step_by(step as usize) {
+        segment.read_pages(&*file, first..segment.footer.pages.min(first + step), &mut buffer)?;
+    }
+    Ok(())
+}

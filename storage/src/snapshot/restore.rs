@@ -1,0 +1,349 @@
+//! Reading snapshots back: any key groups from any parts.
+//!
+//! A job of another parallelism has its state in other parts than it wants them: so a subtask opens *all* manifests
+//! of a snapshot, of which those that share no key group with it are skipped. What it gets of a part are all records
+//! of the part, so the table that loads them keeps those of its own key groups.
+//!
+//! Within a part the order matters: pieces come in the order of their seals, removed keys before the records of the
+//! same seal, and the last word on a key counts. Between parts it does not: no key is in two of them.
+//!
+//! Files are read in large steps into memory rather than mapped: a mapped file that is cut off while it is read kills
+//! the process, and a read one is an error.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    buffer::PageBuffer,
+    disk::{Disk, OldFile, read_whole},
+    export::open_needed,
+    format::{
+        FileKind, Malformed, PAGE_BYTES, kind_of,
+        manifest::{MANIFEST_BYTES_MAX, Manifest},
+        segment::{Contents, DATA_AT},
+    },
+    segment::Segment,
+};
+use crate::{
+    log::seal::{Layout, StateDeclaration},
+    state::{Slice, StateError, StateName},
+};
+
+/// Bytes that are read at once, as long as what is wanted lies that close together.
+const STEP_BYTES: u64 = 1 << 20;
+/// What lies between two wanted extents is read along up to this length.
+const GAP_BYTES: u64 = 16 << 10;
+
+/// A state that some part declares; all that do agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoredState {
+    /// Its name.
+    pub name: StateName,
+    /// Name of the key type.
+    pub keys: String,
+    /// Schema of the values.
+    pub values: String,
+    /// How records lie.
+    pub layout: Layout,
+}
+
+/// What a table is restored from, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Keys to remove, in the form of [`RemovedKeys`](crate::log::seal::RemovedKeys).
+    Removed(&'a [u8]),
+    /// Records, in the state's layout; the first byte is at a multiple of 16.
+    Records(&'a [u8]),
+}
+
+/// The parts of a snapshot.
+#[derive(Debug)]
+pub struct Parts {
+    disk: Arc<dyn Disk>,
+    snapshot: u64,
+    max_parallelism: u32,
+    states: Vec<RestoredState>,
+    tables: BTreeMap<(StateName, Slice), Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    live_keys: u64,
+    extents: Vec<Found>,
+}
+
+/// An extent that counts.
+#[derive(Clone, Debug)]
+struct Found {
+    segment: Arc<Segment>,
+    entry: usize,
+}
+
+impl Parts {
+    /// Opens the parts of a snapshot for these key groups: reads all manifests, and the directories of the segments
+    /// of those parts that share key groups with them. The segments lie beside their manifest.
+    ///
+    /// # Errors
+    /// When a file is damaged, missing or not what its name says, when manifests are not parts of one snapshot or
+    /// declare a state differently, and of the disk.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        manifests: &[PathBuf],
+        key_groups: Range<u32>,
+    ) -> Result<Self, StateError> {
+        let parts = read_manifests(&*disk, manifests)?;
+        let mut all = Self {
+            disk,
+            snapshot: parts.first().map_or(0, |(_, part)| part.snapshot),
+            max_parallelism: parts.first().map_or(0, |(_, part)| part.max_parallelism),
+            states: merge_states(&parts)?,
+            tables: BTreeMap::new(),
+        };
+        for (path, part) in &parts {
+            if part.key_groups.start < key_groups.end && key_groups.start < part.key_groups.end {
+                all.add(path, part)?;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Number of the snapshot.
+    pub fn snapshot(&self) -> u64 {
+        self.snapshot
+    }
+
+    /// Number of key groups of the job that wrote them; 0 when there are no parts.
+    pub fn max_parallelism(&self) -> u32 {
+        self.max_parallelism
+    }
+
+    /// States that any part declares, by name.
+    pub fn states(&self) -> &[RestoredState] {
+        &self.states
+    }
+
+    /// The declaration of a state.
+    pub fn state(&self, name: &StateName) -> Option<&RestoredState> {
+        self.states.iter().find(|state| state.name == *name)
+    }
+
+    /// The slices of a state, ascending.
+    pub fn slices(&self, name: &StateName) -> Vec<Slice> {
+        let from = (name.clone(), Slice::MIN)..=(name.clone(), Slice::MAX);
+        self.tables.range(from).map(|((_, slice), _)| *slice).collect()
+    }
+
+    /// Number of keys of a slice in the parts that were opened: an upper bound of those in the wanted key groups.
+    pub fn live_keys(&self, name: &StateName, slice: Slice) -> u64 {
+        self.tables.get(&(name.clone(), slice)).map_or(0, |table| table.live_keys)
+    }
+
+    /// Bytes of a slice's pieces, those of replaced records included.
+    pub fn bytes(&self, name: &StateName, slice: Slice) -> u64 {
+        let table = self.tables.get(&(name.clone(), slice));
+        let length = |found: &Found| u64::from(found.segment.entries[found.entry].length);
+        table.map_or(0, |table| table.extents.iter().map(length).sum())
+    }
+
+    /// Reads a slice; without pieces where there is no such slice.
+    pub fn reader(&self, name: &StateName, slice: Slice) -> TableReader {
+        let table = self.tables.get(&(name.clone(), slice));
+        TableReader {
+            disk: Arc::clone(&self.disk),
+            extents: table.map_or_else(Vec::new, |table| table.extents.clone()),
+            next: 0,
+            file: None,
+            buffer: PageBuffer::default(),
+            loaded: 0..0,
+        }
+    }
+
+    fn add(&mut self, path: &Path, part: &Manifest) -> Result<(), StateError> {
+        let mut keys = HashMap::new();
+        for needed in &part.tables {
+            let declaration = needed.declaration;
+            // Checked by the decoder: a table's state is declared.
+            let Some(state) = part.state(declaration.state) else { continue };
+            let key = (state.name.clone(), declaration.slice);
+            self.tables.entry(key.clone()).or_default().live_keys += needed.live_keys;
+            keys.insert(declaration.table, key);
+        }
+        let mut last_seal = 0;
+        for found in live_extents(&*self.disk, path, part)? {
+            let entry = &found.segment.entries[found.entry];
+            let broken =
+                |what| Malformed::at(found.segment.footer.directory_at(), what).of(&found.segment.path);
+            if entry.seal < last_seal || entry.seal > part.seal {
+                return Err(broken(format!("an extent of seal {} out of order", entry.seal)));
+            }
+            last_seal = entry.seal;
+            let table = keys.get(&entry.table).and_then(|key| self.tables.get_mut(key));
+            let Some(table) = table else {
+                return Err(broken(format!(
+                    "an extent of table {} that {} lacks",
+                    entry.table.0,
+                    path.display()
+                )));
+            };
+            table.extents.push(found);
+        }
+        Ok(())
+    }
+}
+
+/// Reads a manifest and checks that it is the one that its name says.
+///
+/// # Errors
+/// When it is damaged or misplaced, and of the disk.
+pub fn read_manifest(disk: &dyn Disk, path: &Path) -> Result<Manifest, StateError> {
+    let bytes = read_whole(disk, path, MANIFEST_BYTES_MAX)?;
+    let manifest = Manifest::decode(&bytes).map_err(|malformed| malformed.of(path))?;
+    match kind_of(path) {
+        Some(FileKind::Manifest(number)) if number != manifest.snapshot => {
+            let what = format!("the manifest of snapshot {}, and its name says {number}", manifest.snapshot);
+            Err(Malformed::at(32, what).of(path))
+        }
+        _ => Ok(manifest),
+    }
+}
+
+/// Reads manifests and checks that they are parts of one snapshot.
+fn read_manifests(disk: &dyn Disk, paths: &[PathBuf]) -> Result<Vec<(PathBuf, Manifest)>, StateError> {
+    let mut parts: Vec<(PathBuf, Manifest)> = Vec::with_capacity(paths.len());
+    for path in paths {
+        parts.push((path.clone(), read_manifest(disk, path)?));
+    }
+    parts.sort_by_key(|(_, part)| part.key_groups.start);
+    for pair in parts.windows(2) {
+        let [(first_path, first), (path, part)] = pair else { continue };
+        let what = if part.snapshot != first.snapshot {
+            format!(
+                "a part of snapshot {}, and that of {} is {}",
+                part.snapshot,
+                first_path.display(),
+                first.snapshot
+            )
+        } else if part.max_parallelism != first.max_parallelism {
+            format!(
+                "{} key groups, and {} has {}",
+                part.max_parallelism,
+                first_path.display(),
+                first.max_parallelism
+            )
+        } else if part.key_groups.start < first.key_groups.end {
+            format!("key groups {:?} overlap those of {}", part.key_groups, first_path.display())
+        } else {
+            continue;
+        };
+        return Err(Malformed::at(32, what).of(path));
+    }
+    Ok(parts)
+}
+
+/// The states of all parts; those of one name must agree.
+fn merge_states(parts: &[(PathBuf, Manifest)]) -> Result<Vec<RestoredState>, StateError> {
+    let mut states = BTreeMap::<_, (RestoredState, &Path)>::new();
+    for (path, part) in parts {
+        for StateDeclaration { name, keys, values, layout, .. } in &part.states {
+            let state = RestoredState {
+                name: name.clone(),
+                keys: keys.clone(),
+                values: values.clone(),
+                layout: *layout,
+            };
+            let (first, first_path) = states.entry(name.clone()).or_insert_with(|| (state.clone(), path));
+            if *first != state {
+                let what = format!(
+                    "state `{}` of operator `{}` is declared otherwise than in {}",
+                    name.state,
+                    name.operator,
+                    first_path.display()
+                );
+                return Err(Malformed::at(0, what).of(path));
+            }
+        }
+    }
+    Ok(states.into_values().map(|(state, _)| state).collect())
+}
+
+/// The extents of a part that count, in the order to apply them in.
+fn live_extents(
+    disk: &dyn Disk,
+    manifest_path: &Path,
+    manifest: &Manifest,
+) -> Result<Vec<Found>, StateError> {
+    let directory = manifest_path.parent().unwrap_or(Path::new(""));
+    let mut extents = Vec::new();
+    for needed in &manifest.segments {
+        let segment = Arc::new(open_needed(disk, directory, manifest, needed)?);
+        let live = (0..segment.entries.len()).filter(|i| needed.counts(*i));
+        extents.extend(live.map(|entry| Found { segment: Arc::clone(&segment), entry }));
+    }
+    Ok(extents)
+}
+
+/// Reads the pieces of one slice, part by part. Every byte was checked.
+pub struct TableReader {
+    disk: Arc<dyn Disk>,
+    extents: Vec<Found>,
+    next: usize,
+    /// The segment that was read last, and its file.
+    file: Option<(Arc<Segment>, Box<dyn OldFile>)>,
+    buffer: PageBuffer,
+    /// Which bytes of the file are in the buffer.
+    loaded: Range<u64>,
+}
+
+impl TableReader {
+    /// The next piece, until `None`.
+    ///
+    /// # Errors
+    /// When a page is damaged, and of the disk. The reader is of no use then.
+    pub fn next_piece(&mut self) -> Result<Option<Piece<'_>>, StateError> {
+        let Some(found) = self.extents.get(self.next) else { return Ok(None) };
+        let entry = found.segment.entries[found.entry];
+        let wanted = entry.offset..entry.offset + u64::from(entry.length);
+        let same = self.file.as_ref().is_some_and(|(open, _)| Arc::ptr_eq(open, &found.segment));
+        if !same || wanted.start < self.loaded.start || wanted.end > self.loaded.end {
+            self.load(wanted.clone())?;
+        }
+        self.next += 1;
+        let at = (wanted.start - self.loaded.start) as usize;
+        let bytes = &self.buffer.bytes()[at..at + entry.length as usize];
+        Ok(Some(match entry.contents {
+            Contents::Removed => Piece::Removed(bytes),
+            Contents::Records { .. } => Piece::Records(bytes),
+        }))
+    }
+
+    /// Reads the pages of the next extent, and of those behind it as far as they are close.
+    fn load(&mut self, wanted: Range<u64>) -> Result<(), StateError> {
+        let segment = Arc::clone(&self.extents[self.next].segment);
+        let mut end = wanted.end;
+        let rest = &self.extents[self.next + 1..];
+        for found in rest.iter().take_while(|found| Arc::ptr_eq(&found.segment, &segment)) {
+            // Within a segment extents ascend.
+            let entry = &found.segment.entries[found.entry];
+            let entry_end = entry.offset + u64::from(entry.length);
+            if entry.offset > end + GAP_BYTES || entry_end - wanted.start > STEP_BYTES {
+                break;
+            }
+            end = entry_end;
+        }
+        let file = match self.file.take() {
+            Some((open, file)) if Arc::ptr_eq(&open, &segment) => file,
+            _ => segment.file(&*self.disk)?,
+        };
+        let pages = Segment::pages_of(wanted.start..end);
+        self.loaded = 0..0;
+        segment.read_pages(&*file, pages.clone(), &mut self.buffer)?;
+        let at = |page: u64| DATA_AT + page * PAGE_BYTES as u64;
+        self.loaded = at(pages.start)..at(pages.end);
+        self.file = Some((segment, file));
+        Ok(())
+    }
+}

@@ -1,0 +1,337 @@
+//! The writer: makes what was sealed durable, keeps snapshots, and removes files that nothing needs.
+//!
+//! [`WriterCore`] is the whole of it, one command after another on the caller's thread, so that tests and a
+//! simulation can run it; [`Writer`](super::thread::Writer) runs one on a thread of its own.
+//!
+//! A command that fails leaves the store as healthy as it was: what could not be written stays pending and goes along
+//! with the next segment, and files that were finished are never touched.
+
+use std::{
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    catalog::{Catalog, Usage},
+    disk::{DirectoryLock, Disk, failed},
+    export::{self, ExportForm, Exported, publish},
+    format::{
+        FileKind, kind_of, manifest_path,
+        segment::{Contents, SegmentId},
+        segment_path,
+    },
+    segment,
+};
+use crate::{
+    log::seal::{BlockId, Sealed, TableId},
+    state::StateError,
+};
+
+/// Whose snapshots are written, and where.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// The store's own directory; made if it is missing.
+    pub directory: PathBuf,
+    /// A random number that no other store has.
+    pub store: u128,
+    /// The key groups that the store owns.
+    pub key_groups: Range<u32>,
+    /// Number of key groups of the job.
+    pub max_parallelism: u32,
+}
+
+/// What the writer is asked to do. Seals are numbered by the store, ascending.
+#[derive(Debug)]
+pub enum Command {
+    /// Makes a seal durable, with all that is pending, so that its memory can be given back. Answered by
+    /// [`Event::Durable`], or by nothing when there is nothing to write, or by [`Event::Failed`].
+    Spill {
+        /// Number of the seal.
+        seal: u64,
+        /// What it handed over.
+        sealed: Sealed,
+    },
+    /// Makes a snapshot of the state at a seal, and retains it. Answered by [`Event::Durable`] if anything was
+    /// written, then [`Event::SnapshotDone`]; or by [`Event::Failed`].
+    Snapshot {
+        /// Number of the snapshot: none that is retained.
+        snapshot: u64,
+        /// Number of the seal.
+        seal: u64,
+        /// What it handed over.
+        sealed: Sealed,
+    },
+    /// Forgets a snapshot and removes the files that only it needed. Answered by [`Event::Released`].
+    Release {
+        /// Number of the snapshot.
+        snapshot: u64,
+    },
+    /// Brings a retained snapshot to another directory. Answered by [`Event::Exported`] or [`Event::Failed`].
+    Export {
+        /// Number of the snapshot.
+        snapshot: u64,
+        /// Where to; a directory for this store alone.
+        directory: PathBuf,
+        /// How.
+        form: ExportForm,
+    },
+    /// Removes the files that earlier stores left in the directory: when no checkpoint that is kept needs them.
+    RemoveEarlier,
+}
+
+/// What the writer has to say.
+#[derive(Debug)]
+pub enum Event {
+    /// A segment is durable.
+    Durable(DurableSegment),
+    /// A snapshot is durable.
+    SnapshotDone {
+        /// Its number.
+        snapshot: u64,
+        /// The manifest, beside its segments.
+        manifest: PathBuf,
+        /// Bytes written for it: segment and manifest.
+        bytes_written: u64,
+        /// Segments that it needs.
+        segments: usize,
+        /// How much of the files counts.
+        usage: Usage,
+    },
+    /// A snapshot was exported.
+    Exported {
+        /// Its number.
+        snapshot: u64,
+        /// What was done.
+        exported: Exported,
+    },
+    /// A snapshot was forgotten, if there was one of this number.
+    Released {
+        /// Its number.
+        snapshot: u64,
+    },
+    /// A command failed; nothing durable was harmed, and what was to be written stays pending.
+    Failed {
+        /// The snapshot it was about, if about one.
+        snapshot: Option<u64>,
+        /// Why.
+        error: StateError,
+    },
+}
+
+/// A segment that is durable: where the sealed bytes are now.
+#[derive(Clone, Debug)]
+pub struct DurableSegment {
+    /// Its number.
+    pub segment: u64,
+    /// Its file, which stays as long as an extent of it counts.
+    pub file: PathBuf,
+    /// Where the records are, of those seals that had not been durable.
+    pub extents: Vec<DurableExtent>,
+    /// CRC-32C of each page of 4096 bytes, from byte 4096 of the file on; see
+    /// [`check_pages`](super::segment::check_pages).
+    pub page_checksums: Arc<[u32]>,
+    /// Length of the file.
+    pub bytes: u64,
+}
+
+/// Bytes of a block, and where in the segment they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DurableExtent {
+    /// The table.
+    pub table: TableId,
+    /// The block.
+    pub block: BlockId,
+    /// Where in the block they begin.
+    pub from: u32,
+    /// Where they end.
+    pub to: u32,
+    /// Where they begin in the file, a multiple of 16.
+    pub file_offset: u64,
+}
+
+/// The writer without a thread.
+#[derive(Debug)]
+pub struct WriterCore {
+    disk: Arc<dyn Disk>,
+    settings: StoreSettings,
+    catalog: Catalog,
+    next_segment: u64,
+    /// Files of stores that had the directory before.
+    earlier: Vec<PathBuf>,
+    /// Files that are needed no more and could not be removed yet.
+    garbage: Vec<PathBuf>,
+    /// Last, so that it is given back when all else is gone.
+    _lock: DirectoryLock,
+}
+
+impl WriterCore {
+    /// Takes the directory for a new, empty store. Files of earlier stores in it stay.
+    ///
+    /// # Errors
+    /// When another store has the directory, naming it and the process; else of the disk.
+    pub fn open(disk: Arc<dyn Disk>, settings: StoreSettings) -> Result<Self, StateError> {
+        let directory = &settings.directory;
+        disk.create_directory(directory).map_err(failed("create", directory))?;
+        let lock = disk.lock(directory)?;
+        let mut next_segment = 0;
+        let (mut earlier, mut garbage) = (Vec::new(), Vec::new());
+        for path in disk.list(directory).map_err(failed("list", directory))? {
+            match kind_of(&path) {
+                Some(FileKind::Segment(number)) => {
+                    next_segment = next_segment.max(number.saturating_add(1));
+                    earlier.push(path);
+                }
+                Some(FileKind::Manifest(_)) => earlier.push(path),
+                Some(FileKind::Unfinished) => garbage.push(path),
+                None => {}
+            }
+        }
+        let catalog = Catalog::default();
+        Ok(Self { disk, settings, catalog, next_segment, earlier, garbage, _lock: lock })
+    }
+
+    /// Does what is asked, and says what became of it.
+    pub fn handle(&mut self, command: Command) -> Vec<Event> {
+        let mut events = Vec::new();
+        let (snapshot, result) = match command {
+            Command::Spill { seal, sealed } => {
+                self.catalog.apply(seal, sealed);
+                (None, self.write_pending(&mut events).map(drop))
+            }
+            Command::Snapshot { snapshot, seal, sealed } => {
+                self.catalog.apply(seal, sealed);
+                (Some(snapshot), self.snapshot(snapshot, &mut events))
+            }
+            Command::Release { snapshot } => {
+                if self.catalog.release(snapshot) {
+                    self.garbage.push(manifest_path(&self.settings.directory, snapshot));
+                }
+                events.push(Event::Released { snapshot });
+                (Some(snapshot), Ok(()))
+            }
+            Command::Export { snapshot, directory, form } => {
+                (Some(snapshot), self.export(snapshot, &directory, form, &mut events))
+            }
+            Command::RemoveEarlier => {
+                self.garbage.append(&mut self.earlier);
+                (None, Ok(()))
+            }
+        };
+        if let Err(error) = result {
+            events.push(Event::Failed { snapshot, error });
+        }
+        self.remove_unneeded();
+        events
+    }
+
+    /// How much of the files counts.
+    pub fn usage(&self) -> Usage {
+        self.catalog.usage()
+    }
+
+    /// Writes what is pending into a segment; its length.
+    fn write_pending(&mut self, events: &mut Vec<Event>) -> Result<u64, StateError> {
+        if self.catalog.pending().is_empty() {
+            return Ok(0);
+        }
+        // A number is used once, even where the attempt fails and its file cannot be removed.
+        let id = SegmentId { store: self.settings.store, number: self.next_segment };
+        self.next_segment += 1;
+        let directory = &self.settings.directory;
+        let extents: Vec<_> = self.catalog.pending().iter().map(|pending| pending.extent()).collect();
+        let written = match segment::write(&*self.disk, directory, id, &extents) {
+            Ok(written) => written,
+            Err(error) => {
+                self.garbage.push(segment_path(directory, id.number));
+                return Err(error);
+            }
+        };
+        drop(extents);
+        self.catalog.durable(&written);
+        let bytes = written.footer.length;
+        let extents = written.entries.iter().filter_map(|entry| match entry.contents {
+            Contents::Removed => None,
+            Contents::Records { block, from } => Some(DurableExtent {
+                table: entry.table,
+                block,
+                from,
+                to: from + entry.length,
+                file_offset: entry.offset,
+            }),
+        });
+        events.push(Event::Durable(DurableSegment {
+            segment: id.number,
+            extents: extents.collect(),
+            file: written.file,
+            page_checksums: written.pages,
+            bytes,
+        }));
+        Ok(bytes)
+    }
+
+    fn snapshot(&mut self, snapshot: u64, events: &mut Vec<Event>) -> Result<(), StateError> {
+        let segment_bytes = self.write_pending(events)?;
+        if self.catalog.retains(snapshot) {
+            let path = manifest_path(&self.settings.directory, snapshot);
+            return Err(failed("create", &path)(io::ErrorKind::AlreadyExists.into()));
+        }
+        let StoreSettings { directory, store, key_groups, max_parallelism } = &self.settings;
+        let manifest = self.catalog.manifest(snapshot, *store, key_groups.clone(), *max_parallelism);
+        let bytes = manifest.encode();
+        // An earlier snapshot of this number may wait for its removal: this one must not fall to it.
+        self.garbage.retain(|garbage| *garbage != manifest_path(directory, snapshot));
+        let path = match publish(&*self.disk, directory, snapshot, &bytes) {
+            Ok(path) => path,
+            Err(error) => {
+                // It may be there although its name could not be made durable: nobody is to believe in it. But what
+                // an earlier store left under the name is not ours to remove.
+                let path = manifest_path(directory, snapshot);
+                if !self.earlier.contains(&path) {
+                    self.garbage.push(path);
+                }
+                return Err(error);
+            }
+        };
+        self.earlier.retain(|earlier| *earlier != path);
+        self.catalog.retain(&manifest);
+        events.push(Event::SnapshotDone {
+            snapshot,
+            manifest: path,
+            bytes_written: segment_bytes + bytes.len() as u64,
+            segments: manifest.segments.len(),
+            usage: self.catalog.usage(),
+        });
+        Ok(())
+    }
+
+    fn export(
+        &self,
+        snapshot: u64,
+        directory: &Path,
+        form: ExportForm,
+        events: &mut Vec<Event>,
+    ) -> Result<(), StateError> {
+        let store = &self.settings.directory;
+        if !self.catalog.retains(snapshot) {
+            let path = manifest_path(store, snapshot);
+            return Err(failed("export a snapshot that is not kept in", &path)(
+                io::ErrorKind::NotFound.into(),
+            ));
+        }
+        let exported = export::export(&*self.disk, store, snapshot, directory, form)?;
+        events.push(Event::Exported { snapshot, exported });
+        Ok(())
+    }
+
+    fn remove_unneeded(&mut self) {
+        let directory = &self.settings.directory;
+        let unneeded = self.catalog.take_unneeded();
+        self.garbage.extend(unneeded.into_iter().map(|number| segment_path(directory, number)));
+        // Manifests were put in before the segments that they name. What cannot be removed now is tried again.
+        self.garbage.retain(|path| {
+            self.disk.remove(path).is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
+        });
+    }
+}
