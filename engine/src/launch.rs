@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tidemill_storage::log::pool::BlockPool;
+
 use crate::{
     control::handle::JobHandle,
     model::{
@@ -28,7 +30,8 @@ pub fn launch(mut graph: JobGraph, config: JobConfig, platform: &dyn Platform) -
     graph.connect(&config, &wakers);
     let shared = Arc::new(JobShared::new(wakers.clone()));
     let operators: Arc<[OperatorInfo]> = graph.operators.clone().into();
-    let config = Arc::new(config);
+    let state_memory_bytes = config.state_memory_bytes(platform.memory_bytes());
+    let config = Arc::new(JobConfig { state_memory_bytes_max: Some(state_memory_bytes), ..config });
     let factories = (0..config.parallelism).map(|index| {
         let seat = Seat {
             index,
@@ -68,6 +71,8 @@ impl Seat {
     fn take(self) -> Box<dyn Drive> {
         let Self { index, tasks, config, clock, waker, inline_io, shared, operators } = self;
         let mut built = Vec::with_capacity(tasks.len());
+        // A platform whose workers read by themselves has no threads to spare for memory either.
+        let state_pool = BlockPool::new(!inline_io);
         for (parallelism, build) in tasks {
             let context = BuildContext {
                 subtask: SubtaskContext {
@@ -79,6 +84,7 @@ impl Seat {
                 },
                 config: Arc::clone(&config),
                 operators: Arc::clone(&operators),
+                state_pool: Arc::clone(&state_pool),
             };
             match worker::open(|| build(&context)) {
                 Ok(task) => built.push((index, task)),

@@ -5,6 +5,7 @@
 pub mod aggregate;
 pub mod api;
 pub mod assign_timestamps;
+pub mod backend;
 pub mod ends;
 pub mod exchange;
 pub mod filter;

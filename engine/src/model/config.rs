@@ -1,8 +1,32 @@
 //! The settings of a job, with their bounds checked in one place.
 
+use std::path::PathBuf;
+
 use tidemill_storage::key::MAX_PARALLELISM_MAX;
 
 use super::error::Error;
+
+/// Where keyed operators keep their state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateBackendKind {
+    /// In a log per worker, made for many keys.
+    Log,
+    /// In plain tables in memory: the reference.
+    #[default]
+    Memory,
+}
+
+impl StateBackendKind {
+    /// All of them: what holds for one has to hold for all.
+    pub const ALL: &[Self] = &[Self::Log, Self::Memory];
+}
+
+/// Share of its memory, as a divisor, that a job takes for state unless told otherwise.
+const STATE_MEMORY_SHARE: u64 = 2;
+/// What a worker needs for state at least: less would not hold what is being written.
+const STATE_MEMORY_BYTES_MIN: u64 = 16 << 20;
+/// What a job takes for state, over all workers, where there is no telling how much memory there is.
+const STATE_MEMORY_BYTES: u64 = 1 << 30;
 
 /// The settings of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +52,14 @@ pub struct JobConfig {
     pub step_us_max: u64,
     /// Least time in microseconds between two watermarks of one source subtask while input keeps coming.
     pub watermark_interval_us: u64,
+    /// Where keyed operators keep their state.
+    pub state_backend: StateBackendKind,
+    /// Directory for state that leaves memory. `None` chooses one of the system's for temporary files.
+    pub state_dir: Option<PathBuf>,
+    /// Bytes of memory per worker for state, above which a backend that can moves state to
+    /// [`state_dir`](Self::state_dir). `None` chooses half of the memory that the process may use (the machine's, or
+    /// its control group's limit), in equal parts for all workers.
+    pub state_memory_bytes_max: Option<u64>,
 }
 
 impl Default for JobConfig {
@@ -43,6 +75,9 @@ impl Default for JobConfig {
             step_records_max: 4096,
             step_us_max: 200,
             watermark_interval_us: 500,
+            state_backend: StateBackendKind::default(),
+            state_dir: None,
+            state_memory_bytes_max: None,
         }
     }
 }
@@ -52,6 +87,13 @@ impl JobConfig {
     pub fn key_groups(&self) -> u32 {
         let chosen = u32::try_from(self.parallelism).unwrap_or(u32::MAX).saturating_mul(128);
         self.max_parallelism.unwrap_or(chosen.min(MAX_PARALLELISM_MAX))
+    }
+
+    /// The bytes of memory for state in force for each worker, when the process may use `memory_bytes` in all.
+    pub fn state_memory_bytes(&self, memory_bytes: Option<u64>) -> u64 {
+        let all = memory_bytes.map_or(STATE_MEMORY_BYTES, |bytes| bytes / STATE_MEMORY_SHARE);
+        let share = all / self.parallelism.max(1) as u64;
+        self.state_memory_bytes_max.unwrap_or(share.max(STATE_MEMORY_BYTES_MIN))
     }
 
     /// Checks every bound.
@@ -92,7 +134,9 @@ impl JobConfig {
         between("channel_batches_max", self.channel_batches_max as u64, 1, 1 << 16)?;
         between("step_records_max", self.step_records_max as u64, 1, 1 << 24)?;
         between("step_us_max", self.step_us_max, 1, 60_000_000)?;
-        between("watermark_interval_us", self.watermark_interval_us, 0, 3_600_000_000)
+        between("watermark_interval_us", self.watermark_interval_us, 0, 3_600_000_000)?;
+        let state_memory = self.state_memory_bytes_max.unwrap_or(STATE_MEMORY_BYTES_MIN);
+        between("state_memory_bytes_max", state_memory, STATE_MEMORY_BYTES_MIN, 1 << 46)
     }
 }
 
@@ -113,5 +157,18 @@ mod tests {
         config.max_parallelism = None;
         assert_eq!(config.key_groups(), 384);
         config.check().unwrap();
+    }
+
+    #[test]
+    fn workers_share_half_of_the_memory_unless_told_otherwise() {
+        let mut config = JobConfig { parallelism: 4, ..JobConfig::default() };
+        assert_eq!(config.state_memory_bytes(Some(8 << 30)), 1 << 30);
+        assert_eq!(config.state_memory_bytes(None), 256 << 20);
+        assert_eq!(config.state_memory_bytes(Some(1 << 20)), 16 << 20);
+        config.state_memory_bytes_max = Some(64 << 20);
+        assert_eq!(config.state_memory_bytes(Some(8 << 30)), 64 << 20);
+        config.state_memory_bytes_max = Some(1000);
+        let message = config.check().unwrap_err().to_string();
+        assert!(message.contains("state_memory_bytes_max is 1000"), "{message}");
     }
 }

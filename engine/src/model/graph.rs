@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use tidemill_storage::{log::pool::BlockPool, state::StateError};
+
 use super::{
     config::JobConfig,
     error::Error,
@@ -29,6 +31,8 @@ pub struct BuildContext {
     pub config: Arc<JobConfig>,
     /// All operators of the job, by index.
     pub operators: Arc<[OperatorInfo]>,
+    /// Where the state of all tasks of this worker has its memory from.
+    pub state_pool: Arc<BlockPool>,
 }
 
 impl BuildContext {
@@ -158,11 +162,15 @@ impl JobGraph {
 
 /// A panic in a source's or sink's own code is an error like any other.
 fn prepare_safely(prepare: &mut Preparation) -> Result<(), BoxError> {
-    catch_unwind(AssertUnwindSafe(prepare)).unwrap_or_else(|panic| Err(panicked(&*panic)))
+    catch_unwind(AssertUnwindSafe(prepare)).unwrap_or_else(|panic| Err(unwound(panic)))
 }
 
-/// The error that a panic stands for.
-pub(crate) fn panicked(panic: &(dyn Any + Send)) -> BoxError {
+/// The error that an unwinding stands for: a fault of the state is an error with words of its own, all else a panic.
+pub(crate) fn unwound(payload: Box<dyn Any + Send>) -> BoxError {
+    let panic = match payload.downcast::<StateError>() {
+        Ok(error) => return error,
+        Err(panic) => panic,
+    };
     let message = panic.downcast_ref::<&str>().map(|message| (*message).to_owned());
     let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
     format!("panicked: {}", message.unwrap_or_else(|| "no message".to_owned())).into()

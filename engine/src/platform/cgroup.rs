@@ -40,7 +40,7 @@ fn cpu_quota(membership: &str, root: &Path, read: impl Fn(&Path) -> Option<Strin
 
 /// The folder of `group` below `mount`, and every folder above it up to `mount`.
 /// Inside a container the group's path is often not visible; then its mount point is the group.
-fn ancestors(mount: &Path, group: &str) -> Vec<PathBuf> {
+pub(super) fn ancestors(mount: &Path, group: &str) -> Vec<PathBuf> {
     let mut folders = vec![mount.to_path_buf()];
     let mut folder = mount.to_path_buf();
     for part in group.split('/').filter(|part| !part.is_empty() && *part != "." && *part != "..") {

@@ -79,6 +79,10 @@ impl Platform for GlommioPlatform {
         Arc::clone(&self.clock) as Arc<dyn Clock>
     }
 
+    fn memory_bytes(&self) -> Option<u64> {
+        super::memory::memory_of_this_process()
+    }
+
     fn prepare(&self, workers: usize) -> Result<Box<dyn Fleet>, PlatformError> {
         if workers == 0 {
             return Err(super::no_workers());

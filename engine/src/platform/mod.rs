@@ -9,6 +9,7 @@ mod clock;
 mod cores;
 pub mod files;
 mod glommio;
+mod memory;
 mod os;
 mod park;
 pub mod probe;
@@ -73,6 +74,10 @@ pub trait Platform: Send + Sync {
     /// Whether blocking reads have to happen on the workers' own thread, because there is no other.
     fn inline_io(&self) -> bool {
         false
+    }
+    /// Bytes of memory that the process may use; `None` when there is no telling.
+    fn memory_bytes(&self) -> Option<u64> {
+        None
     }
     /// Checks that `workers` can run here and makes their wake handles, without starting anything.
     ///

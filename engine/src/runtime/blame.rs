@@ -2,6 +2,9 @@
 //!
 //! A [`Blame`] stands on the stack while user code runs and is forgotten afterwards. Only when the stack
 //! unwinds is it dropped, and then it notes its operator. The innermost one counts.
+//!
+//! State that fails unwinds, too ([`fault`](tidemill_storage::state::fault)): what catches it makes the error of that
+//! operator of it, in its own words.
 
 use std::cell::Cell;
 

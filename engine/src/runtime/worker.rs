@@ -15,7 +15,7 @@ use super::blame::Blame;
 use crate::{
     model::{
         error::Error,
-        graph::panicked,
+        graph::unwound,
         metrics::{OperatorCounters, OperatorInfo, OperatorVisitor, TaskReport, TaskTimes, WorkerReport},
         operator::{OpenError, OperatorIndex, StepContext},
         shared::JobShared,
@@ -101,7 +101,7 @@ impl Worker {
                     return Turn::Busy;
                 }
                 Err(panic) => {
-                    self.fail(index, Some((Blame::take(), panicked(&*panic))));
+                    self.fail(index, Some((Blame::take(), unwound(panic))));
                     return Turn::Busy;
                 }
             };
@@ -234,7 +234,7 @@ pub fn open<R>(build: impl FnOnce() -> Result<R, OpenError>) -> Result<R, (Optio
     match catch_unwind(AssertUnwindSafe(build)) {
         Ok(Ok(built)) => Ok(built),
         Ok(Err(failed)) => Err((Some(failed.operator), failed.cause)),
-        Err(panic) => Err((Blame::take(), panicked(&*panic))),
+        Err(panic) => Err((Blame::take(), unwound(panic))),
     }
 }
 

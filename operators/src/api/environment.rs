@@ -1,12 +1,12 @@
 //! [`StreamEnvironment`]: where a job is described and started.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{cell::RefCell, path::PathBuf, rc::Rc, sync::Arc};
 
 use tidemill_engine::{
     control::handle::JobHandle,
     launch::launch,
     model::{
-        config::JobConfig,
+        config::{JobConfig, StateBackendKind},
         error::Error,
         graph::JobGraph,
         metrics::JobMetrics,
@@ -24,7 +24,7 @@ pub(crate) type SharedGraph = Rc<RefCell<JobGraph>>;
 
 /// Describes a job and starts it.
 ///
-/// Its settings are fixed when it is made; streams are made from sources and end in sinks; [`execute`](Self::execute)
+/// Settings come first; streams are made from sources and end in sinks; [`execute`](Self::execute)
 /// runs the job to its end, [`start`](Self::start) gives a handle at once.
 pub struct StreamEnvironment {
     graph: SharedGraph,
@@ -54,6 +54,24 @@ impl StreamEnvironment {
     /// With these settings on another platform: a simulated one, or one with its own settings.
     pub fn on(platform: Arc<dyn Platform>, config: JobConfig) -> Self {
         Self { graph: Rc::default(), config, platform }
+    }
+
+    /// Chooses where keyed operators keep their state.
+    pub fn state_backend(mut self, backend: StateBackendKind) -> Self {
+        self.config.state_backend = backend;
+        self
+    }
+
+    /// Chooses the directory for state that leaves memory.
+    pub fn state_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.config.state_dir = Some(directory.into());
+        self
+    }
+
+    /// Bounds the memory that state takes on each core, in bytes; see [`JobConfig::state_memory_bytes_max`].
+    pub fn state_memory_bytes_max(mut self, bytes: u64) -> Self {
+        self.config.state_memory_bytes_max = Some(bytes);
+        self
     }
 
     /// The settings of the job.

@@ -13,10 +13,12 @@ use crate::{
     aggregate::AggregateFunction,
     exchange::{Exchanged, Unpack},
     window::{
+        accumulator::Accumulated,
         assigner::{EventTimeWindows, TimeWindow},
-        function::{AggregateWindow, ApplyWindow, ReduceWindow, WindowFunction},
+        function::{AggregateWindow, ApplyWindow, ReduceWindow},
         late::{DropLate, LateBuilder, LateEdge},
         operator::Window,
+        pane::WindowFunction,
     },
 };
 
@@ -89,20 +91,20 @@ impl<K: Key, T: Record, L: LateBuilder<T>> WindowedStream<K, T, L> {
     }
 
     /// Sums up each window with an [`AggregateFunction`]; only the accumulator is kept.
-    pub fn aggregate<G>(self, function: G) -> Windowed<K, T, AggregateWindow<G>, L>
+    pub fn aggregate<G>(self, function: G) -> Windowed<K, T, Accumulated<AggregateWindow<G>>, L>
     where
         G: AggregateFunction<T>,
     {
-        self.then("window aggregate", AggregateWindow(function))
+        self.then("window aggregate", Accumulated(AggregateWindow(function)))
     }
 
     /// Combines the records of each window two by two; only the result so far is kept.
-    pub fn reduce<F>(self, function: F) -> Windowed<K, T, ReduceWindow<T, F>, L>
+    pub fn reduce<F>(self, function: F) -> Windowed<K, T, Accumulated<ReduceWindow<T, F>>, L>
     where
         T: Clone,
         F: Fn(T, &T) -> T + Clone + Send + 'static,
     {
-        self.then("window reduce", ReduceWindow::new(function))
+        self.then("window reduce", Accumulated(ReduceWindow::new(function)))
     }
 
     /// Calls `function(key, window, records)` for each window; all its records are kept until it fires.

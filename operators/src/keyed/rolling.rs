@@ -3,7 +3,7 @@
 //! State: one accumulator per key. [`reduce`](super::reduce), [`fold`](super::fold) and [`aggregate`](super::aggregate) only
 //! say what an accumulator is.
 
-use std::{cell::Cell, marker::PhantomData};
+use std::{cell::Cell, collections::VecDeque, marker::PhantomData, ops::Range};
 
 use rkyv::Archived;
 use tidemill_engine::{
@@ -19,13 +19,19 @@ use tidemill_engine::{
 use tidemill_storage::{
     key::Key,
     record::Record,
-    state::{KeyColumn, KeyView, KeyedTable, StateBackend, StateName, WHOLE, memory::MemoryBackend},
+    state::{KeyColumn, KeyView, KeyedTable, StateBackend, StateName, WHOLE},
 };
 
-use crate::exchange::HeadBuilder;
+use crate::{
+    backend::{self, JobBackend},
+    exchange::HeadBuilder,
+};
 
 /// Name of the state.
 const ACCUMULATORS: &str = "accumulators";
+/// Records whose accumulators are updated together, before their results are handed on: enough for a backend to
+/// fetch what they need from memory at once, and few enough for the results to stay in the nearest cache.
+const TOGETHER_MAX: usize = 64;
 
 /// What a rolling operator does with the records of a key.
 pub trait Rolling<K: Key, T: Record>: Clone + Send + 'static {
@@ -72,16 +78,17 @@ impl<K, T, R: Clone> Clone for Roll<K, T, R> {
 impl<K: Key, T: Record, R: Rolling<K, T>> HeadBuilder for Roll<K, T, R> {
     type In = T;
     type Out = Owned<R::Output>;
-    type Head<D: Push<Self::Out>> = RollHead<K, T, R, D, MemoryBackend>;
+    type Head<D: Push<Self::Out>> = RollHead<K, T, R, D, JobBackend>;
 
     fn build<D: Push<Self::Out>>(self, context: &BuildContext, down: D) -> Result<Self::Head<D>, OpenError> {
         let Self { operator, rolling, .. } = self;
-        let mut backend = MemoryBackend::default();
+        let mut backend = backend::open(operator, context)?;
         let name = StateName::new(context.operator_id(operator), ACCUMULATORS);
-        let state = backend
-            .open::<K, R::Accumulator>(name, Vec::new())
-            .map_err(|error| OpenError { operator, cause: error.into() })?;
-        Ok(RollHead { operator, rolling, state: backend.table::<K, _>(state, WHOLE), records: 0, down })
+        let state =
+            backend.open::<K, R::Accumulator>(name, Vec::new()).map_err(backend::refused(operator))?;
+        let state = backend.table::<K, _>(state, WHOLE);
+        let results = Vec::with_capacity(TOGETHER_MAX);
+        Ok(RollHead { operator, rolling, state, results, held: VecDeque::new(), records: 0, down })
     }
 }
 
@@ -90,8 +97,54 @@ pub struct RollHead<K: Key, T: Record, R: Rolling<K, T>, D, B: StateBackend> {
     operator: OperatorIndex,
     rolling: R,
     state: B::Table<K, R::Accumulator>,
+    /// Results of records that were updated together. Empty between two calls.
+    results: Vec<R::Value>,
+    /// Results for which no room was left, of records of the batch in work. The head has said how many it handed on, so it
+    /// is given the same batch again before anything else, from the first of these on.
+    held: VecDeque<R::Value>,
     records: u64,
     down: D,
+}
+
+impl<K, T, R, D, B> RollHead<K, T, R, D, B>
+where
+    K: Key,
+    T: Record,
+    R: Rolling<K, T>,
+    D: Push<Owned<R::Output>>,
+    B: StateBackend,
+{
+    /// Hands on the result of record `i`.
+    #[inline(always)]
+    fn hand_on(&mut self, batch: &Batch<T>, i: usize, value: R::Value, context: &mut StepContext) {
+        match self.rolling.output(batch.key(i), value) {
+            Ok(output) => self.down.push(output, batch.timestamp(i), context),
+            Err(error) => context.fail(self.operator, error),
+        }
+    }
+
+    /// Updates the accumulators of the records in `range` and keeps their results.
+    #[inline(always)]
+    fn update(&mut self, batch: &Batch<T>, range: Range<usize>) {
+        let Self { operator, rolling, state, results, .. } = self;
+        let (records, first) = (batch.records(), Cell::new(usize::MAX));
+        Blame::on(*operator, || {
+            state.update_batch(
+                batch,
+                range,
+                |i| {
+                    first.set(i);
+                    rolling.first(&records[i])
+                },
+                |i, accumulator| {
+                    if first.get() != i {
+                        rolling.add(accumulator, &records[i]);
+                    }
+                    results.push(rolling.value(accumulator));
+                },
+            );
+        });
+    }
 }
 
 impl<K, T, R, D, B> Head<T> for RollHead<K, T, R, D, B>
@@ -103,36 +156,30 @@ where
     B: StateBackend,
 {
     fn batch(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize {
-        let Self { operator, rolling, state, records, down } = self;
-        for i in from..batch.len() {
-            let key = batch.key(i);
-            let (record, is_first) = (&batch.records()[i], Cell::new(false));
-            let value = Blame::on(*operator, || {
-                state.update(
-                    key,
-                    || {
-                        is_first.set(true);
-                        rolling.first(record)
-                    },
-                    |accumulator| {
-                        if !is_first.get() {
-                            rolling.add(accumulator, record);
-                        }
-                        rolling.value(accumulator)
-                    },
-                )
-            });
-            match rolling.output(key, value) {
-                Ok(output) => down.push(output, batch.timestamp(i), context),
-                Err(error) => context.fail(*operator, error),
-            }
+        let mut next = from;
+        while let Some(value) = self.held.pop_front() {
+            self.hand_on(batch, next, value, context);
+            next += 1;
             if context.is_blocked() {
-                *records += (i + 1 - from) as u64;
-                return i + 1;
+                break;
             }
         }
-        *records += (batch.len() - from) as u64;
-        batch.len()
+        while next < batch.len() && !context.is_blocked() {
+            self.update(batch, next..batch.len().min(next + TOGETHER_MAX));
+            let mut results = std::mem::take(&mut self.results);
+            let mut rest = results.drain(..);
+            for value in rest.by_ref() {
+                self.hand_on(batch, next, value, context);
+                next += 1;
+                if context.is_blocked() {
+                    break;
+                }
+            }
+            self.held.extend(rest);
+            self.results = results;
+        }
+        self.records += (next - from) as u64;
+        next
     }
 
     fn signal(&mut self, signal: Signal, context: &mut StepContext) -> Flow {

@@ -3,12 +3,20 @@
 use std::{fmt::Debug, sync::Arc};
 
 use tidemill_engine::{
-    model::config::JobConfig,
+    model::config::{JobConfig, StateBackendKind},
     platform::{GlommioPlatform, Platform, SimPlatform},
 };
 
 use super::record::RecordSink;
 use crate::api::environment::StreamEnvironment;
+
+/// The state backends that every operator and job is proven on.
+pub const BACKENDS: &[StateBackendKind] = StateBackendKind::ALL;
+
+/// A configuration with every state backend.
+pub fn on_all_backends(config: JobConfig) -> impl Iterator<Item = JobConfig> {
+    BACKENDS.iter().map(move |backend| JobConfig { state_backend: *backend, ..config.clone() })
+}
 
 /// One way to run a job.
 pub struct Setting {
@@ -39,7 +47,7 @@ impl Setting {
 }
 
 /// Every parallelism of 1, 2, 3 and 8 with batches of 1, 2, 7 and 1024 records, and all other bounds both at their least and
-/// at their default.
+/// at their default; each with every state backend.
 pub fn configs() -> Vec<JobConfig> {
     let mut configs = Vec::new();
     for (row, parallelism) in [1, 2, 3, 8].into_iter().enumerate() {
@@ -54,7 +62,7 @@ pub fn configs() -> Vec<JobConfig> {
                 config.watermark_interval_us = [0, 500][(pattern + row) % 2];
                 config.linger_us_max = [0, 100][column % 2];
             }
-            configs.push(config);
+            configs.extend(on_all_backends(config));
         }
     }
     configs

@@ -1,7 +1,8 @@
 //! One operator, driven by hand: the same input in many ways must give the same output.
 //!
 //! The operator is given its items one at a time and all at once, in batches of one and of all records, and hands its
-//! results to an output that always has room or to one that is full every other call. It is held to its contract:
+//! results to an output that always has room or to one that is full every other call, with every state backend. It is
+//! held to its contract:
 //! it stops only where its output is full, goes on where it stopped, never lets the watermark fall, and is silent after
 //! the end.
 
@@ -20,10 +21,10 @@ use tidemill_engine::{
     },
     platform::{Clock, Nanos, Wake},
 };
-use tidemill_storage::{key::Key, record::Record};
+use tidemill_storage::{key::Key, log::pool::BlockPool, record::Record};
 
 pub use super::stage::Items;
-use super::{probe::Probe, stage::Batches};
+use super::{job::on_all_backends, probe::Probe, stage::Batches};
 use crate::exchange::HeadBuilder;
 
 /// What an operator under test is given.
@@ -106,7 +107,7 @@ impl<T: Clone + Send + Sync + 'static, U: Clone + Debug + 'static> OperatorTest<
     {
         let given = Arc::new(self.given.clone());
         for per_step in [1, usize::MAX] {
-            self.run(&format!("{per_step} items per step"), || {
+            self.run(&format!("{per_step} items per step"), JobConfig::default(), || {
                 attach(Items { given: Arc::clone(&given), per_step })
             });
         }
@@ -125,24 +126,28 @@ impl<T: Record + Clone + Sync, U: Clone + Debug + 'static> OperatorTest<T, U> {
         F: Fn(&T) -> K + Clone + Send + 'static,
     {
         let given = Arc::new(self.given.clone());
-        for batch_records_max in [1, 3, 1024] {
-            self.run(&format!("batches of {batch_records_max}"), || Batches {
-                given: Arc::clone(&given),
-                batch_records_max,
-                builder: builder.clone(),
-                key: key.clone(),
-                key_type: PhantomData,
-            });
+        for config in on_all_backends(JobConfig::default()) {
+            for batch_records_max in [1, 3, 1024] {
+                let input = format!("batches of {batch_records_max}, state in {:?}", config.state_backend);
+                self.run(&input, config.clone(), || Batches {
+                    given: Arc::clone(&given),
+                    batch_records_max,
+                    builder: builder.clone(),
+                    key: key.clone(),
+                    key_type: PhantomData,
+                });
+            }
         }
     }
 }
 
 impl<T, U: Clone + Debug + 'static> OperatorTest<T, U> {
-    fn run<C: Chain<Out: Item<Native = U>>>(&self, input: &str, chain: impl Fn() -> C) {
+    fn run<C: Chain<Out: Item<Native = U>>>(&self, input: &str, config: JobConfig, chain: impl Fn() -> C) {
+        let context = context(config);
         let mut counted: Option<Vec<(OperatorIndex, OperatorCounters)>> = None;
         for often_full in [false, true] {
             let setting = format!("{input}, output often full: {often_full}");
-            let (seen, counters) = drive(chain(), often_full, &setting);
+            let (seen, counters) = drive(chain(), &context, often_full, &setting);
             self.compare(seen, &setting);
             let first = counted.get_or_insert_with(|| counters.clone());
             assert_eq!(*first, counters, "the counters depend on the output; under {setting}");
@@ -188,11 +193,12 @@ impl<T, U: Clone + Debug + 'static> OperatorTest<T, U> {
 /// Steps the chain to its end; returns what came out and what it counted.
 fn drive<C: Chain>(
     chain: C,
+    context: &BuildContext,
     often_full: bool,
     setting: &str,
 ) -> (Vec<Seen<<C::Out as Item>::Native>>, Vec<(OperatorIndex, OperatorCounters)>) {
     let log = Rc::new(RefCell::new(Vec::new()));
-    let built = chain.build(&context(), Probe::<C::Out>::new(Rc::clone(&log), often_full));
+    let built = chain.build(context, Probe::<C::Out>::new(Rc::clone(&log), often_full));
     let mut task = match built {
         Ok(task) => task,
         Err(error) => panic!("the operator does not open: {}; under {setting}", error.cause),
@@ -250,7 +256,7 @@ impl Wake for Nobody {
     fn wake(&self) {}
 }
 
-fn context() -> BuildContext {
+fn context(config: JobConfig) -> BuildContext {
     let subtask = SubtaskContext {
         subtask: 0,
         parallelism: 1,
@@ -262,5 +268,10 @@ fn context() -> BuildContext {
         let name = format!("operator {index}");
         OperatorInfo { id: name.clone(), name }
     });
-    BuildContext { subtask, config: Arc::new(JobConfig::default()), operators: operators.collect() }
+    BuildContext {
+        subtask,
+        config: Arc::new(config),
+        operators: operators.collect(),
+        state_pool: BlockPool::new(false),
+    }
 }

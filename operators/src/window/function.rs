@@ -1,15 +1,23 @@
-//! What is computed in a window: [`aggregate`](AggregateWindow), [`reduce`](ReduceWindow) and [`apply`](ApplyWindow)
-//! as one contract for the operator.
+//! What is computed in a window: [`aggregate`](AggregateWindow), [`reduce`](ReduceWindow) and [`apply`](ApplyWindow).
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, ops::Range};
 
 use rkyv::Archived;
+use tidemill_engine::{
+    model::{item::Owned, operator::Push},
+    runtime::exchange::batch::Batch,
+};
 use tidemill_storage::{
     key::Key,
-    record::{Record, restore},
+    record::{Record, restore, with_value},
+    state::{KeyedTable, Slice, StateBackend, StateError, StateId, StateName},
 };
 
-use super::assigner::TimeWindow;
+use super::{
+    accumulator::WindowAccumulator,
+    assigner::TimeWindow,
+    pane::{Outlet, WindowFunction},
+};
 use crate::aggregate::AggregateFunction;
 
 /// A result of one window for one key.
@@ -23,40 +31,19 @@ pub struct WindowResult<K, V> {
     pub value: V,
 }
 
-/// What the window operator does with records and accumulators.
-pub trait WindowFunction<K: Key, T: Record>: Clone + Send + 'static {
-    /// What is kept per key and slice.
-    type Accumulator: Record + Clone;
-    /// What a fired window hands on.
-    type Output: 'static;
-
-    /// The accumulator of no records.
-    fn create(&self) -> Self::Accumulator;
-    /// Adds a record.
-    fn add(&self, accumulator: &mut Self::Accumulator, record: &Archived<T>);
-    /// Adds another slice's accumulator.
-    fn merge(&self, into: &mut Self::Accumulator, other: &Self::Accumulator);
-    /// Hands on what the window has come to.
-    fn emit(
-        &self,
-        key: K,
-        window: TimeWindow,
-        accumulator: &Self::Accumulator,
-        push: impl FnMut(Self::Output),
-    );
-}
-
 /// An [`AggregateFunction`] per window.
 #[derive(Clone)]
 pub struct AggregateWindow<G>(pub G);
 
-impl<K: Key, T: Record, G: AggregateFunction<T>> WindowFunction<K, T> for AggregateWindow<G> {
+impl<K: Key, T: Record, G: AggregateFunction<T>> WindowAccumulator<K, T> for AggregateWindow<G> {
     type Accumulator = G::Accumulator;
     type Output = WindowResult<K, G::Output>;
 
     #[inline(always)]
-    fn create(&self) -> G::Accumulator {
-        self.0.create()
+    fn first(&self, record: &Archived<T>) -> G::Accumulator {
+        let mut accumulator = self.0.create();
+        self.0.add(&mut accumulator, record);
+        accumulator
     }
 
     #[inline(always)]
@@ -70,14 +57,8 @@ impl<K: Key, T: Record, G: AggregateFunction<T>> WindowFunction<K, T> for Aggreg
     }
 
     #[inline(always)]
-    fn emit(
-        &self,
-        key: K,
-        window: TimeWindow,
-        accumulator: &G::Accumulator,
-        mut push: impl FnMut(Self::Output),
-    ) {
-        push(WindowResult { key, window, value: self.0.result(accumulator) });
+    fn result(&self, key: K, window: TimeWindow, accumulator: &G::Accumulator) -> Self::Output {
+        WindowResult { key, window, value: self.0.result(accumulator) }
     }
 }
 
@@ -100,42 +81,34 @@ impl<T, F: Clone> Clone for ReduceWindow<T, F> {
     }
 }
 
-impl<K, T, F> WindowFunction<K, T> for ReduceWindow<T, F>
+impl<K, T, F> WindowAccumulator<K, T> for ReduceWindow<T, F>
 where
     K: Key,
     T: Record + Clone,
     F: Fn(T, &T) -> T + Clone + Send + 'static,
 {
-    type Accumulator = Option<T>;
+    /// The result so far.
+    type Accumulator = T;
     type Output = WindowResult<K, T>;
 
-    fn create(&self) -> Option<T> {
-        None
+    #[inline(always)]
+    fn first(&self, record: &Archived<T>) -> T {
+        restore(record)
     }
 
-    fn add(&self, accumulator: &mut Option<T>, record: &Archived<T>) {
-        self.combine(accumulator, restore(record));
+    #[inline(always)]
+    fn add(&self, result: &mut T, record: &Archived<T>) {
+        with_value::<T, _>(record, |record| *result = (self.function)(result.clone(), record));
     }
 
-    fn merge(&self, into: &mut Option<T>, other: &Option<T>) {
-        if let Some(other) = other {
-            self.combine(into, other.clone());
-        }
+    #[inline(always)]
+    fn merge(&self, into: &mut T, other: &T) {
+        *into = (self.function)(into.clone(), other);
     }
 
-    fn emit(&self, key: K, window: TimeWindow, accumulator: &Option<T>, mut push: impl FnMut(Self::Output)) {
-        if let Some(value) = accumulator.clone() {
-            push(WindowResult { key, window, value });
-        }
-    }
-}
-
-impl<T, F: Fn(T, &T) -> T> ReduceWindow<T, F> {
-    fn combine(&self, accumulator: &mut Option<T>, record: T) {
-        *accumulator = Some(match accumulator.take() {
-            Some(result) => (self.function)(result, &record),
-            None => record,
-        });
+    #[inline(always)]
+    fn result(&self, key: K, window: TimeWindow, result: &T) -> Self::Output {
+        WindowResult { key, window, value: result.clone() }
     }
 }
 
@@ -165,22 +138,53 @@ where
     F: Fn(K, TimeWindow, &[T]) -> O + Clone + Send + 'static,
     O: IntoIterator<Item: 'static> + 'static,
 {
-    type Accumulator = Vec<T>;
     type Output = O::Item;
+    type Pane<B: StateBackend> = B::Table<K, Vec<T>>;
 
-    fn create(&self) -> Vec<T> {
-        Vec::new()
+    fn open<B: StateBackend>(&self, backend: &mut B, name: StateName) -> Result<StateId, StateError> {
+        backend.open::<K, Vec<T>>(name, Vec::new())
     }
 
-    fn add(&self, records: &mut Vec<T>, record: &Archived<T>) {
-        records.push(restore(record));
+    fn pane<B: StateBackend>(&self, backend: &mut B, state: StateId, slice: Slice) -> Self::Pane<B> {
+        backend.table::<K, Vec<T>>(state, slice)
     }
 
-    fn merge(&self, into: &mut Vec<T>, other: &Vec<T>) {
-        into.extend_from_slice(other);
+    fn add<B: StateBackend>(&self, pane: &mut Self::Pane<B>, batch: &Batch<T>, range: Range<usize>) {
+        pane.update_batch(
+            batch,
+            range,
+            |_| Vec::new(),
+            |i, records| records.push(restore(&batch.records()[i])),
+        );
     }
 
-    fn emit(&self, key: K, window: TimeWindow, records: &Vec<T>, push: impl FnMut(O::Item)) {
-        (self.function)(key, window, records).into_iter().for_each(push);
+    fn merge<B: StateBackend>(
+        &self,
+        into: &mut Self::Pane<B>,
+        slice: &mut Self::Pane<B>,
+        cursor: usize,
+    ) -> Option<usize> {
+        slice.scan(cursor, |key, records| {
+            into.update(key, Vec::new, |all| all.extend(restore::<Vec<T>>(records)));
+            true
+        })
+    }
+
+    fn emit<B: StateBackend, D: Push<Owned<O::Item>>>(
+        &self,
+        pane: &mut Self::Pane<B>,
+        cursor: usize,
+        outlet: &mut Outlet<'_, D>,
+    ) -> Option<usize> {
+        pane.scan(cursor, |key, records| {
+            outlet.of_key(key, |outlet, key| {
+                let results = (self.function)(key, outlet.window, &restore::<Vec<T>>(records));
+                results.into_iter().for_each(|result| outlet.push(result));
+            })
+        })
+    }
+
+    fn relieve<B: StateBackend>(&self, pane: &mut Self::Pane<B>) {
+        pane.relieve();
     }
 }

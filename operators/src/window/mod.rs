@@ -1,9 +1,12 @@
 //! Windows of event time over keyed streams.
 //!
-//! [`assigner`] says which windows there are, [`function`] what is computed in one, [`late`] where records go that come
-//! after their windows are gone, and [`operator`] runs them.
+//! [`assigner`] says which windows there are, [`function`] what is computed in one, [`pane`] and [`accumulator`] how the
+//! records of one are kept until then, [`late`] where records go that come after their windows are gone, and [`operator`]
+//! runs them.
 
+pub mod accumulator;
 pub mod assigner;
 pub mod function;
 pub mod late;
 pub mod operator;
+pub mod pane;

@@ -27,23 +27,29 @@ use tidemill_engine::{
 };
 use tidemill_storage::{
     key::Key,
-    record::{Record, with_value},
-    state::{KeyedTable, StateBackend, StateId, StateName, memory::MemoryBackend},
+    record::Record,
+    state::{StateBackend, StateId, StateName},
 };
 
 use super::{
     assigner::{EventTimeWindows, TimeWindow},
-    function::WindowFunction,
     late::LateBuilder,
+    pane::{Outlet, WindowFunction},
 };
-use crate::{exchange::HeadBuilder, keyed::key::restore_key};
+use crate::{
+    backend::{self, JobBackend},
+    exchange::HeadBuilder,
+};
 
 /// Name of the state of records by slice.
 const SLICES: &str = "slices";
 /// Name of the state that windows are put together in; empty between two of them.
 const FIRING: &str = "firing";
-/// Results handed on in one step at most.
+/// Keys whose results are handed on in one step at most.
 const FIRED_PER_STEP_MAX: usize = 4096;
+/// Records after which all panes give memory back if need be. A pane that gets records does so by itself, so this is for those
+/// that get none; asking them for each small batch would cost more than the batch.
+const RELIEVE_RECORDS: usize = 1024;
 
 /// Builds the window operator.
 pub struct Window<K, T, W, L> {
@@ -84,19 +90,21 @@ where
 {
     type In = T;
     type Out = Owned<W::Output>;
-    type Head<D: Push<Self::Out>> = WindowHead<K, T, W, L::Push, D, MemoryBackend>;
+    type Head<D: Push<Self::Out>> = WindowHead<K, T, W, L::Push, D, JobBackend>;
 
     fn build<D: Push<Self::Out>>(self, context: &BuildContext, down: D) -> Result<Self::Head<D>, OpenError> {
-        let mut backend = MemoryBackend::default();
-        let id = context.operator_id(self.operator);
+        let (operator, function) = (self.operator, self.function);
+        let mut backend = backend::open(operator, context)?;
         let mut open = |state| {
-            let opened = backend.open::<K, W::Accumulator>(StateName::new(id, state), Vec::new());
-            opened.map_err(|error| OpenError { operator: self.operator, cause: error.into() })
+            let name = StateName::new(context.operator_id(operator), state);
+            function.open(&mut backend, name).map_err(backend::refused(operator))
         };
         let (slices_state, firing_state) = (open(SLICES)?, open(FIRING)?);
         let restored = backend.restored(slices_state);
-        let slices =
-            restored.into_iter().map(|slice| (slice, backend.table::<K, _>(slices_state, slice))).collect();
+        let slices = restored
+            .into_iter()
+            .map(|slice| (slice, function.pane(&mut backend, slices_state, slice)))
+            .collect();
         let timeline = Timeline {
             windows: self.windows,
             allowed_lateness: self.allowed_lateness,
@@ -105,8 +113,8 @@ where
             again: BTreeSet::new(),
         };
         Ok(WindowHead {
-            operator: self.operator,
-            function: self.function,
+            operator,
+            function,
             backend,
             slices_state,
             firing_state,
@@ -114,6 +122,7 @@ where
             timeline,
             firing: None,
             waiting: None,
+            unrelieved: 0,
             late: self.late.build(context),
             counters: OperatorCounters::default(),
             down,
@@ -172,18 +181,19 @@ impl Timeline {
 }
 
 /// A window that is being fired.
-struct Firing<T> {
+struct Firing<P> {
     window: TimeWindow,
     /// The slices that are still to be put together.
     parts: VecDeque<Timestamp>,
-    results: Results<T>,
+    results: Results<P>,
+    /// Where to go on: in the first of `parts`, or in the results when there is none.
     cursor: usize,
 }
 
-/// Where a firing window's accumulators are.
-enum Results<T> {
+/// Where a firing window's records are.
+enum Results<P> {
     /// Put together from several slices, or taken out of a slice that nothing needs any more.
-    Own(T),
+    Own(P),
     /// In the slice that begins here, which is kept.
     Slice(Timestamp),
 }
@@ -201,11 +211,13 @@ where
     backend: B,
     slices_state: StateId,
     firing_state: StateId,
-    slices: BTreeMap<Timestamp, B::Table<K, W::Accumulator>>,
+    slices: BTreeMap<Timestamp, W::Pane<B>>,
     timeline: Timeline,
-    firing: Option<Firing<B::Table<K, W::Accumulator>>>,
+    firing: Option<Firing<W::Pane<B>>>,
     /// The watermark that waits for its windows to be fired.
     waiting: Option<Signal>,
+    /// Records since all panes were last asked to give memory back.
+    unrelieved: usize,
     late: L,
     counters: OperatorCounters,
     down: D,
@@ -225,14 +237,9 @@ where
     #[inline]
     fn add(&mut self, batch: &Batch<T>, slice: Timestamp, from: usize, to: usize) {
         let Self { operator, function, backend, slices_state, slices, .. } = self;
-        let table = slices.entry(slice).or_insert_with(|| backend.table::<K, _>(*slices_state, slice));
         Blame::on(*operator, || {
-            table.update_batch(
-                batch,
-                from..to,
-                |_| function.create(),
-                |i, accumulator| function.add(accumulator, &batch.records()[i]),
-            );
+            let pane = slices.entry(slice).or_insert_with(|| function.pane(backend, *slices_state, slice));
+            function.add(pane, batch, from..to);
         });
         if slice <= self.timeline.fired {
             self.timeline.touched(slice);
@@ -257,11 +264,11 @@ where
         let last = if window.end == Timestamp::MAX { window.end } else { window.max_timestamp() };
         let slices = self.slices.range(window.start..=last).map(|(start, _)| *start);
         let mut parts: VecDeque<Timestamp> = slices.collect();
-        let (backend, state) = (&mut self.backend, self.firing_state);
-        let mut empty = || Results::Own(backend.table::<K, _>(state, window.start));
+        let Self { function, backend, firing_state, slices, .. } = self;
+        let mut empty = || Results::Own(function.pane(backend, *firing_state, window.start));
         let results = match (parts.len(), self.timeline.windows.is_tumbling()) {
             (1, true) if self.timeline.allowed_lateness == 0 => {
-                let slice = parts.pop_front().and_then(|slice| self.slices.remove(&slice));
+                let slice = parts.pop_front().and_then(|slice| slices.remove(&slice));
                 slice.map_or_else(empty, Results::Own)
             }
             (1, _) => Results::Slice(parts.pop_front().unwrap_or(window.start)),
@@ -270,48 +277,41 @@ where
         self.firing = Some(Firing { window, parts, results, cursor: 0 });
     }
 
-    /// Goes on with the window that is being fired: puts one slice in, or hands on some results.
-    fn go_on(&mut self, mut firing: Firing<B::Table<K, W::Accumulator>>, context: &mut StepContext) {
+    /// Goes on with the window that is being fired: puts some of a slice in, or hands on some results.
+    fn go_on(&mut self, mut firing: Firing<W::Pane<B>>, context: &mut StepContext) {
         let Self { operator, function, slices, counters, down, .. } = self;
-        if let (Some(slice), Results::Own(results)) = (firing.parts.pop_front(), &mut firing.results) {
-            if let Some(table) = slices.get_mut(&slice) {
-                Blame::on(*operator, || {
-                    table.scan(0, |key, other| {
-                        with_value::<W::Accumulator, _>(other, |other| {
-                            results.update(key, || function.create(), |into| function.merge(into, other));
-                        });
-                        true
-                    })
-                });
+        if let (Some(slice), Results::Own(results)) = (firing.parts.front(), &mut firing.results) {
+            let slice = slices.get_mut(slice);
+            let cursor = Blame::on(*operator, || function.merge(results, slice?, firing.cursor));
+            if cursor.is_none() {
+                firing.parts.pop_front();
             }
+            firing.cursor = cursor.unwrap_or(0);
             self.firing = Some(firing);
             return;
         }
-        let table = match &mut firing.results {
-            Results::Own(table) => table,
+        let pane = match &mut firing.results {
+            Results::Own(pane) => pane,
             Results::Slice(slice) => match slices.get_mut(slice) {
-                Some(table) => table,
+                Some(pane) => pane,
                 None => return,
             },
         };
-        let (window, mut left) = (firing.window, FIRED_PER_STEP_MAX);
-        let cursor = Blame::on(*operator, || {
-            table.scan(firing.cursor, |key, accumulator| {
-                match restore_key::<K>(key) {
-                    Ok(key) => with_value::<W::Accumulator, _>(accumulator, |accumulator| {
-                        function.emit(key, window, accumulator, |output| {
-                            counters.records_out += 1;
-                            down.push(output, window.max_timestamp(), context);
-                        });
-                    }),
-                    Err(error) => context.fail(*operator, error),
-                }
-                left -= 1;
-                left > 0 && !context.is_blocked()
-            })
-        });
+        let (window, operator) = (firing.window, *operator);
+        let mut outlet = Outlet { window, operator, keys_left: FIRED_PER_STEP_MAX, counters, down, context };
+        let cursor = Blame::on(operator, || function.emit(pane, firing.cursor, &mut outlet));
         if let Some(cursor) = cursor {
             self.firing = Some(Firing { cursor, ..firing });
+        }
+    }
+
+    /// Lets all panes give memory back now and then.
+    fn relieve(&mut self, records: usize) {
+        self.unrelieved += records;
+        if self.unrelieved >= RELIEVE_RECORDS {
+            self.unrelieved = 0;
+            let Self { operator, function, slices, .. } = self;
+            Blame::on(*operator, || slices.values_mut().for_each(|pane| function.relieve(pane)));
         }
     }
 
@@ -358,6 +358,7 @@ where
             }
         }
         self.counters.records_in += (start - from) as u64;
+        self.relieve(start - from);
         start
     }
 

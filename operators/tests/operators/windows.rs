@@ -24,6 +24,7 @@ use tidemill_operators::{
         script::ScriptSource,
     },
     window::{
+        accumulator::Accumulated,
         assigner::{SlidingEventTime, TimeWindow},
         function::{AggregateWindow, ApplyWindow, ReduceWindow, WindowResult},
         late::DropLate,
@@ -190,7 +191,7 @@ proptest! {
     fn aggregates_and_reductions_tell_what_the_reference_tells(windows in windows(), input in input()) {
         OperatorTest::new(input.clone())
             .expect(expected(windows, &input, |key, window, ids| WindowResult { key, window, value: ids.len() as u64 }))
-            .check_head(|record: &Record| record.0, window(windows, AggregateWindow(Count)));
+            .check_head(|record: &Record| record.0, window(windows, Accumulated(AggregateWindow(Count))));
         let newest = |one: Record, other: &Record| if other.2 > one.2 { *other } else { one };
         OperatorTest::new(input.clone())
             .expect(expected(windows, &input, |key, window, ids| {
@@ -202,7 +203,7 @@ proptest! {
             }))
             .check_head(
                 |record: &Record| record.0,
-                window(windows, ReduceWindow::new(newest)),
+                window(windows, Accumulated(ReduceWindow::new(newest))),
             );
     }
 

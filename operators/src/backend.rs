@@ -1,0 +1,158 @@
+//! The state backend that a job's settings choose: decided once per task, where [`open`] is called.
+//!
+//! [`JobBackend`] is one of the backends and hands every call on to it. Operators give tables whole columns of keys, so
+//! the choice is made again once per batch and not per record; where a process function looks up single keys it is a branch
+//! that always goes the same way. The chain behind an operator is compiled once for all backends.
+
+use std::{ops::Range, sync::Arc};
+
+use rkyv::Archived;
+use tidemill_engine::model::{
+    config::StateBackendKind,
+    graph::BuildContext,
+    operator::{OpenError, OperatorIndex},
+};
+use tidemill_storage::{
+    key::{Key, key_group_range},
+    record::Record,
+    state::{
+        KeyColumn, KeyView, KeyedTable, Migration, Slice, StateBackend, StateError, StateId, StateName,
+        memory::MemoryBackend,
+    },
+    store::{Store, StoreOptions},
+};
+
+/// The backend for the state of one operator in one subtask.
+///
+/// # Errors
+/// Whatever keeps it from opening, in the name of the operator.
+pub fn open(_operator: OperatorIndex, context: &BuildContext) -> Result<JobBackend, OpenError> {
+    let (subtask, config) = (&context.subtask, &context.config);
+    Ok(match config.state_backend {
+        StateBackendKind::Log => {
+            let max_parallelism = config.key_groups();
+            // Neither is over the number of key groups.
+            let (index, parallelism) = (subtask.subtask as u32, subtask.parallelism as u32);
+            JobBackend::Log(Store::new(StoreOptions {
+                key_groups: key_group_range(index, max_parallelism, parallelism),
+                max_parallelism,
+                pool: Arc::clone(&context.state_pool),
+            }))
+        }
+        StateBackendKind::Memory => JobBackend::Memory(MemoryBackend::default()),
+    })
+}
+
+/// What keeps the state of `operator` from opening.
+pub(crate) fn refused(operator: OperatorIndex) -> impl Fn(StateError) -> OpenError {
+    move |error| OpenError { operator, cause: error.into() }
+}
+
+/// One of the backends.
+pub enum JobBackend {
+    /// In a log.
+    Log(Store),
+    /// All in memory.
+    Memory(MemoryBackend),
+}
+
+/// A table of one of the backends.
+pub enum JobTable<K: Key, V: Record> {
+    /// In a log.
+    Log(TableOf<Store, K, V>),
+    /// All in memory.
+    Memory(TableOf<MemoryBackend, K, V>),
+}
+
+type TableOf<B, K, V> = <B as StateBackend>::Table<K, V>;
+
+/// Hands a call on to the one that it is.
+macro_rules! hand_on {
+    ($self:expr, $one:ident => $call:expr) => {
+        match $self {
+            Self::Log($one) => $call,
+            Self::Memory($one) => $call,
+        }
+    };
+}
+
+impl StateBackend for JobBackend {
+    type Table<K: Key, V: Record> = JobTable<K, V>;
+
+    fn open<K: Key, V: Record>(
+        &mut self,
+        name: StateName,
+        migrations: Vec<Migration<V>>,
+    ) -> Result<StateId, StateError> {
+        hand_on!(self, backend => backend.open::<K, V>(name, migrations))
+    }
+
+    fn restored(&self, state: StateId) -> Vec<Slice> {
+        hand_on!(self, backend => backend.restored(state))
+    }
+
+    fn table<K: Key, V: Record>(&mut self, state: StateId, slice: Slice) -> JobTable<K, V> {
+        match self {
+            Self::Log(backend) => JobTable::Log(backend.table::<K, V>(state, slice)),
+            Self::Memory(backend) => JobTable::Memory(backend.table::<K, V>(state, slice)),
+        }
+    }
+}
+
+impl<K: Key, V: Record> KeyedTable<K, V> for JobTable<K, V> {
+    fn len(&self) -> usize {
+        hand_on!(self, table => KeyedTable::<K, V>::len(table))
+    }
+
+    #[inline(always)]
+    fn read<R>(&mut self, key: KeyView<'_>, lend: impl FnOnce(&Archived<V>) -> R) -> Option<R> {
+        hand_on!(self, table => KeyedTable::<K, V>::read(table, key, lend))
+    }
+
+    #[inline(always)]
+    fn get(&mut self, key: KeyView<'_>) -> Option<V> {
+        hand_on!(self, table => KeyedTable::<K, V>::get(table, key))
+    }
+
+    #[inline(always)]
+    fn contains(&mut self, key: KeyView<'_>) -> bool {
+        hand_on!(self, table => KeyedTable::<K, V>::contains(table, key))
+    }
+
+    #[inline(always)]
+    fn update<R>(
+        &mut self,
+        key: KeyView<'_>,
+        create: impl FnOnce() -> V,
+        update: impl FnOnce(&mut V) -> R,
+    ) -> R {
+        hand_on!(self, table => KeyedTable::<K, V>::update(table, key, create, update))
+    }
+
+    #[inline(always)]
+    fn update_batch<C: KeyColumn>(
+        &mut self,
+        keys: &C,
+        range: Range<usize>,
+        create: impl FnMut(usize) -> V,
+        update: impl FnMut(usize, &mut V),
+    ) {
+        hand_on!(self, table => KeyedTable::<K, V>::update_batch(table, keys, range, create, update));
+    }
+
+    fn put(&mut self, key: KeyView<'_>, value: &V) {
+        hand_on!(self, table => KeyedTable::<K, V>::put(table, key, value));
+    }
+
+    fn remove(&mut self, key: KeyView<'_>) -> bool {
+        hand_on!(self, table => KeyedTable::<K, V>::remove(table, key))
+    }
+
+    fn scan(&mut self, cursor: usize, visit: impl FnMut(KeyView<'_>, &Archived<V>) -> bool) -> Option<usize> {
+        hand_on!(self, table => KeyedTable::<K, V>::scan(table, cursor, visit))
+    }
+
+    fn relieve(&mut self) {
+        hand_on!(self, table => KeyedTable::<K, V>::relieve(table));
+    }
+}
