@@ -1,15 +1,27 @@
 //! The store under random operations, compared with the in-memory reference after each.
 
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
 use proptest::prelude::*;
 use tidemill_storage::{
-    key::Key,
-    log::seal::Sealed,
+    key::{Key, key_group_range},
+    log::{
+        pool::{BlockPool, CHUNK_BYTES},
+        seal::Sealed,
+    },
     record::Record,
+    snapshot::disk::{Disk, memory::MemoryDisk},
     state::{
         KeyColumn, KeyView, KeyedTable, StateBackend, StateName, WHOLE,
         memory::{MemoryBackend, MemoryTable},
     },
-    store::{Store, StoreOptions},
+    store::{
+        Store, StoreOptions,
+        files::{FileOptions, SnapshotEvent},
+    },
 };
 
 #[derive(Clone, Debug)]
@@ -19,6 +31,8 @@ enum Operation {
     Put(u16, u8),
     Remove(u16),
     Seal,
+    Snapshot,
+    Restore(u32),
     Compact,
     Scan,
 }
@@ -32,6 +46,8 @@ fn operations(keys: u16) -> impl Strategy<Value = Vec<Operation>> {
         2 => (key.clone(), any::<u8>()).prop_map(|(key, value)| Operation::Put(key, value)),
         4 => key.prop_map(Operation::Remove),
         1 => Just(Operation::Seal),
+        1 => Just(Operation::Snapshot),
+        1 => (1_u32..5).prop_map(Operation::Restore),
         1 => Just(Operation::Compact),
         1 => Just(Operation::Scan),
     ];
@@ -69,14 +85,57 @@ fn contents<K: Key, V: Record + Ord>(table: &mut impl KeyedTable<K, V>) -> Vec<(
     all
 }
 
+/// Fails with the first difference: whole tables are no reading.
+fn same<T: PartialEq + std::fmt::Debug>(own: &[T], expected: &[T]) {
+    let differs = own.iter().zip(expected).find(|(own, expected)| own != expected);
+    assert!(
+        differs.is_none() && own.len() == expected.len(),
+        "{} of {}: {differs:?}",
+        own.len(),
+        expected.len()
+    );
+}
+
+/// What a snapshot holds, restored by so many subtasks.
+fn restored<K: Key, V: Record + Ord>(
+    disk: &Arc<dyn Disk>,
+    manifest: &Path,
+    parallelism: u32,
+) -> Vec<((u64, Vec<u8>), V)> {
+    let mut all = Vec::new();
+    for subtask in 0..parallelism {
+        let key_groups = key_group_range(subtask, 128, parallelism);
+        let options = StoreOptions { key_groups, pool: BlockPool::new(false), ..StoreOptions::new() };
+        let mut store = Store::restore(options, Arc::clone(disk), &[manifest.to_owned()]).unwrap();
+        let state = store.open::<K, V>(StateName::new("operator", "state"), Vec::new()).unwrap();
+        assert_eq!(store.restored(state), [WHOLE]);
+        all.extend(contents(&mut store.table::<K, V>(state, WHOLE)));
+    }
+    all.sort();
+    all
+}
+
 /// Applies the operations to both and compares.
 fn agree<K: Key, V: Record + Ord + Clone + std::fmt::Debug>(
     operations: &[Operation],
     key: impl Fn(u16) -> K,
     value: impl Fn(u8) -> V,
     change: impl Fn(&mut V, u8),
+    bounded: bool,
 ) {
-    let mut store = Store::new(StoreOptions::new());
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
+    let files = FileOptions { directory: "/state".into(), store: 7, disk: Arc::clone(&disk), thread: false };
+    let options = StoreOptions {
+        files: Some(files),
+        pool: BlockPool::new(false),
+        // Three blocks, so that nearly everything is cold.
+        memory_bytes_max: if bounded { 3 * CHUNK_BYTES } else { usize::MAX },
+        ..StoreOptions::new()
+    };
+    let mut store = Store::new(options);
+    let mut kept: Option<(PathBuf, Vec<_>)> = None;
+    let mut snapshots = 0;
+    let mut seals: Vec<Sealed> = Vec::new();
     let state = store.open::<K, V>(StateName::new("operator", "state"), Vec::new()).unwrap();
     let mut table = store.table::<K, V>(state, WHOLE);
     let mut reference: MemoryTable<V> =
@@ -121,54 +180,83 @@ fn agree<K: Key, V: Record + Ord + Clone + std::fmt::Debug>(
                 assert_eq!(table.remove(view), model::<K, V>(&mut reference).remove(view));
                 assert!(!table.contains(view));
             }
+            // Sealed and lost: only without a bound, where nobody waits for it to be durable.
+            Operation::Seal if bounded || snapshots > 0 => {}
             Operation::Seal => {
-                let mut sealed: Sealed = store.begin_seal();
-                table.seal(&mut sealed);
-                store.finish_seal(&mut sealed);
+                let mut sealing = store.begin_seal();
+                table.seal(sealing.sealed());
+                seals.push(store.finish_seal(sealing));
+            }
+            // What was sealed and not given to the writer is missing in its files.
+            Operation::Snapshot if !seals.is_empty() => {}
+            Operation::Snapshot => {
+                snapshots += 1;
+                let mut sealing = store.begin_seal();
+                table.seal(sealing.sealed());
+                store.snapshot(snapshots, sealing).unwrap();
+                let SnapshotEvent::Done { manifest, .. } = store.wait_for_snapshot().unwrap() else {
+                    panic!()
+                };
+                if snapshots > 2 {
+                    store.release(snapshots - 2).unwrap();
+                }
+                kept = Some((manifest, contents(model::<K, V>(&mut reference))));
+            }
+            Operation::Restore(parallelism) => {
+                if let Some((manifest, expected)) = &kept {
+                    let restored = restored::<K, V>(&disk, manifest, *parallelism);
+                    same(&restored, expected);
+                }
             }
             Operation::Compact => while table.compact_step() {},
             Operation::Scan => {
-                assert_eq!(contents(&mut table), contents(model::<K, V>(&mut reference)));
+                same(&contents(&mut table), &contents(model::<K, V>(&mut reference)));
             }
         }
         assert_eq!(table.len(), model::<K, V>(&mut reference).len());
     }
-    assert_eq!(contents(&mut table), contents(model::<K, V>(&mut reference)));
+    same(&contents(&mut table), &contents(model::<K, V>(&mut reference)));
 }
 
 proptest! {
     #[test]
-    fn narrow_keys_and_plain_values(operations in operations(3_000)) {
-        agree(&operations, u64::from, |by| (u64::from(by), 7_u64), |own, by| own.0 = own.0.rotate_left(9) ^ u64::from(by));
+    fn narrow_keys_and_plain_values(operations in operations(3_000), bounded: bool) {
+        let change = |own: &mut (u64, u64), by: u8| own.0 = own.0.rotate_left(9) ^ u64::from(by);
+        agree(&operations, u64::from, |by| (u64::from(by), 7_u64), change, bounded);
     }
 
     #[test]
-    fn records_that_fill_many_blocks(operations in operations(6_000)) {
-        agree(&operations, u64::from, |by| [u64::from(by); 64], |own, by| own[usize::from(by) % 64] += 1);
+    fn records_that_fill_many_blocks(operations in operations(6_000), bounded: bool) {
+        let change = |own: &mut [u64; 64], by: u8| own[usize::from(by) % 64] += 1;
+        agree(&operations, u64::from, |by| [u64::from(by); 64], change, bounded);
     }
 
     #[test]
-    fn narrow_keys_and_values_of_one_size(operations in operations(300)) {
-        agree(&operations, u32::from, |by| Some(u16::from(by)), |own, by| {
+    fn narrow_keys_and_values_of_one_size(operations in operations(300), bounded: bool) {
+        let change = |own: &mut Option<u16>, by: u8| {
             *own = if by % 3 == 0 { None } else { Some(own.unwrap_or(1).wrapping_add(u16::from(by))) };
-        });
+        };
+        agree(&operations, u32::from, |by| Some(u16::from(by)), change, bounded);
     }
 
     #[test]
-    fn wide_keys_and_plain_values(operations in operations(500)) {
-        agree(&operations, |key| format!("{key}").repeat(usize::from(key % 9)), i64::from, |own, by| *own -= i64::from(by));
+    fn wide_keys_and_plain_values(operations in operations(500), bounded: bool) {
+        let key = |key: u16| format!("{key}").repeat(usize::from(key % 9));
+        agree(&operations, key, i64::from, |own, by| *own -= i64::from(by), bounded);
     }
 
     #[test]
-    fn values_that_grow_and_shrink(operations in operations(60)) {
-        agree(&operations, |key| key.to_string(), |by| "x".repeat(usize::from(by) * 40), |own, by| {
+    fn values_that_grow_and_shrink(operations in operations(60), bounded: bool) {
+        let change = |own: &mut String, by: u8| {
             let len = own.len();
             if by % 4 == 0 { own.truncate(len / 2) } else { own.push_str(&"yz".repeat(usize::from(by))) }
-        });
+        };
+        agree(&operations, |key| key.to_string(), |by| "x".repeat(usize::from(by) * 40), change, bounded);
     }
 
     #[test]
-    fn narrow_keys_and_vectors_with_wide_alignment(operations in operations(60)) {
-        agree(&operations, u64::from, |by| vec![u128::from(by); usize::from(by % 20)], |own, by| own.push(u128::from(by)));
+    fn narrow_keys_and_vectors_with_wide_alignment(operations in operations(60), bounded: bool) {
+        let value = |by: u8| vec![u128::from(by); usize::from(by % 20)];
+        agree(&operations, u64::from, value, |own, by| own.push(u128::from(by)), bounded);
     }
 }

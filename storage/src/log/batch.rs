@@ -12,11 +12,7 @@ use super::{
     place::{Form, Place},
     table::LogTable,
 };
-use crate::{
-    key::Key,
-    record::Record,
-    state::{KeyColumn, KeyedTable},
-};
+use crate::{key::Key, record::Record, state::KeyColumn};
 
 /// Keys between two stations: enough to hide a miss, few enough for the core's miss buffers.
 const DISTANCE: usize = 16;
@@ -95,7 +91,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
                     }
                 }
                 let len_before = self.index.len();
-                self.update(key, || create(from + i), |value| update(from + i, value));
+                self.update_one(key, || create(from + i), |value| update(from + i, value));
                 if self.index.len() != len_before {
                     // All that passed the first station by now.
                     changed_at = (front + STRIDE).min(len);

@@ -9,16 +9,23 @@
 //! Unsafe leaf: records are reached by address.
 #![allow(unsafe_code)]
 
-use std::{ptr::null_mut, rc::Rc, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    ptr::null_mut,
+    rc::Rc,
+    sync::Arc,
+};
 
 use super::{
     block::Block,
-    cold::ColdBlock,
     pool::CHUNK_BYTES,
     seal::{BlockId, Sealed, SealedRange, TableId},
     shared::Shared,
 };
-use crate::state::{StateError, fault};
+use crate::{
+    state::{StateError, fault},
+    store::files::DurablePart,
+};
 
 /// Smallest block, in bytes.
 const BLOCK_BYTES_MIN: usize = 128;
@@ -78,7 +85,10 @@ const GONE: Entry = Entry { start: null_mut(), opened: 0, closed: 0 };
 pub(super) struct Info {
     pub(super) id: BlockId,
     pub(super) memory: Option<Arc<Block>>,
-    pub(super) cold: Option<ColdBlock>,
+    /// Whether it is not in memory but in files alone.
+    pub(super) cold: bool,
+    /// Which bytes are durable, and where.
+    pub(super) durable: Vec<DurablePart>,
     /// Units written.
     pub(super) used: u32,
     /// Units of records that count no more.
@@ -90,8 +100,29 @@ pub(super) struct Info {
 }
 
 impl Info {
-    const GONE: Self =
-        Self { id: BlockId(u64::MAX), memory: None, cold: None, used: 0, dead: 0, listed: false, numbers: 1 };
+    const GONE: Self = Self {
+        id: BlockId(u64::MAX),
+        memory: None,
+        cold: false,
+        durable: Vec::new(),
+        used: 0,
+        dead: 0,
+        listed: false,
+        numbers: 1,
+    };
+
+    /// Whether every byte is in a file.
+    fn is_durable(&self, shape: Shape) -> bool {
+        let mut end = 0;
+        // Parts come in the order of their seals, so upwards.
+        for part in &self.durable {
+            if part.from > end {
+                return false;
+            }
+            end = end.max(part.to);
+        }
+        end as usize >= self.used as usize * shape.unit
+    }
 }
 
 /// The blocks of one table.
@@ -103,10 +134,14 @@ pub struct Blocks {
     /// Number of seals so far.
     seals: u32,
     tail: Tail,
+    /// Whether a block was added since it was asked last.
+    grown: bool,
     /// Ranges of blocks that were filled since the last seal.
     filled: Vec<(usize, SealedRange)>,
     /// Full blocks that are more than half dead.
     victims: Vec<u32>,
+    /// Full blocks, those filled first in front; kept if there is a budget. Some may be gone.
+    ages: VecDeque<(BlockId, usize)>,
     /// Number of cold blocks.
     pub(super) cold: usize,
     table: TableId,
@@ -131,8 +166,10 @@ impl Blocks {
             free: Vec::new(),
             seals: 0,
             tail: NO_TAIL,
+            grown: false,
             filled: Vec::new(),
             victims: Vec::new(),
+            ages: VecDeque::new(),
             cold: 0,
             table,
             shared,
@@ -224,6 +261,7 @@ impl Blocks {
             self.tail.capacity = capacity;
             return;
         }
+        self.grown = true;
         self.close_tail(shape);
         let first = self.infos.len() == self.free.len();
         let capacity = match units {
@@ -282,6 +320,9 @@ impl Blocks {
         }
         if let Some(range) = self.range(block, used, shape) {
             self.filled.push((block, range));
+        }
+        if self.shared.is_bounded() {
+            self.ages.push_back((self.infos[block].id, block));
         }
         self.weigh(block, shape);
     }
@@ -364,7 +405,7 @@ impl Blocks {
 
     fn let_go(&mut self, block: usize) {
         let info = std::mem::replace(&mut self.infos[block], Info::GONE);
-        self.cold -= usize::from(info.cold.is_some());
+        self.cold -= usize::from(info.cold);
         self.entries[block] = GONE;
         self.free.extend((0..info.numbers).map(|more| block as u32 + more));
     }
@@ -419,18 +460,62 @@ impl Blocks {
         self.infos.len()
     }
 
-    /// Whether a block can leave memory: sealed, and not the tail.
-    pub(super) fn can_cool(&self, block: usize) -> bool {
-        let entry = self.entries[block];
-        !entry.start.is_null() && entry.opened != self.seals && block != self.tail.block
+    /// Whether a block was added since this was asked last.
+    #[inline(always)]
+    pub(super) fn take_grown(&mut self) -> bool {
+        std::mem::take(&mut self.grown)
     }
 
-    /// Lets a block's memory go: from now on its records are read from its file.
-    pub(super) fn cool(&mut self, block: usize, cold: ColdBlock) {
-        self.entries[block].start = null_mut();
-        self.infos[block].memory = None;
-        self.infos[block].cold = Some(cold);
-        self.cold += 1;
+    /// Bytes written since the last seal.
+    pub(super) fn open_bytes(&self) -> usize {
+        self.filled.iter().map(|(_, range)| (range.to - range.from) as usize).sum()
+    }
+
+    /// Notes which bytes of which blocks are durable.
+    pub(super) fn note_durable(&mut self, parts: Vec<DurablePart>) {
+        if parts.is_empty() {
+            return;
+        }
+        let blocks: HashMap<BlockId, usize> =
+            self.infos.iter().enumerate().map(|(block, info)| (info.id, block)).collect();
+        for part in parts {
+            // A block that is gone needs no file.
+            if let Some(block) = blocks.get(&part.block) {
+                self.infos[*block].durable.push(part);
+            }
+        }
+    }
+
+    /// Lets the block go out of memory that was filled first among those that can; whether there was one.
+    pub(super) fn cool_oldest(&mut self, shape: Shape) -> bool {
+        while let Some((id, block)) = self.ages.pop_front() {
+            let info = &self.infos[block];
+            if info.id != id || info.cold {
+                continue;
+            }
+            if self.entries[block].opened == self.seals || !info.is_durable(shape) {
+                self.ages.push_front((id, block));
+                return false;
+            }
+            self.entries[block].start = null_mut();
+            let info = &mut self.infos[block];
+            info.memory = None;
+            info.cold = true;
+            self.cold += 1;
+            return true;
+        }
+        false
+    }
+
+    /// Brings a cold block back to memory, to be compacted.
+    pub(super) fn thaw(&mut self, block: usize, shape: Shape) {
+        let memory = Arc::new(self.load(block, shape));
+        self.entries[block].start = memory.start().as_ptr();
+        let info = &mut self.infos[block];
+        info.memory = Some(memory);
+        info.cold = false;
+        self.ages.push_front((info.id, block));
+        self.cold -= 1;
     }
 
     /// First address of a block.

@@ -16,6 +16,8 @@ impl<K: Key, V: Record> LogTable<K, V> {
     /// Does as much of what has to be done now and then as the `records` just updated have made necessary.
     #[inline(always)]
     pub(super) fn after_batch(&mut self, records: usize) {
+        self.forget_fetched();
+        self.keep_budget();
         if self.compacting.is_some() || self.blocks.has_victims() {
             // A block that is half dead gives one place for each two looked at: so compaction keeps up with
             // any number of updates.
@@ -58,23 +60,31 @@ impl<K: Key, V: Record> LogTable<K, V> {
         true
     }
 
-    /// The block that is being compacted and how far it is, or the next one.
+    /// The block that is being compacted and how far it is, or the next one; in memory.
     fn under_compaction(&mut self) -> Option<(usize, u32)> {
-        if let Some((id, block, unit)) = self.compacting.take()
+        let resumed = self.compacting.take().filter(|(id, block, _)| {
             // Updates may have emptied it meanwhile, and its number may be another block's.
-            && self.blocks.infos[block].id == id
-        {
-            return Some((block, unit));
+            self.blocks.infos[*block].id == *id
+        });
+        let (block, unit) = match resumed {
+            Some((_, block, unit)) => (block, unit),
+            None => (self.blocks.victim()?, 0),
+        };
+        if self.blocks.infos[block].cold {
+            self.blocks.thaw(block, Form::<K, V>::SHAPE);
         }
-        self.blocks.victim().map(|block| (block, 0))
+        Some((block, unit))
     }
 
     /// Compaction when nothing else is to do.
     pub(super) fn maintain(&mut self) {
         self.compact_step();
+        self.forget_fetched();
+        self.keep_budget();
     }
 
     /// Visits the live records of a block from a unit on until `visit` returns false; returns the unit to go on from.
+    /// A cold block is read whole, beside the memory that records have.
     pub(super) fn walk(
         &mut self,
         block: usize,
@@ -82,12 +92,25 @@ impl<K: Key, V: Record> LogTable<K, V> {
         mut visit: impl FnMut(Place) -> bool,
     ) -> Option<u32> {
         let (shape, used) = (Form::<K, V>::SHAPE, self.blocks.used(block));
-        let all_live = self.blocks.infos[block].dead == 0;
+        if from >= used {
+            return None;
+        }
+        let info = &self.blocks.infos[block];
+        let (all_live, id) = (info.dead == 0, info.id);
         let first = self.blocks.first(block, shape);
+        let start = if info.cold {
+            if self.walked.as_ref().is_none_or(|(walked, _)| *walked != id) {
+                self.walked = Some((id, self.blocks.load(block, shape)));
+            }
+            self.walked.as_ref().map(|(_, loaded)| loaded.start().as_ptr())
+        } else {
+            None
+        };
+        let start = start.unwrap_or_else(|| self.blocks.at(first, shape));
         let mut unit = from;
         while unit < used {
             let address = first + unit;
-            let place = self.place(address);
+            let place = Place(start.wrapping_add(unit as usize * shape.unit));
             unit += place.units::<K, V>();
             let live = all_live
                 || (!place.is_dead::<K, V>()
@@ -96,6 +119,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
                 return Some(unit);
             }
         }
+        self.walked = None;
         None
     }
 }

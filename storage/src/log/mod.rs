@@ -6,6 +6,7 @@ pub mod blocks;
 pub mod cold;
 pub mod compact;
 pub mod index;
+pub mod load;
 pub mod place;
 pub mod pool;
 pub mod seal;

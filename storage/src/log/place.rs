@@ -112,6 +112,12 @@ impl Place {
         if Form::<K, V>::STRIDED { 1 } else { self.word(8) & SIZE_MASK }
     }
 
+    /// Units of a record that is known to be one of any size.
+    #[inline(always)]
+    pub fn sized_units(self) -> u32 {
+        self.word(8) & SIZE_MASK
+    }
+
     /// Whether the record was marked as dead before it was sealed.
     #[inline(always)]
     pub fn is_dead<K: Key, V: Record>(self) -> bool {

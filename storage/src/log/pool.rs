@@ -56,6 +56,8 @@ struct State {
     mapped_bytes: usize,
     /// Chunks taken, those cut into index pages included.
     taken: usize,
+    /// Chunks cut into index pages.
+    cut: usize,
     helper: Helper,
 }
 
@@ -81,6 +83,12 @@ impl BlockPool {
         self.lock().taken * CHUNK_BYTES
     }
 
+    /// Bytes in blocks alone.
+    pub fn block_bytes(&self) -> usize {
+        let state = self.lock();
+        (state.taken - state.cut) * CHUNK_BYTES
+    }
+
     /// Bytes mapped, the free ones included.
     pub fn mapped_bytes(&self) -> usize {
         self.lock().mapped_bytes
@@ -101,6 +109,7 @@ impl BlockPool {
             return page;
         }
         let chunk = self.chunk(&mut state);
+        state.cut += 1;
         for at in (PAGE_BYTES..CHUNK_BYTES).step_by(PAGE_BYTES) {
             // SAFETY: within the chunk.
             state.pages.push(unsafe { chunk.add(at) });

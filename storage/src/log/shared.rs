@@ -1,4 +1,4 @@
-//! What all tables of one store share: memory, numbers, and what the next seal has to tell.
+//! What all tables of one store share: memory and its budget, numbers, files, and what the next seal has to tell.
 
 use std::{
     cell::{Cell, RefCell},
@@ -8,9 +8,12 @@ use std::{
 use super::{
     index::HashRange,
     pool::BlockPool,
-    seal::{BlockId, TableDeclaration, TableId},
+    seal::{BlockId, Sealed, StateDeclaration, TableDeclaration, TableId},
 };
-use crate::state::{Slice, StateId};
+use crate::{
+    state::{Slice, StateId},
+    store::files::Files,
+};
 
 /// What all tables of one store share. Used by one thread.
 pub struct Shared {
@@ -18,53 +21,100 @@ pub struct Shared {
     pub pool: Arc<BlockPool>,
     /// The hashes of the keys that this store is for.
     pub range: HashRange,
+    /// Bytes of records that may be in memory, of all stores that share the pool.
+    pub memory_bytes_max: usize,
+    /// The files.
+    pub files: RefCell<Files>,
+    /// States, by id.
+    pub(crate) states: RefCell<Vec<StateDeclaration>>,
+    /// States that a seal has declared already.
+    declared: Cell<usize>,
     next_table: Cell<u64>,
     next_block: Cell<u64>,
+    next_seal: Cell<u64>,
     /// Tables that exist.
-    pub(crate) tables: Cell<usize>,
-    pub(crate) made: RefCell<Vec<TableDeclaration>>,
+    tables: Cell<usize>,
+    made: RefCell<Vec<TableDeclaration>>,
     pub(crate) freed: RefCell<Vec<(TableId, BlockId)>>,
-    pub(crate) forgotten: RefCell<Vec<(TableId, u64)>>,
-    pub(crate) gone: RefCell<Vec<TableId>>,
+    gone: RefCell<Vec<TableId>>,
 }
 
 impl Shared {
     /// For tables of keys in `range`.
-    pub fn new(range: HashRange, pool: Arc<BlockPool>) -> Self {
+    pub fn new(range: HashRange, pool: Arc<BlockPool>, memory_bytes_max: usize, files: Files) -> Self {
         Self {
             pool,
             range,
+            memory_bytes_max,
+            files: RefCell::new(files),
+            states: RefCell::default(),
+            declared: Cell::new(0),
             next_table: Cell::new(0),
             next_block: Cell::new(0),
+            next_seal: Cell::new(0),
             tables: Cell::new(0),
             made: RefCell::default(),
             freed: RefCell::default(),
-            forgotten: RefCell::default(),
             gone: RefCell::default(),
         }
     }
 
+    /// Whether there is a bound on the memory for records.
+    #[inline(always)]
+    pub fn is_bounded(&self) -> bool {
+        self.memory_bytes_max != usize::MAX
+    }
+
+    /// Bytes of records in memory over the budget.
+    pub fn excess_bytes(&self) -> usize {
+        if self.is_bounded() { self.pool.block_bytes().saturating_sub(self.memory_bytes_max) } else { 0 }
+    }
+
+    /// Number of tables.
+    pub fn tables(&self) -> usize {
+        self.tables.get()
+    }
+
     /// The id of a new table.
-    pub(crate) fn new_table(&self, state: StateId, slice: Slice) -> TableId {
+    pub(super) fn new_table(&self, state: StateId, slice: Slice) -> TableId {
         let table = TableId(self.next_table.replace(self.next_table.get() + 1));
         self.tables.set(self.tables.get() + 1);
         self.made.borrow_mut().push(TableDeclaration { table, state, slice });
+        if self.is_bounded() {
+            self.files.borrow_mut().watch(table);
+        }
         table
     }
 
     /// The id of a new block.
-    pub(crate) fn next_block(&self) -> BlockId {
+    pub(super) fn next_block(&self) -> BlockId {
         BlockId(self.next_block.replace(self.next_block.get() + 1))
     }
 
     /// Notes that a table is gone; one that no seal has seen is forgotten altogether.
-    pub(crate) fn dropped(&self, table: TableId) {
+    pub(super) fn dropped(&self, table: TableId) {
         self.tables.set(self.tables.get() - 1);
+        if self.is_bounded() {
+            self.files.borrow_mut().forget(table);
+        }
         let mut made = self.made.borrow_mut();
-        // The tables made last are those that the list holds, in order.
         match made.binary_search_by_key(&table, |made| made.table) {
             Ok(at) => drop(made.remove(at)),
             Err(_) => self.gone.borrow_mut().push(table),
         }
+    }
+
+    /// Begins a seal with its number and the states and tables that no seal has told of.
+    pub(crate) fn begin_seal(&self) -> (u64, Sealed) {
+        let seal = self.next_seal.replace(self.next_seal.get() + 1);
+        let states = self.states.borrow();
+        let states = states[self.declared.replace(states.len())..].to_vec();
+        (seal, Sealed { states, tables: self.made.take(), ..Sealed::default() })
+    }
+
+    /// Completes a seal with what is no longer there.
+    pub(crate) fn finish_seal(&self, sealed: &mut Sealed) {
+        sealed.freed = self.freed.take();
+        sealed.dropped = self.gone.take();
     }
 }

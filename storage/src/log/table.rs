@@ -13,7 +13,9 @@ use std::{marker::PhantomData, ops::Range, rc::Rc};
 use rkyv::Archived;
 
 use super::{
+    block::Block,
     blocks::Blocks,
+    cold::Fetched,
     index::{Index, Slot},
     place::{Form, Place, archive},
     seal::{BlockId, RemovedKeys, Sealed, TableId},
@@ -36,6 +38,12 @@ pub struct LogTable<K: Key, V: Record> {
     pub(super) removed: Vec<u8>,
     /// Where compaction is: block, its number, and unit.
     pub(super) compacting: Option<(BlockId, usize, u32)>,
+    /// Cold records that were read.
+    pub(super) fetched: Fetched,
+    /// The cold block that a scan is in.
+    pub(super) walked: Option<(BlockId, Block)>,
+    /// How often the files had something new when they were asked last.
+    pub(super) news: u64,
     /// Whether anything changed since the last seal.
     touched: bool,
     types: PhantomData<fn() -> (K, V)>,
@@ -52,6 +60,9 @@ impl<K: Key, V: Record> LogTable<K, V> {
             scratch: RecordWriter::default(),
             removed: Vec::new(),
             compacting: None,
+            fetched: Fetched::default(),
+            walked: None,
+            news: 0,
             touched: true,
             types: PhantomData,
         }
@@ -83,7 +94,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
 
     /// The slot of a key.
     #[inline(always)]
-    fn find(&mut self, key: KeyView<'_>) -> Option<Slot> {
+    pub(super) fn find(&mut self, key: KeyView<'_>) -> Option<Slot> {
         if self.blocks.cold > 0 {
             return self.find_cold(key);
         }
@@ -107,9 +118,15 @@ impl<K: Key, V: Record> LogTable<K, V> {
             Place(memory).write::<K, V>(key, units, bytes);
             (address, Place(memory))
         };
-        let blocks = &self.blocks;
-        self.index.insert(key.hash, address, |address| blocks.hash(address, Form::<K, V>::SHAPE));
+        self.add_address(key.hash, address);
         place
+    }
+
+    /// Puts a record into the index.
+    #[inline(always)]
+    pub(super) fn add_address(&mut self, hash: u64, address: u32) {
+        let blocks = &self.blocks;
+        self.index.insert(hash, address, |address| blocks.hash(address, Form::<K, V>::SHAPE));
     }
 
     /// The record in a slot, to be changed in place: copied to the tail first if it is sealed.
@@ -158,6 +175,38 @@ impl<K: Key, V: Record> LogTable<K, V> {
             slot.set(address);
         }
         self.scratch = scratch;
+    }
+
+    /// Updates one key; in a batch, what was read for the batch stays.
+    #[inline(always)]
+    pub(super) fn update_one<R>(
+        &mut self,
+        key: KeyView<'_>,
+        create: impl FnOnce() -> V,
+        update: impl FnOnce(&mut V) -> R,
+    ) -> R {
+        if let Some(slot) = self.find(key) {
+            return self.update_at(slot, update);
+        }
+        let mut value = create();
+        if V::PLAIN {
+            return update(self.add(key, &value).plain::<K, V>());
+        }
+        let result = update(&mut value);
+        self.add(key, &value);
+        result
+    }
+
+    /// What is due after a change outside a batch.
+    #[inline(always)]
+    fn after_change(&mut self) {
+        if self.blocks.cold > 0 {
+            self.forget_fetched();
+        }
+        if self.blocks.take_grown() {
+            self.keep_budget();
+            self.compact_step();
+        }
     }
 
     #[inline(always)]
@@ -217,15 +266,8 @@ impl<K: Key, V: Record> KeyedTable<K, V> for LogTable<K, V> {
         create: impl FnOnce() -> V,
         update: impl FnOnce(&mut V) -> R,
     ) -> R {
-        if let Some(slot) = self.find(key) {
-            return self.update_at(slot, update);
-        }
-        let mut value = create();
-        if V::PLAIN {
-            return update(self.add(key, &value).plain::<K, V>());
-        }
-        let result = update(&mut value);
-        self.add(key, &value);
+        let result = self.update_one(key, create, update);
+        self.after_change();
         result
     }
 
@@ -253,6 +295,7 @@ impl<K: Key, V: Record> KeyedTable<K, V> for LogTable<K, V> {
                 self.add(key, value);
             }
         }
+        self.after_change();
     }
 
     fn remove(&mut self, key: KeyView<'_>) -> bool {

@@ -61,6 +61,33 @@ pub enum StateError {
         /// What the system says.
         source: io::Error,
     },
+    /// A snapshot was written for another number of key groups.
+    #[error(
+        "the state was written with max_parallelism {stored} and the job has {wanted}: the number of key groups is \
+         fixed for the life of a job's state; set max_parallelism to {stored}"
+    )]
+    MaxParallelism {
+        /// The number of key groups of the state.
+        stored: u32,
+        /// That of the job.
+        wanted: u32,
+    },
+    /// What a file holds is intact and still no records of the state.
+    #[error(
+        "the stored records of state `{state}` of operator `{operator}` cannot be read: {what}; restore from another \
+         snapshot"
+    )]
+    NoRecords {
+        /// The operator's id.
+        operator: String,
+        /// The state's name.
+        state: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// Something has to be written, and nobody has said where to.
+    #[error("state has to be written to disk and no directory is set for it; set `state_dir`")]
+    NoDirectory,
     /// A record could not be written or read back.
     #[error(transparent)]
     Record(#[from] crate::record::RecordError),

@@ -5,10 +5,12 @@
 
 pub mod memory;
 pub mod os;
+pub mod reads;
 mod uring;
 
 use std::{
     fmt, io,
+    os::fd::RawFd,
     path::{Path, PathBuf},
 };
 
@@ -49,6 +51,14 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// # Errors
     /// Of the system.
     fn open(&self, path: &Path) -> io::Result<Box<dyn OldFile>>;
+
+    /// Opens a file for reads of whole pages into memory aligned to pages, past the page cache where that is possible.
+    ///
+    /// # Errors
+    /// Of the system.
+    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn OldFile>> {
+        self.open(path)
+    }
 
     /// Gives a file another name, in place of one that may have it.
     ///
@@ -118,6 +128,11 @@ pub trait OldFile: Send + Sync {
     /// # Errors
     /// When it is shorter; else of the system.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+
+    /// By what the system knows it, if it is one of the system's files.
+    fn descriptor(&self) -> Option<RawFd> {
+        None
+    }
 }
 
 /// An error that says what was being done to which file.

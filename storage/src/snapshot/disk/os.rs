@@ -7,7 +7,10 @@
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::fs::{FileExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -106,6 +109,16 @@ impl Disk for OsDisk {
         Ok(Box::new(ReadOnly(File::open(path)?)))
     }
 
+    fn open_direct(&self, path: &Path) -> io::Result<Box<dyn OldFile>> {
+        let open = |flags| OpenOptions::new().read(true).custom_flags(flags).open(path);
+        let file = match open(libc::O_DIRECT) {
+            // The filesystem does not do direct reads.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => open(0)?,
+            other => other?,
+        };
+        Ok(Box::new(ReadOnly(file)))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }
@@ -138,6 +151,10 @@ impl OldFile for ReadOnly {
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.0.read_exact_at(into, offset)
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        Some(self.0.as_raw_fd())
     }
 }
 

@@ -1,0 +1,305 @@
+//! The store's side of its files: the writer, what it has made durable, and what it has to say.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    path::PathBuf,
+    rc::Rc,
+    sync::Arc,
+};
+
+use crate::{
+    log::seal::{BlockId, Sealed, TableId},
+    snapshot::{
+        disk::{Disk, OldFile, reads::Reader},
+        export::{ExportForm, Exported},
+        thread::Writer,
+        writer::{Command, DurableSegment, Event, StoreSettings, WriterCore},
+    },
+    state::StateError,
+};
+
+/// Where a store keeps its files, and who writes them.
+#[derive(Clone, Debug)]
+pub struct FileOptions {
+    /// The store's own directory; made when it is first needed.
+    pub directory: PathBuf,
+    /// A random number that no other store has.
+    pub store: u128,
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// Whether a thread of its own writes. Without, every write is done where it is asked for, in a fixed order: for
+    /// tests and simulation.
+    pub thread: bool,
+}
+
+/// What became of a snapshot.
+#[derive(Debug)]
+pub enum SnapshotEvent {
+    /// It is durable.
+    Done {
+        /// Its number.
+        snapshot: u64,
+        /// Its manifest.
+        manifest: PathBuf,
+        /// Bytes written for it.
+        bytes_written: u64,
+    },
+    /// It was exported.
+    Exported {
+        /// Its number.
+        snapshot: u64,
+        /// What was done.
+        exported: Exported,
+    },
+    /// It could not be made or exported. The store is as healthy as before.
+    Failed {
+        /// Its number.
+        snapshot: u64,
+        /// Why.
+        error: StateError,
+    },
+}
+
+/// A file that records are read from while they are not in memory.
+pub struct ColdFile {
+    /// The file.
+    pub file: Box<dyn OldFile>,
+    /// Its path, for errors.
+    pub path: PathBuf,
+    /// Checksums of its pages.
+    pub checksums: Arc<[u32]>,
+}
+
+/// Bytes of a block that are durable.
+#[derive(Clone)]
+pub struct DurablePart {
+    /// Whose.
+    pub block: BlockId,
+    /// Where in the block they begin, in bytes.
+    pub from: u32,
+    /// Where they end.
+    pub to: u32,
+    /// The file that they are in.
+    pub file: Rc<ColdFile>,
+    /// Where in it.
+    pub offset: u64,
+}
+
+enum End {
+    Thread(Writer),
+    Here(Box<WriterCore>, VecDeque<Event>),
+}
+
+/// The files of one store.
+pub struct Files {
+    options: Option<FileOptions>,
+    settings: StoreSettings,
+    end: Option<End>,
+    /// Of the tables that want to know.
+    durable: HashMap<TableId, Vec<DurablePart>>,
+    news: u64,
+    snapshots: VecDeque<SnapshotEvent>,
+    /// Spills that were asked for and not yet answered.
+    pub(crate) spills: usize,
+    failed: Option<StateError>,
+    /// Reads many cold records at once.
+    pub(crate) reader: Reader,
+}
+
+impl Files {
+    /// No files yet, for these key groups.
+    pub fn new(options: Option<FileOptions>, key_groups: std::ops::Range<u32>, max_parallelism: u32) -> Self {
+        let settings = StoreSettings {
+            directory: options.as_ref().map(|own| own.directory.clone()).unwrap_or_default(),
+            store: options.as_ref().map_or(0, |own| own.store),
+            key_groups,
+            max_parallelism,
+        };
+        Self {
+            options,
+            settings,
+            end: None,
+            durable: HashMap::new(),
+            news: 0,
+            snapshots: VecDeque::new(),
+            spills: 0,
+            failed: None,
+            reader: Reader::default(),
+        }
+    }
+
+    /// Whether there is a place for files.
+    pub fn exist(&self) -> bool {
+        self.options.is_some()
+    }
+
+    fn end(&mut self) -> Result<&mut End, StateError> {
+        if self.end.is_none() {
+            let Some(options) = &self.options else {
+                return Err(StateError::NoDirectory);
+            };
+            let (disk, settings) = (Arc::clone(&options.disk), self.settings.clone());
+            self.end = Some(if options.thread {
+                End::Thread(Writer::start(disk, settings, || {})?)
+            } else {
+                End::Here(Box::new(WriterCore::open(disk, settings)?), VecDeque::new())
+            });
+        }
+        match &mut self.end {
+            Some(end) => Ok(end),
+            None => unreachable!("the writer was just made"),
+        }
+    }
+
+    fn send(&mut self, command: Command) -> Result<(), StateError> {
+        match self.end()? {
+            End::Thread(writer) => writer.send(command),
+            End::Here(core, events) => {
+                events.extend(core.handle(command));
+                Ok(())
+            }
+        }
+    }
+
+    /// Asks for a seal to be made durable.
+    ///
+    /// # Errors
+    /// When the directory cannot be taken or the writer is gone.
+    pub fn spill(&mut self, seal: u64, sealed: Sealed) -> Result<(), StateError> {
+        self.send(Command::Spill { seal, sealed })?;
+        self.spills += 1;
+        Ok(())
+    }
+
+    /// Asks for a snapshot.
+    ///
+    /// # Errors
+    /// As [`spill`](Self::spill).
+    pub fn snapshot(&mut self, snapshot: u64, seal: u64, sealed: Sealed) -> Result<(), StateError> {
+        self.send(Command::Snapshot { snapshot, seal, sealed })
+    }
+
+    /// Forgets a snapshot.
+    ///
+    /// # Errors
+    /// As [`spill`](Self::spill).
+    pub fn release(&mut self, snapshot: u64) -> Result<(), StateError> {
+        self.send(Command::Release { snapshot })
+    }
+
+    /// Asks for a snapshot to be brought to another directory.
+    ///
+    /// # Errors
+    /// As [`spill`](Self::spill).
+    pub fn export(&mut self, snapshot: u64, directory: PathBuf, form: ExportForm) -> Result<(), StateError> {
+        self.send(Command::Export { snapshot, directory, form })
+    }
+
+    /// Takes note of what the writer has done; with `wait`, of one thing at least if anything is under way.
+    ///
+    /// # Errors
+    /// When a spill failed, or the writer is gone: state outgrows its memory, and the job has to stop.
+    pub fn poll(&mut self, wait: bool) -> Result<(), StateError> {
+        let mut wait = wait && self.spills > 0;
+        loop {
+            let event = match &mut self.end {
+                None => None,
+                Some(End::Here(_, events)) => events.pop_front(),
+                Some(End::Thread(writer)) if wait => Some(writer.wait()?),
+                Some(End::Thread(writer)) => writer.poll()?,
+            };
+            wait = false;
+            match event {
+                Some(event) => self.note(event)?,
+                None => break,
+            }
+        }
+        match self.failed.take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until the writer has something to say; something must be under way.
+    ///
+    /// # Errors
+    /// When the writer is gone.
+    pub fn wait(&mut self) -> Result<(), StateError> {
+        if let Some(End::Thread(writer)) = &mut self.end {
+            let event = writer.wait()?;
+            self.note(event)?;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, event: Event) -> Result<(), StateError> {
+        match event {
+            Event::Durable(segment) => self.note_durable(segment)?,
+            Event::SnapshotDone { snapshot, manifest, bytes_written, .. } => {
+                self.snapshots.push_back(SnapshotEvent::Done { snapshot, manifest, bytes_written });
+            }
+            Event::Exported { snapshot, exported } => {
+                self.snapshots.push_back(SnapshotEvent::Exported { snapshot, exported });
+            }
+            Event::Released { .. } => {}
+            Event::Failed { snapshot: Some(snapshot), error } => {
+                self.snapshots.push_back(SnapshotEvent::Failed { snapshot, error });
+            }
+            Event::Failed { snapshot: None, error } => {
+                self.spills = 0;
+                self.failed = Some(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_durable(&mut self, segment: DurableSegment) -> Result<(), StateError> {
+        self.spills = self.spills.saturating_sub(1);
+        self.news += 1;
+        let Some(options) = self.options.as_ref().filter(|_| !self.durable.is_empty()) else { return Ok(()) };
+        let file = options.disk.open_direct(&segment.file).map_err(|source| StateError::Io {
+            doing: "open",
+            file: segment.file.clone(),
+            source,
+        })?;
+        let file = Rc::new(ColdFile { file, path: segment.file, checksums: segment.page_checksums });
+        for extent in segment.extents {
+            let part = DurablePart {
+                block: extent.block,
+                from: extent.from,
+                to: extent.to,
+                file: Rc::clone(&file),
+                offset: extent.file_offset,
+            };
+            if let Some(parts) = self.durable.get_mut(&extent.table) {
+                parts.push(part);
+            }
+        }
+        Ok(())
+    }
+
+    /// What became durable of a table since it was asked last.
+    pub fn take_durable(&mut self, table: TableId) -> Vec<DurablePart> {
+        self.durable.get_mut(&table).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// From now on takes note of what becomes durable of a table.
+    pub fn watch(&mut self, table: TableId) {
+        self.durable.insert(table, Vec::new());
+    }
+
+    /// How often something became durable: tells a table whether to ask.
+    pub fn news(&self) -> u64 {
+        self.news
+    }
+
+    /// Forgets a table.
+    pub fn forget(&mut self, table: TableId) {
+        self.durable.remove(&table);
+    }
+
+    /// The next thing to say about snapshots.
+    pub fn next_snapshot_event(&mut self) -> Option<SnapshotEvent> {
+        self.snapshots.pop_front()
+    }
+}

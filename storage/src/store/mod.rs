@@ -1,0 +1,355 @@
+//! The store: the states of one subtask in the hybrid log, sealed together, kept in files by a writer.
+//!
+//! ```text
+//! operator ── tables ──▶ hybrid log (memory) ── seal ──▶ writer ──▶ segment files, part manifest
+//!                            ▲                                              │
+//!                            └────────── restore, cold reads ◀──────────────┘
+//! ```
+//!
+//! A snapshot is a seal of all tables, which takes microseconds, and a command to the writer, which makes it durable
+//! while the tables are used:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use tidemill_storage::{
+//!     key::hash_bits,
+//!     snapshot::disk::os::OsDisk,
+//!     state::{KeyView, KeyedTable, StateBackend, StateName, WHOLE},
+//!     store::{Store, StoreOptions, files::{FileOptions, SnapshotEvent}},
+//! };
+//!
+//! # fn main() -> Result<(), tidemill_storage::state::StateError> {
+//! # let directory = std::env::temp_dir().join(format!("tidemill-doc-{}", std::process::id()));
+//! let files = FileOptions { directory: directory.clone(), store: 1, disk: Arc::new(OsDisk::default()), thread: true };
+//! let mut store = Store::new(StoreOptions { files: Some(files), ..StoreOptions::new() });
+//! let state = store.open::<u64, u64>(StateName::new("counter", "counts"), Vec::new())?;
+//! let mut counts = store.table::<u64, u64>(state, WHOLE);
+//! let key = KeyView { hash: hash_bits(7), bytes: &[] };
+//! counts.update(key, || 0, |count| *count += 1);
+//!
+//! let mut sealing = store.begin_seal();
+//! counts.seal(sealing.sealed());
+//! store.snapshot(1, sealing)?;
+//! let event = store.wait_for_snapshot()?;
+//! assert!(matches!(event, SnapshotEvent::Done { snapshot: 1, .. }));
+//! # drop((counts, store));
+//! # std::fs::remove_dir_all(directory).ok();
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod files;
+
+use std::{any::Any, collections::BTreeMap, ops::Range, path::PathBuf, rc::Rc, sync::Arc};
+
+use files::{FileOptions, Files, SnapshotEvent};
+
+use crate::{
+    key::Key,
+    log::{
+        index::HashRange,
+        load::{LoadError, Loading},
+        place::Form,
+        pool::BlockPool,
+        seal::{Sealed, StateDeclaration},
+        shared::Shared,
+        table::LogTable,
+    },
+    record::Record,
+    snapshot::{
+        disk::Disk,
+        export::ExportForm,
+        restore::{Parts, Piece, RestoredState},
+    },
+    state::{Migration, Slice, StateBackend, StateError, StateId, StateName, fault},
+};
+
+/// What a store is made with.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// The key groups whose keys it holds.
+    pub key_groups: Range<u32>,
+    /// Number of key groups of the job.
+    pub max_parallelism: u32,
+    /// Where its memory comes from; the stores of one worker share it.
+    pub pool: Arc<BlockPool>,
+    /// Bytes of records that may be in memory, of all stores that share the pool; `usize::MAX` for no bound. The
+    /// index, 7 to 18 bytes per key, is always in memory and not counted. A bound needs `files`.
+    pub memory_bytes_max: usize,
+    /// Where it keeps files; `None` if it is never to be snapshotted nor to outgrow its memory.
+    pub files: Option<FileOptions>,
+}
+
+impl StoreOptions {
+    /// For all keys, with memory of its own, without a bound or files.
+    pub fn new() -> Self {
+        Self {
+            key_groups: 0..128,
+            max_parallelism: 128,
+            pool: BlockPool::new(true),
+            memory_bytes_max: usize::MAX,
+            files: None,
+        }
+    }
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The states of one subtask in the hybrid log.
+pub struct Store {
+    shared: Rc<Shared>,
+    key_groups: Range<u32>,
+    max_parallelism: u32,
+    restored: Option<Parts>,
+    /// Slices that were restored and not taken yet, with how their values are read.
+    waiting: BTreeMap<StateId, Waiting>,
+}
+
+struct Waiting {
+    stored: RestoredState,
+    slices: Vec<Slice>,
+    /// A [`Migration`] to the type that the state was opened with.
+    migration: Option<Box<dyn Any>>,
+}
+
+/// A seal under way: all tables of the store are to be sealed into it.
+pub struct Sealing {
+    seal: u64,
+    sealed: Sealed,
+}
+
+impl Sealing {
+    /// What the tables are sealed into.
+    pub fn sealed(&mut self) -> &mut Sealed {
+        &mut self.sealed
+    }
+}
+
+impl Store {
+    /// An empty store.
+    ///
+    /// # Panics
+    /// When there is a bound on memory and no place for files.
+    pub fn new(options: StoreOptions) -> Self {
+        let StoreOptions { key_groups, max_parallelism, pool, memory_bytes_max, files } = options;
+        assert!(
+            memory_bytes_max == usize::MAX || files.is_some(),
+            "a bound on memory needs a place for files"
+        );
+        let range = HashRange::of_key_groups(key_groups.clone(), max_parallelism);
+        let files = Files::new(files, key_groups.clone(), max_parallelism);
+        let shared = Rc::new(Shared::new(range, pool, memory_bytes_max, files));
+        Self { shared, key_groups, max_parallelism, restored: None, waiting: BTreeMap::new() }
+    }
+
+    /// A store that begins with what a snapshot holds for its key groups: the parts may have been written by any number
+    /// of subtasks. Tables are loaded when they are [taken](StateBackend::table).
+    ///
+    /// # Errors
+    /// When a part is damaged or missing, or was written for another number of key groups.
+    pub fn restore(
+        options: StoreOptions,
+        disk: Arc<dyn Disk>,
+        manifests: &[PathBuf],
+    ) -> Result<Self, StateError> {
+        let parts = Parts::open(disk, manifests, options.key_groups.clone())?;
+        if !parts.states().is_empty() && parts.max_parallelism() != options.max_parallelism {
+            return Err(StateError::MaxParallelism {
+                stored: parts.max_parallelism(),
+                wanted: options.max_parallelism,
+            });
+        }
+        let mut store = Self::new(options);
+        store.restored = Some(parts);
+        Ok(store)
+    }
+
+    /// States that were restored and not opened.
+    pub fn unopened(&self) -> Vec<StateName> {
+        let states = self.shared.states.borrow();
+        let restored = self.restored.iter().flat_map(|parts| parts.states());
+        let names = restored.map(|state| state.name.clone());
+        names.filter(|name| !states.iter().any(|state| state.name == *name)).collect()
+    }
+
+    /// Begins a seal: every table of the store is to be [sealed](LogTable::seal) into it before anything else is done
+    /// with any of them.
+    pub fn begin_seal(&mut self) -> Sealing {
+        let (seal, sealed) = self.shared.begin_seal();
+        Sealing { seal, sealed }
+    }
+
+    /// What was sealed since the last time, without making it durable. For those who write it themselves.
+    pub fn finish_seal(&mut self, sealing: Sealing) -> Sealed {
+        let mut sealed = sealing.sealed;
+        self.shared.finish_seal(&mut sealed);
+        sealed
+    }
+
+    /// Makes what was sealed durable, as a snapshot that is kept until it is [released](Self::release). Returns at once;
+    /// [`next_snapshot_event`](Self::next_snapshot_event) tells when it is done.
+    ///
+    /// # Errors
+    /// When the directory cannot be taken, or the writer is gone.
+    pub fn snapshot(&mut self, snapshot: u64, sealing: Sealing) -> Result<(), StateError> {
+        let seal = sealing.seal;
+        let sealed = self.finish_seal(sealing);
+        self.shared.files.borrow_mut().snapshot(snapshot, seal, sealed)
+    }
+
+    /// Forgets a snapshot; files that only it needed are removed.
+    ///
+    /// # Errors
+    /// As [`snapshot`](Self::snapshot).
+    pub fn release(&mut self, snapshot: u64) -> Result<(), StateError> {
+        self.shared.files.borrow_mut().release(snapshot)
+    }
+
+    /// Brings a kept snapshot to another directory.
+    ///
+    /// # Errors
+    /// As [`snapshot`](Self::snapshot).
+    pub fn export(&mut self, snapshot: u64, directory: PathBuf, form: ExportForm) -> Result<(), StateError> {
+        self.shared.files.borrow_mut().export(snapshot, directory, form)
+    }
+
+    /// What became of a snapshot since it was asked last, if anything did.
+    ///
+    /// # Errors
+    /// When the writer is gone or could not write what does not fit memory.
+    pub fn next_snapshot_event(&mut self) -> Result<Option<SnapshotEvent>, StateError> {
+        let mut files = self.shared.files.borrow_mut();
+        files.poll(false)?;
+        Ok(files.next_snapshot_event())
+    }
+
+    /// Waits for the next thing that becomes of a snapshot; there must be one under way.
+    ///
+    /// # Errors
+    /// As [`next_snapshot_event`](Self::next_snapshot_event).
+    pub fn wait_for_snapshot(&mut self) -> Result<SnapshotEvent, StateError> {
+        let mut files = self.shared.files.borrow_mut();
+        loop {
+            files.poll(false)?;
+            if let Some(event) = files.next_snapshot_event() {
+                return Ok(event);
+            }
+            files.wait()?;
+        }
+    }
+
+    /// Checks the stored types of a state against those it is opened with.
+    fn adopt<K: Key, V: Record>(
+        &mut self,
+        id: StateId,
+        wanted: &StateDeclaration,
+        migrations: Vec<Migration<V>>,
+    ) -> Result<(), StateError> {
+        let Some(parts) = &self.restored else { return Ok(()) };
+        let Some(stored) = parts.state(&wanted.name).cloned() else { return Ok(()) };
+        let differ = |what, stored: &str, wanted_type: &str| StateError::Schema {
+            operator: wanted.name.operator.clone(),
+            state: wanted.name.state.clone(),
+            what,
+            stored: stored.to_owned(),
+            wanted: wanted_type.to_owned(),
+        };
+        if stored.keys != wanted.keys {
+            return Err(differ("keys", &stored.keys, &wanted.keys));
+        }
+        let mut migration = None;
+        if stored.values != wanted.values {
+            let fitting = migrations.into_iter().find(|migration| migration.from == stored.values);
+            migration = Some(fitting.ok_or_else(|| differ("values", &stored.values, &wanted.values))?);
+        } else if stored.layout != wanted.layout {
+            let (was, is) = (format!("{:?}", stored.layout), format!("{:?}", wanted.layout));
+            return Err(differ("layout", &was, &is));
+        }
+        let slices = parts.slices(&wanted.name);
+        let migration = migration.map(|migration| Box::new(migration) as Box<dyn Any>);
+        self.waiting.insert(id, Waiting { stored, slices, migration });
+        Ok(())
+    }
+
+    /// Fills a table with what was restored for its slice.
+    fn load<K: Key, V: Record>(
+        &self,
+        table: &mut LogTable<K, V>,
+        waiting: &Waiting,
+        slice: Slice,
+    ) -> Result<(), StateError> {
+        let Some(parts) = &self.restored else { return Ok(()) };
+        let name = &waiting.stored.name;
+        let migration = waiting.migration.as_ref().and_then(|own| own.downcast_ref::<Migration<V>>());
+        let loading = Loading {
+            key_groups: self.key_groups.clone(),
+            max_parallelism: self.max_parallelism,
+            layout: waiting.stored.layout,
+            migrate: migration.map(|migration| &*migration.migrate),
+        };
+        table.reserve(usize::try_from(parts.live_keys(name, slice)).unwrap_or(0));
+        let mut reader = parts.reader(name, slice);
+        while let Some(piece) = reader.next_piece()? {
+            let loaded = match piece {
+                Piece::Removed(keys) => table.load_removed(keys),
+                Piece::Records(records) => table.load_records(records, &loading),
+            };
+            match loaded {
+                Ok(()) => {}
+                Err(LoadError::Value(error)) => return Err(error.into()),
+                Err(LoadError::Records(wrong)) => {
+                    return Err(StateError::NoRecords {
+                        operator: name.operator.clone(),
+                        state: name.state.clone(),
+                        what: wrong.what,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StateBackend for Store {
+    type Table<K: Key, V: Record> = LogTable<K, V>;
+
+    fn open<K: Key, V: Record>(
+        &mut self,
+        name: StateName,
+        migrations: Vec<Migration<V>>,
+    ) -> Result<StateId, StateError> {
+        let count = self.shared.states.borrow().len();
+        if self.shared.states.borrow().iter().any(|state| state.name == name) {
+            return Err(StateError::OpenTwice { operator: name.operator, state: name.state });
+        }
+        let id = StateId(count as u32);
+        let (keys, values) = (K::stored_name().into_owned(), V::schema().into_owned());
+        let wanted = StateDeclaration { id, name, keys, values, layout: Form::<K, V>::LAYOUT };
+        self.adopt::<K, V>(id, &wanted, migrations)?;
+        self.shared.states.borrow_mut().push(wanted);
+        Ok(id)
+    }
+
+    fn restored(&self, state: StateId) -> Vec<Slice> {
+        self.waiting.get(&state).map(|waiting| waiting.slices.clone()).unwrap_or_default()
+    }
+
+    fn table<K: Key, V: Record>(&mut self, state: StateId, slice: Slice) -> LogTable<K, V> {
+        let mut table = LogTable::new(state, slice, &self.shared);
+        let Some(mut waiting) = self.waiting.remove(&state) else { return table };
+        if let Some(at) = waiting.slices.iter().position(|own| *own == slice) {
+            waiting.slices.remove(at);
+            if let Err(error) = self.load(&mut table, &waiting, slice) {
+                fault(error);
+            }
+        }
+        if !waiting.slices.is_empty() {
+            self.waiting.insert(state, waiting);
+        }
+        table
+    }
+}
