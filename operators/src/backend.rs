@@ -13,34 +13,55 @@ use tidemill_engine::model::{
     operator::{OpenError, OperatorIndex},
 };
 use tidemill_storage::{
-    key::{Key, key_group_range},
+    key::{Key, hash_bits, key_group_range},
     record::Record,
+    snapshot::disk::os::OsDisk,
     state::{
         KeyColumn, KeyView, KeyedTable, Migration, Slice, StateBackend, StateError, StateId, StateName,
         memory::MemoryBackend,
     },
-    store::{Store, StoreOptions},
+    store::{Store, StoreOptions, files::FileOptions},
 };
 
 /// The backend for the state of one operator in one subtask.
 ///
 /// # Errors
 /// Whatever keeps it from opening, in the name of the operator.
-pub fn open(_operator: OperatorIndex, context: &BuildContext) -> Result<JobBackend, OpenError> {
-    let (subtask, config) = (&context.subtask, &context.config);
-    Ok(match config.state_backend {
-        StateBackendKind::Log => {
-            let max_parallelism = config.key_groups();
-            // Neither is over the number of key groups.
-            let (index, parallelism) = (subtask.subtask as u32, subtask.parallelism as u32);
-            JobBackend::Log(Store::new(StoreOptions {
-                key_groups: key_group_range(index, max_parallelism, parallelism),
-                max_parallelism,
-                pool: Arc::clone(&context.state_pool),
-            }))
-        }
+pub fn open(operator: OperatorIndex, context: &BuildContext) -> Result<JobBackend, OpenError> {
+    Ok(match context.config.state_backend {
+        StateBackendKind::Log => JobBackend::Log(Store::new(store_options(operator, context))),
         StateBackendKind::Memory => JobBackend::Memory(MemoryBackend::default()),
     })
+}
+
+/// A store for the key groups of this subtask. Without a directory all of it stays in memory.
+fn store_options(operator: OperatorIndex, context: &BuildContext) -> StoreOptions {
+    let BuildContext { subtask, config, state_pool, .. } = context;
+    let max_parallelism = config.key_groups();
+    // Neither is over the number of key groups.
+    let (index, parallelism) = (subtask.subtask as u32, subtask.parallelism as u32);
+    let files = config.state_dir.as_ref().map(|directory| FileOptions {
+        directory: directory.join(format!("{operator}-{index}")),
+        store: store_number(operator, context),
+        disk: Arc::new(OsDisk::default()),
+        thread: !subtask.inline_io,
+    });
+    let bound = config.state_memory_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
+    StoreOptions {
+        key_groups: key_group_range(index, max_parallelism, parallelism),
+        max_parallelism,
+        pool: Arc::clone(state_pool),
+        memory_bytes_max: bound.filter(|_| files.is_some()).unwrap_or(usize::MAX),
+        files,
+    }
+}
+
+/// A number that no other store has: made of both clocks and the store's place, so that a simulation repeats it.
+fn store_number(operator: OperatorIndex, context: &BuildContext) -> u128 {
+    let subtask = &context.subtask;
+    let place = (u64::from(operator) << 32) | subtask.subtask as u64;
+    let (wall, now) = (subtask.clock.wall_millis() as u64, subtask.clock.now());
+    (u128::from(hash_bits(wall)) << 64) | u128::from(hash_bits(now ^ hash_bits(place)))
 }
 
 /// What keeps the state of `operator` from opening.

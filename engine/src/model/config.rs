@@ -9,7 +9,7 @@ use super::error::Error;
 /// Where keyed operators keep their state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StateBackendKind {
-    /// In a log per worker, made for many keys.
+    /// In a log that can outgrow memory: made for many keys.
     Log,
     /// In plain tables in memory: the reference.
     #[default]
@@ -24,7 +24,7 @@ impl StateBackendKind {
 /// Share of its memory, as a divisor, that a job takes for state unless told otherwise.
 const STATE_MEMORY_SHARE: u64 = 2;
 /// What a worker needs for state at least: less would not hold what is being written.
-const STATE_MEMORY_BYTES_MIN: u64 = 16 << 20;
+const STATE_MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// What a job takes for state, over all workers, where there is no telling how much memory there is.
 const STATE_MEMORY_BYTES: u64 = 1 << 30;
 
@@ -54,9 +54,9 @@ pub struct JobConfig {
     pub watermark_interval_us: u64,
     /// Where keyed operators keep their state.
     pub state_backend: StateBackendKind,
-    /// Directory for state that leaves memory. `None` chooses one of the system's for temporary files.
+    /// Directory for state that leaves memory, on a local disk; no other job may use it. `None` keeps all of it in memory.
     pub state_dir: Option<PathBuf>,
-    /// Bytes of memory per worker for state, above which a backend that can moves state to
+    /// Bytes of memory per worker for state, above which [`StateBackendKind::Log`] moves records to
     /// [`state_dir`](Self::state_dir). `None` chooses half of the memory that the process may use (the machine's, or
     /// its control group's limit), in equal parts for all workers.
     pub state_memory_bytes_max: Option<u64>,
@@ -135,6 +135,13 @@ impl JobConfig {
         between("step_records_max", self.step_records_max as u64, 1, 1 << 24)?;
         between("step_us_max", self.step_us_max, 1, 60_000_000)?;
         between("watermark_interval_us", self.watermark_interval_us, 0, 3_600_000_000)?;
+        if self.state_memory_bytes_max.is_some() && self.state_dir.is_none() {
+            return Err(Error::config(
+                "state_memory_bytes_max is set and state_dir is not".to_owned(),
+                "state that is over the bound would have nowhere to go".to_owned(),
+                "set state_dir to a directory on a local disk".to_owned(),
+            ));
+        }
         let state_memory = self.state_memory_bytes_max.unwrap_or(STATE_MEMORY_BYTES_MIN);
         between("state_memory_bytes_max", state_memory, STATE_MEMORY_BYTES_MIN, 1 << 46)
     }
@@ -164,10 +171,13 @@ mod tests {
         let mut config = JobConfig { parallelism: 4, ..JobConfig::default() };
         assert_eq!(config.state_memory_bytes(Some(8 << 30)), 1 << 30);
         assert_eq!(config.state_memory_bytes(None), 256 << 20);
-        assert_eq!(config.state_memory_bytes(Some(1 << 20)), 16 << 20);
+        assert_eq!(config.state_memory_bytes(Some(1 << 20)), 1 << 20);
         config.state_memory_bytes_max = Some(64 << 20);
         assert_eq!(config.state_memory_bytes(Some(8 << 30)), 64 << 20);
         config.state_memory_bytes_max = Some(1000);
+        let message = config.check().unwrap_err().to_string();
+        assert!(message.contains("state_dir is not"), "{message}");
+        config.state_dir = Some("state".into());
         let message = config.check().unwrap_err().to_string();
         assert!(message.contains("state_memory_bytes_max is 1000"), "{message}");
     }

@@ -62,7 +62,7 @@ impl StreamEnvironment {
         self
     }
 
-    /// Chooses the directory for state that leaves memory.
+    /// Chooses the directory for state that leaves memory; see [`JobConfig::state_dir`].
     pub fn state_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.config.state_dir = Some(directory.into());
         self
