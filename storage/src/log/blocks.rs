@@ -142,6 +142,8 @@ pub struct Blocks {
     victims: Vec<u32>,
     /// Full blocks, those filled first in front; kept if there is a budget. Some may be gone.
     ages: VecDeque<(BlockId, usize)>,
+    /// Blocks by id, kept if there is a budget.
+    numbers: HashMap<BlockId, usize>,
     /// Number of cold blocks.
     pub(super) cold: usize,
     table: TableId,
@@ -170,6 +172,7 @@ impl Blocks {
             filled: Vec::new(),
             victims: Vec::new(),
             ages: VecDeque::new(),
+            numbers: HashMap::new(),
             cold: 0,
             table,
             shared,
@@ -276,6 +279,9 @@ impl Blocks {
         let number = self.number(blocks, shape);
         self.entries[number] = Entry { start: memory.start().as_ptr(), opened: self.seals, closed: 0 };
         let id = self.shared.next_block();
+        if self.shared.is_bounded() {
+            self.numbers.insert(id, number);
+        }
         self.infos[number] = Info { id, memory: Some(memory), numbers: blocks as u32, ..Info::GONE };
         self.tail = Tail { block: number, used: 0, capacity };
     }
@@ -406,6 +412,7 @@ impl Blocks {
     fn let_go(&mut self, block: usize) {
         let info = std::mem::replace(&mut self.infos[block], Info::GONE);
         self.cold -= usize::from(info.cold);
+        self.numbers.remove(&info.id);
         self.entries[block] = GONE;
         self.free.extend((0..info.numbers).map(|more| block as u32 + more));
     }
@@ -473,14 +480,9 @@ impl Blocks {
 
     /// Notes which bytes of which blocks are durable.
     pub(super) fn note_durable(&mut self, parts: Vec<DurablePart>) {
-        if parts.is_empty() {
-            return;
-        }
-        let blocks: HashMap<BlockId, usize> =
-            self.infos.iter().enumerate().map(|(block, info)| (info.id, block)).collect();
         for part in parts {
             // A block that is gone needs no file.
-            if let Some(block) = blocks.get(&part.block) {
+            if let Some(block) = self.numbers.get(&part.block) {
                 self.infos[*block].durable.push(part);
             }
         }

@@ -294,6 +294,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
             }
             while shared.excess_bytes() > 0 && self.blocks.cool_oldest(Form::<K, V>::SHAPE) {}
             let excess = shared.excess_bytes();
+            self.over_budget = excess > 0;
             if excess == 0 {
                 return;
             }

@@ -17,7 +17,9 @@ impl<K: Key, V: Record> LogTable<K, V> {
     #[inline(always)]
     pub(super) fn after_batch(&mut self, records: usize) {
         self.forget_fetched();
-        self.keep_budget();
+        if self.blocks.take_grown() || self.over_budget {
+            self.keep_budget();
+        }
         if self.compacting.is_some() || self.blocks.has_victims() {
             // A block that is half dead gives one place for each two looked at: so compaction keeps up with
             // any number of updates.

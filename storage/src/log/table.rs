@@ -42,6 +42,8 @@ pub struct LogTable<K: Key, V: Record> {
     pub(super) fetched: Fetched,
     /// The cold block that a scan is in.
     pub(super) walked: Option<(BlockId, Block)>,
+    /// Whether the budget was still overdrawn when it was looked at last.
+    pub(super) over_budget: bool,
     /// How often the files had something new when they were asked last.
     pub(super) news: u64,
     /// Whether anything changed since the last seal.
@@ -62,6 +64,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
             compacting: None,
             fetched: Fetched::default(),
             walked: None,
+            over_budget: false,
             news: 0,
             touched: true,
             types: PhantomData,
@@ -203,7 +206,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
         if self.blocks.cold > 0 {
             self.forget_fetched();
         }
-        if self.blocks.take_grown() {
+        if self.blocks.take_grown() || self.over_budget {
             self.keep_budget();
             self.compact_step();
         }
