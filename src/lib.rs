@@ -57,7 +57,7 @@ pub mod prelude {
     pub use tidemill_engine::{
         control::handle::{JobHandle, JobMonitor},
         model::{
-            config::JobConfig,
+            config::{JobConfig, StateBackendKind},
             error::Error,
             item::{InPlace, Owned},
             metrics::JobMetrics,
@@ -75,7 +75,9 @@ pub mod prelude {
             stream::{ExchangedStream, Stream},
             windowed::WindowedStream,
         },
-        keyed::process::{FiredTimer, KeyedProcessFunction, ProcessContext, StateRegistry, ValueState},
+        keyed::process::{
+            FiredTimer, KeyedProcessFunction, ListState, MapState, ProcessContext, StateRegistry, ValueState,
+        },
         sink::*,
         source::*,
         window::{

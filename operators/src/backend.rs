@@ -77,7 +77,8 @@ pub enum JobBackend {
     Memory(MemoryBackend),
 }
 
-/// A table of one of the backends.
+/// A table of one of the backends. A log's is larger: of the memory's there are hundreds only in tests.
+#[expect(clippy::large_enum_variant, reason = "a box would cost every look-up in a log a step more")]
 pub enum JobTable<K: Key, V: Record> {
     /// In a log.
     Log(TableOf<Store, K, V>),

@@ -10,9 +10,9 @@ use super::error::Error;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StateBackendKind {
     /// In a log that can outgrow memory: made for many keys.
+    #[default]
     Log,
     /// In plain tables in memory: the reference.
-    #[default]
     Memory,
 }
 

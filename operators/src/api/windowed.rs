@@ -14,8 +14,9 @@ use crate::{
     exchange::{Exchanged, Unpack},
     window::{
         accumulator::Accumulated,
+        apply::ApplyWindow,
         assigner::{EventTimeWindows, TimeWindow},
-        function::{AggregateWindow, ApplyWindow, ReduceWindow},
+        function::{AggregateWindow, ReduceWindow},
         late::{DropLate, LateBuilder, LateEdge},
         operator::Window,
         pane::WindowFunction,

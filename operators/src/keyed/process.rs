@@ -1,10 +1,13 @@
 //! `process`: a function of the user's own with state per key and timers.
 //!
-//! State: whatever the function opens, one table each, and two queues of timers. A record is handled with its key
-//! current; an event-time timer fires when the watermark reaches it, a processing-time timer when the wall
+//! State: whatever the function opens ([`states`]), and timers of event and of processing time. A record is handled
+//! with its key current; an event-time timer fires when the watermark reaches it, a processing-time timer when the wall
 //! clock does, both with their key current and in the order of time.
 
-use std::{any::Any, marker::PhantomData};
+mod context;
+mod states;
+
+use std::marker::PhantomData;
 
 use rkyv::Archived;
 use tidemill_engine::{
@@ -14,25 +17,31 @@ use tidemill_engine::{
         metrics::{OperatorCounters, OperatorVisitor},
         operator::{Head, OpenError, OperatorIndex, Push, Signal, StepContext},
         source::{BoxError, Flow},
-        time::{Timestamp, WATERMARK_MIN},
+        time::{NO_TIMESTAMP, Timestamp, WATERMARK_MIN},
     },
     runtime::{blame::Blame, exchange::batch::Batch},
 };
 use tidemill_storage::{
     key::Key,
+    kinds::timers::Timer,
     record::Record,
-    state::{
-        KeyColumn, KeyView, KeyedTable, StateBackend, StateError, StateName, WHOLE,
-        memory::{MemoryBackend, MemoryTable},
-        timers::{Timer, TimerQueue},
-    },
+    state::{KeyColumn, KeyView},
 };
 
-use super::key::restore_key;
-use crate::exchange::HeadBuilder;
+pub use context::{ListOfKey, MapOfKey, ProcessContext};
+pub use states::{ListState, MapState, StateRegistry, ValueState};
 
+use context::Shared;
+
+use crate::{backend, exchange::HeadBuilder};
+
+/// Names of the states of timers.
+const EVENT_TIMERS: &str = "event-timers";
+const PROCESSING_TIMERS: &str = "processing-timers";
 /// Timers fired in one step at most.
 const TIMERS_PER_STEP_MAX: usize = 4096;
+/// Records after which all states give memory back if need be. One that is used does so by itself.
+const RELIEVE_RECORDS: u64 = 1024;
 
 /// A function with state per key and timers. One instance per subtask, made by the closure given to
 /// [`KeyedStream::process`](crate::api::keyed::KeyedStream::process).
@@ -73,178 +82,6 @@ pub enum FiredTimer {
     ProcessingTime(i64),
 }
 
-/// A state of one value per key, by its place among the function's states.
-#[derive(Debug)]
-pub struct ValueState<V> {
-    index: usize,
-    value: PhantomData<fn() -> V>,
-}
-
-impl<V> Clone for ValueState<V> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<V> Copy for ValueState<V> {}
-
-/// Opens the states of a process function.
-pub struct StateRegistry<K> {
-    /// The operator's stable id.
-    operator: String,
-    backend: MemoryBackend,
-    tables: Vec<Box<dyn Any>>,
-    /// Why the first state that could not be opened could not.
-    refused: Option<StateError>,
-    key: PhantomData<fn() -> K>,
-}
-
-impl<K: Key> StateRegistry<K> {
-    fn new(operator: &str) -> Self {
-        Self {
-            operator: operator.to_owned(),
-            backend: MemoryBackend::default(),
-            tables: Vec::new(),
-            refused: None,
-            key: PhantomData,
-        }
-    }
-
-    /// Opens a state of one value per key under a stable name. A name that is taken, and a state that was stored with
-    /// another type, keep the job from starting.
-    pub fn value<V: Record>(&mut self, name: &str) -> ValueState<V> {
-        let opened = self.backend.open::<K, V>(StateName::new(self.operator.as_str(), name), Vec::new());
-        match opened {
-            Ok(state) => self.tables.push(Box::new(self.backend.table::<K, V>(state, WHOLE))),
-            Err(error) => {
-                self.refused.get_or_insert(error);
-            }
-        }
-        ValueState { index: self.tables.len().saturating_sub(1), value: PhantomData }
-    }
-
-    #[inline]
-    fn table<V: Record>(&mut self, state: ValueState<V>) -> &mut MemoryTable<V> {
-        // A handle is only made by `value`, with its table's type; it can be wrong only in another function.
-        match self.tables.get_mut(state.index).and_then(|table| table.downcast_mut()) {
-            Some(table) => table,
-            None => unreachable!("a state handle was used in another function than the one that opened it"),
-        }
-    }
-}
-
-/// What a process function works with while it handles one record or timer.
-pub struct ProcessContext<'a, K, O> {
-    key: KeyView<'a>,
-    timestamp: Timestamp,
-    watermark: Timestamp,
-    processing_time: i64,
-    shared: &'a mut Shared<K, O>,
-}
-
-/// What outlives the handling of one record.
-struct Shared<K, O> {
-    states: StateRegistry<K>,
-    event_timers: TimerQueue,
-    processing_timers: TimerQueue,
-    outputs: Vec<(O, Timestamp)>,
-}
-
-impl<K: Key, O> ProcessContext<'_, K, O> {
-    /// The current key.
-    pub fn key(&self) -> K {
-        match restore_key(self.key) {
-            Ok(key) => key,
-            Err(error) => panic!("the current key cannot be read back: {error}"),
-        }
-    }
-
-    /// Event time of the record (`NO_TIMESTAMP` if it has none) or of the timer.
-    pub fn timestamp(&self) -> Timestamp {
-        self.timestamp
-    }
-
-    /// The watermark that this subtask has reached.
-    pub fn watermark(&self) -> Timestamp {
-        self.watermark
-    }
-
-    /// Wall-clock time in milliseconds since the Unix epoch, as of this step.
-    pub fn processing_time(&self) -> i64 {
-        self.processing_time
-    }
-
-    /// Hands a record on, with the event time of the record or timer at hand.
-    pub fn collect(&mut self, output: O) {
-        self.shared.outputs.push((output, self.timestamp));
-    }
-
-    /// The value of a state for the current key.
-    pub fn get<V: Record>(&mut self, state: ValueState<V>) -> Option<V> {
-        let key = self.key;
-        self.table(state).get(key)
-    }
-
-    /// Reads the value of a state for the current key in place.
-    pub fn read<V: Record, R>(
-        &mut self,
-        state: ValueState<V>,
-        read: impl FnOnce(&Archived<V>) -> R,
-    ) -> Option<R> {
-        let key = self.key;
-        self.table(state).read(key, read)
-    }
-
-    /// Sets the value of a state for the current key.
-    pub fn set<V: Record>(&mut self, state: ValueState<V>, value: V) {
-        let key = self.key;
-        self.table(state).put(key, &value);
-    }
-
-    /// Updates the value of a state for the current key in place, after `create` where there is none.
-    pub fn update<V: Record, R>(
-        &mut self,
-        state: ValueState<V>,
-        create: impl FnOnce() -> V,
-        update: impl FnOnce(&mut V) -> R,
-    ) -> R {
-        let key = self.key;
-        self.table(state).update(key, create, update)
-    }
-
-    /// Removes the value of a state for the current key; whether there was one.
-    pub fn clear<V: Record>(&mut self, state: ValueState<V>) -> bool {
-        let key = self.key;
-        self.table(state).remove(key)
-    }
-
-    #[inline]
-    fn table<V: Record>(&mut self, state: ValueState<V>) -> &mut impl KeyedTable<K, V> {
-        self.shared.states.table(state)
-    }
-
-    /// Registers a timer for the current key that fires when the watermark reaches `at`. One for a time that the
-    /// watermark has passed fires at the next watermark.
-    pub fn register_event_timer(&mut self, at: Timestamp) {
-        self.shared.event_timers.register(at, self.key);
-    }
-
-    /// Deletes an event-time timer of the current key.
-    pub fn delete_event_timer(&mut self, at: Timestamp) {
-        self.shared.event_timers.delete(at, self.key);
-    }
-
-    /// Registers a timer for the current key that fires when the wall clock reaches `at`, in milliseconds.
-    pub fn register_processing_timer(&mut self, at: i64) {
-        self.shared.processing_timers.register(at, self.key);
-    }
-
-    /// Deletes a processing-time timer of the current key.
-    pub fn delete_processing_timer(&mut self, at: i64) {
-        self.shared.processing_timers.delete(at, self.key);
-    }
-}
-
 /// Builds a `process` operator.
 pub struct Process<K, T, M> {
     operator: OperatorIndex,
@@ -277,20 +114,19 @@ where
     type Head<D: Push<Self::Out>> = ProcessHead<K, T, P, D>;
 
     fn build<D: Push<Self::Out>>(self, context: &BuildContext, down: D) -> Result<Self::Head<D>, OpenError> {
-        let mut states = StateRegistry::new(context.operator_id(self.operator));
-        let function = Blame::on(self.operator, || (self.make)(&mut states));
-        if let Some(error) = states.refused.take() {
-            return Err(OpenError { operator: self.operator, cause: error.into() });
+        let operator = self.operator;
+        let refused = backend::refused(operator);
+        let mut states = StateRegistry::new(context.operator_id(operator), backend::open(operator, context)?);
+        let event_timers = states.timers(EVENT_TIMERS).map_err(&refused)?;
+        let processing_timers = states.timers(PROCESSING_TIMERS).map_err(&refused)?;
+        let function = Blame::on(operator, || (self.make)(&mut states));
+        if let Some(error) = states.take_refused() {
+            return Err(refused(error));
         }
         Ok(ProcessHead {
-            operator: self.operator,
+            operator,
             function,
-            shared: Shared {
-                states,
-                event_timers: TimerQueue::default(),
-                processing_timers: TimerQueue::default(),
-                outputs: Vec::new(),
-            },
+            shared: Shared { states, event_timers, processing_timers, outputs: Vec::new() },
             watermark: WATERMARK_MIN,
             waiting: None,
             records: 0,
@@ -302,10 +138,7 @@ where
 }
 
 /// The running operator.
-pub struct ProcessHead<K, T: Record, P: KeyedProcessFunction<K, T>, D>
-where
-    K: Key,
-{
+pub struct ProcessHead<K: Key, T: Record, P: KeyedProcessFunction<K, T>, D> {
     operator: OperatorIndex,
     function: P,
     shared: Shared<K, P::Output>,
@@ -360,10 +193,11 @@ where
             if context.is_blocked() {
                 break;
             }
-            let Some((timer, fired)) = next(&mut self.shared) else { return Flow::Continue };
+            let due = Blame::on(self.operator, || next(&mut self.shared));
+            let Some((timer, fired)) = due else { return Flow::Continue };
             let timestamp = match fired {
                 FiredTimer::EventTime(at) => at,
-                FiredTimer::ProcessingTime(_) => tidemill_engine::model::time::NO_TIMESTAMP,
+                FiredTimer::ProcessingTime(_) => NO_TIMESTAMP,
             };
             self.handle(timer.key(), timestamp, context, |function, own| function.on_timer(fired, own));
         }
@@ -390,6 +224,9 @@ where
     fn batch(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize {
         for i in from..batch.len() {
             self.records += 1;
+            if self.records.is_multiple_of(RELIEVE_RECORDS) {
+                Blame::on(self.operator, || self.shared.states.relieve());
+            }
             let record = &batch.records()[i];
             self.handle(batch.key(i), batch.timestamp(i), context, |function, own| {
                 function.on_record(record, own)

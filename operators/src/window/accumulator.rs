@@ -47,10 +47,15 @@ pub struct Accumulated<A>(pub A);
 
 impl<K: Key, T: Record, A: WindowAccumulator<K, T>> WindowFunction<K, T> for Accumulated<A> {
     type Output = A::Output;
+    type States = StateId;
     type Pane<B: StateBackend> = B::Table<K, A::Accumulator>;
 
     fn open<B: StateBackend>(&self, backend: &mut B, name: StateName) -> Result<StateId, StateError> {
         backend.open::<K, A::Accumulator>(name, Vec::new())
+    }
+
+    fn restored<B: StateBackend>(&self, backend: &B, state: StateId) -> Vec<Slice> {
+        backend.restored(state)
     }
 
     fn pane<B: StateBackend>(&self, backend: &mut B, state: StateId, slice: Slice) -> Self::Pane<B> {

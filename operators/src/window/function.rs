@@ -1,23 +1,14 @@
-//! What is computed in a window: [`aggregate`](AggregateWindow), [`reduce`](ReduceWindow) and [`apply`](ApplyWindow).
+//! What is computed in a window from one value per key: [`aggregate`](AggregateWindow) and [`reduce`](ReduceWindow).
 
-use std::{marker::PhantomData, ops::Range};
+use std::marker::PhantomData;
 
 use rkyv::Archived;
-use tidemill_engine::{
-    model::{item::Owned, operator::Push},
-    runtime::exchange::batch::Batch,
-};
 use tidemill_storage::{
     key::Key,
     record::{Record, restore, with_value},
-    state::{KeyedTable, Slice, StateBackend, StateError, StateId, StateName},
 };
 
-use super::{
-    accumulator::WindowAccumulator,
-    assigner::TimeWindow,
-    pane::{Outlet, WindowFunction},
-};
+use super::{accumulator::WindowAccumulator, assigner::TimeWindow};
 use crate::aggregate::AggregateFunction;
 
 /// A result of one window for one key.
@@ -109,82 +100,5 @@ where
     #[inline(always)]
     fn result(&self, key: K, window: TimeWindow, result: &T) -> Self::Output {
         WindowResult { key, window, value: result.clone() }
-    }
-}
-
-/// A function of all records of a window, kept until it fires.
-pub struct ApplyWindow<T, F, O> {
-    function: F,
-    types: PhantomData<fn() -> (T, O)>,
-}
-
-impl<T, F, O> ApplyWindow<T, F, O> {
-    /// With this function of the key, the window and its records, in the order of slices and within one of arrival.
-    pub fn new(function: F) -> Self {
-        Self { function, types: PhantomData }
-    }
-}
-
-impl<T, F: Clone, O> Clone for ApplyWindow<T, F, O> {
-    fn clone(&self) -> Self {
-        Self::new(self.function.clone())
-    }
-}
-
-impl<K, T, F, O> WindowFunction<K, T> for ApplyWindow<T, F, O>
-where
-    K: Key,
-    T: Record + Clone,
-    F: Fn(K, TimeWindow, &[T]) -> O + Clone + Send + 'static,
-    O: IntoIterator<Item: 'static> + 'static,
-{
-    type Output = O::Item;
-    type Pane<B: StateBackend> = B::Table<K, Vec<T>>;
-
-    fn open<B: StateBackend>(&self, backend: &mut B, name: StateName) -> Result<StateId, StateError> {
-        backend.open::<K, Vec<T>>(name, Vec::new())
-    }
-
-    fn pane<B: StateBackend>(&self, backend: &mut B, state: StateId, slice: Slice) -> Self::Pane<B> {
-        backend.table::<K, Vec<T>>(state, slice)
-    }
-
-    fn add<B: StateBackend>(&self, pane: &mut Self::Pane<B>, batch: &Batch<T>, range: Range<usize>) {
-        pane.update_batch(
-            batch,
-            range,
-            |_| Vec::new(),
-            |i, records| records.push(restore(&batch.records()[i])),
-        );
-    }
-
-    fn merge<B: StateBackend>(
-        &self,
-        into: &mut Self::Pane<B>,
-        slice: &mut Self::Pane<B>,
-        cursor: usize,
-    ) -> Option<usize> {
-        slice.scan(cursor, |key, records| {
-            into.update(key, Vec::new, |all| all.extend(restore::<Vec<T>>(records)));
-            true
-        })
-    }
-
-    fn emit<B: StateBackend, D: Push<Owned<O::Item>>>(
-        &self,
-        pane: &mut Self::Pane<B>,
-        cursor: usize,
-        outlet: &mut Outlet<'_, D>,
-    ) -> Option<usize> {
-        pane.scan(cursor, |key, records| {
-            outlet.of_key(key, |outlet, key| {
-                let results = (self.function)(key, outlet.window, &restore::<Vec<T>>(records));
-                results.into_iter().for_each(|result| outlet.push(result));
-            })
-        })
-    }
-
-    fn relieve<B: StateBackend>(&self, pane: &mut Self::Pane<B>) {
-        pane.relieve();
     }
 }

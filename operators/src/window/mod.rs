@@ -1,10 +1,11 @@
 //! Windows of event time over keyed streams.
 //!
-//! [`assigner`] says which windows there are, [`function`] what is computed in one, [`pane`] and [`accumulator`] how the
+//! [`assigner`] says which windows there are, [`function`] and [`apply`] what is computed in one, [`pane`] and [`accumulator`] how the
 //! records of one are kept until then, [`late`] where records go that come after their windows are gone, and [`operator`]
 //! runs them.
 
 pub mod accumulator;
+pub mod apply;
 pub mod assigner;
 pub mod function;
 pub mod late;

@@ -28,7 +28,7 @@ use tidemill_engine::{
 use tidemill_storage::{
     key::Key,
     record::Record,
-    state::{StateBackend, StateId, StateName},
+    state::{StateBackend, StateName},
 };
 
 use super::{
@@ -100,7 +100,7 @@ where
             function.open(&mut backend, name).map_err(backend::refused(operator))
         };
         let (slices_state, firing_state) = (open(SLICES)?, open(FIRING)?);
-        let restored = backend.restored(slices_state);
+        let restored = function.restored(&backend, slices_state);
         let slices = restored
             .into_iter()
             .map(|slice| (slice, function.pane(&mut backend, slices_state, slice)))
@@ -209,8 +209,8 @@ where
     operator: OperatorIndex,
     function: W,
     backend: B,
-    slices_state: StateId,
-    firing_state: StateId,
+    slices_state: W::States,
+    firing_state: W::States,
     slices: BTreeMap<Timestamp, W::Pane<B>>,
     timeline: Timeline,
     firing: Option<Firing<W::Pane<B>>>,

@@ -2,7 +2,7 @@
 //! put together from slices, is kept per key.
 //!
 //! [`Accumulated`](super::accumulator::Accumulated) keeps one value per key;
-//! [`ApplyWindow`](super::function::ApplyWindow) keeps all records.
+//! [`ApplyWindow`](super::apply::ApplyWindow) keeps all records.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ use tidemill_engine::{
 use tidemill_storage::{
     key::Key,
     record::Record,
-    state::{KeyView, Slice, StateBackend, StateError, StateId, StateName},
+    state::{KeyView, Slice, StateBackend, StateError, StateName},
 };
 
 use super::assigner::TimeWindow;
@@ -28,6 +28,8 @@ use crate::keyed::key::restore_key;
 pub trait WindowFunction<K: Key, T: Record>: Clone + Send + 'static {
     /// What a fired window hands on.
     type Output: 'static;
+    /// The state that panes are kept in, opened.
+    type States: Copy + 'static;
     /// The records of a slice or a window by key.
     type Pane<B: StateBackend>: 'static;
 
@@ -35,9 +37,11 @@ pub trait WindowFunction<K: Key, T: Record>: Clone + Send + 'static {
     ///
     /// # Errors
     /// As [`StateBackend::open`].
-    fn open<B: StateBackend>(&self, backend: &mut B, name: StateName) -> Result<StateId, StateError>;
+    fn open<B: StateBackend>(&self, backend: &mut B, name: StateName) -> Result<Self::States, StateError>;
+    /// The slices that were restored and not yet taken, ascending.
+    fn restored<B: StateBackend>(&self, backend: &B, states: Self::States) -> Vec<Slice>;
     /// A pane of the state, with what was restored for this slice, else empty.
-    fn pane<B: StateBackend>(&self, backend: &mut B, state: StateId, slice: Slice) -> Self::Pane<B>;
+    fn pane<B: StateBackend>(&self, backend: &mut B, states: Self::States, slice: Slice) -> Self::Pane<B>;
     /// Adds the records `range` of a batch.
     fn add<B: StateBackend>(&self, pane: &mut Self::Pane<B>, batch: &Batch<T>, range: Range<usize>);
     /// Adds the keys of `slice` from `cursor` on (0 to begin) to `into`, a bounded number of them; returns the cursor to go

@@ -18,7 +18,7 @@ use tidemill_operators::{
     api::environment::StreamEnvironment,
     keyed::process::{FiredTimer, KeyedProcessFunction, ProcessContext},
     testkit::{
-        job::Setting,
+        job::{Setting, on_all_backends},
         record::RecordSink,
         script::{Event, ScriptSource},
     },
@@ -208,9 +208,11 @@ fn settings() -> Vec<Setting> {
         ..JobConfig::default()
     };
     let loose = JobConfig { parallelism: 3, ..JobConfig::default() };
-    let mut settings = vec![Setting::on_cores(tight.clone()), Setting::on_cores(loose.clone())];
-    settings.extend((0..3).map(|seed| Setting::simulated(seed, tight.clone())));
-    settings.extend((0..3).map(|seed| Setting::simulated(seed, loose.clone())));
+    let mut settings = Vec::new();
+    for config in on_all_backends(tight).chain(on_all_backends(loose)) {
+        settings.push(Setting::on_cores(config.clone()));
+        settings.extend((0..3).map(|seed| Setting::simulated(seed, config.clone())));
+    }
     settings
 }
 

@@ -9,5 +9,6 @@ mod failure;
 mod metrics;
 mod pressure;
 mod records;
+mod state;
 mod timers;
 mod windows;

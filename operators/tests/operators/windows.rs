@@ -25,8 +25,9 @@ use tidemill_operators::{
     },
     window::{
         accumulator::Accumulated,
+        apply::ApplyWindow,
         assigner::{SlidingEventTime, TimeWindow},
-        function::{AggregateWindow, ApplyWindow, ReduceWindow, WindowResult},
+        function::{AggregateWindow, ReduceWindow, WindowResult},
         late::DropLate,
         operator::Window,
     },

@@ -1,0 +1,195 @@
+//! State as a job's settings choose it: every kind on every backend, over its memory's bound, and what becomes of faults.
+
+use std::collections::BTreeMap;
+
+use rkyv::Archived;
+use tidemill_engine::model::{
+    config::{JobConfig, StateBackendKind},
+    error::Error,
+    source::BoxError,
+    watermark::WatermarkStrategy,
+};
+use tidemill_operators::{
+    api::environment::StreamEnvironment,
+    keyed::process::{KeyedProcessFunction, ListState, MapState, ProcessContext, StateRegistry, ValueState},
+    testkit::{
+        job::{Setting, on_all_backends, run, same_everywhere},
+        record::RecordSink,
+        script::ScriptSource,
+    },
+};
+use tidemill_storage::state::{StateError, fault};
+
+use crate::records::{Trade, splits_by_account, trades};
+
+/// Keeps the amounts of an account and their sums by sign, and forgets both after each third trade of the account.
+struct Ledger {
+    amounts: ListState<i64>,
+    sums: MapState<bool, i64>,
+    trades: ValueState<u64>,
+}
+
+impl Ledger {
+    fn open(states: &mut StateRegistry<u32>) -> Self {
+        Self { amounts: states.list("amounts"), sums: states.map("sums"), trades: states.value("trades") }
+    }
+}
+
+type Page = (u32, Vec<i64>, Vec<(bool, i64)>);
+
+impl KeyedProcessFunction<u32, Trade> for Ledger {
+    type Output = Page;
+
+    fn on_record(
+        &mut self,
+        trade: &Archived<Trade>,
+        context: &mut ProcessContext<'_, u32, Page>,
+    ) -> Result<(), BoxError> {
+        let amount = trade.amount.to_native();
+        context.list(self.amounts).add(&amount);
+        context.map(self.sums).update(&(amount > 0), || 0, |sum| *sum += amount);
+        let amounts = context.list(self.amounts).get();
+        let mut sums = Vec::new();
+        context.map(self.sums).for_each(|is_gain, sum| sums.push((is_gain, sum.to_native())));
+        sums.sort_unstable();
+        let account = context.key();
+        context.collect((account, amounts, sums));
+        let count = context.read(self.trades, |count| count.to_native()).unwrap_or_default() + 1;
+        context.set(self.trades, count);
+        if count.is_multiple_of(3) {
+            assert!(context.list(self.amounts).clear());
+            assert!(context.map(self.sums).clear());
+            assert!(context.clear(self.trades));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn lists_and_maps_per_key() {
+    let mut ledgers: BTreeMap<u32, Vec<i64>> = BTreeMap::new();
+    let expected: Vec<Page> = trades(150)
+        .into_iter()
+        .map(|trade| {
+            let amounts = ledgers.entry(trade.account).or_default();
+            if amounts.len() == 3 {
+                amounts.clear();
+            }
+            amounts.push(trade.amount);
+            let mut sums: BTreeMap<bool, i64> = BTreeMap::new();
+            amounts.iter().for_each(|amount| *sums.entry(*amount > 0).or_default() += amount);
+            (trade.account, amounts.clone(), sums.into_iter().collect())
+        })
+        .collect();
+    same_everywhere(expected, |environment, results| {
+        environment
+            .from_source(
+                "trades",
+                ScriptSource::new(splits_by_account(&trades(150), 5)),
+                WatermarkStrategy::none(),
+            )
+            .key_by(|trade| trade.account)
+            .process(Ledger::open)
+            .sink("results", results);
+    });
+}
+
+/// Fails as a damaged state would.
+struct Damaged;
+
+impl KeyedProcessFunction<u64, u64> for Damaged {
+    type Output = u64;
+
+    fn on_record(
+        &mut self,
+        _record: &Archived<u64>,
+        _context: &mut ProcessContext<'_, u64, u64>,
+    ) -> Result<(), BoxError> {
+        fault(StateError::TooLong { what: "key", bytes: 7, bytes_max: 6 })
+    }
+}
+
+/// The error of a job that reads two numbers and processes them.
+fn error_of<P, M>(config: JobConfig, make: M) -> (String, String)
+where
+    M: FnOnce(&mut StateRegistry<u64>) -> P + Clone + Send + 'static,
+    P: KeyedProcessFunction<u64, u64, Output: Send>,
+{
+    let environment = Setting::simulated(1, config).environment();
+    let (sink, _recorded) = RecordSink::new();
+    environment
+        .from_source("numbers", ScriptSource::new([vec![1_u64, 2]]), WatermarkStrategy::none())
+        .key_by(|number| *number)
+        .process(make)
+        .name("keeper")
+        .uid("keeper-1")
+        .sink("results", sink);
+    match environment.execute() {
+        Err(Error::Operator { operator, cause, .. }) => (operator, cause.to_string()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_fault_of_the_state_ends_the_job_with_its_own_words() {
+    for config in on_all_backends(JobConfig::default()) {
+        let (operator, cause) = error_of(config, |_states| Damaged);
+        assert_eq!(operator, "keeper");
+        assert_eq!(cause, "a key of 7 bytes is over the limit of 6 bytes per key; split it up");
+    }
+}
+
+#[test]
+fn a_name_that_is_taken_is_refused_before_the_first_record() {
+    for name in ["sum", "event-timers"] {
+        for config in on_all_backends(JobConfig::default()) {
+            let (operator, cause) = error_of(config, move |states| {
+                let _sum: ValueState<u64> = states.value("sum");
+                let _again: ValueState<u64> = states.value(name);
+                Damaged
+            });
+            assert_eq!(operator, "keeper");
+            let expected =
+                format!("operator `keeper-1` opens its state `{name}` twice; give each state its own name");
+            assert_eq!(cause, expected);
+        }
+    }
+}
+
+/// Texts per key that are longer together than the bound on memory.
+fn outgrow(environment: &StreamEnvironment, results: RecordSink<(u64, String)>) {
+    let rounds = (0..3_u64).flat_map(|round| (0..KEYS).map(move |key| (key, round)));
+    environment
+        .from_source("records", ScriptSource::new([rounds.collect()]), WatermarkStrategy::none())
+        .key_by(|record: &(u64, u64)| record.0)
+        .fold(String::new(), |text, record| {
+            text.push_str(&format!("{:0>200}", record.1.to_native()));
+        })
+        .filter(|(_, text)| text.len() == 600)
+        .sink("results", results);
+}
+
+const KEYS: u64 = 10_000;
+
+#[test]
+fn state_outgrows_its_memory_and_gives_the_same_results() {
+    let expected = ["0", "1", "2"].map(|round| format!("{round:0>200}")).concat();
+    for parallelism in [1, 2] {
+        let directory = tempfile::tempdir().unwrap();
+        let config = JobConfig {
+            parallelism,
+            state_backend: StateBackendKind::Log,
+            state_dir: Some(directory.path().to_path_buf()),
+            state_memory_bytes_max: Some(1 << 20),
+            ..JobConfig::default()
+        };
+        for setting in [Setting::simulated(1, config.clone()), Setting::on_cores(config)] {
+            let mut results = run(&setting, outgrow);
+            results.sort_unstable();
+            assert!(results.iter().map(|(key, _)| *key).eq(0..KEYS), "under {}", setting.name);
+            assert!(results.iter().all(|(_, text)| *text == expected), "under {}", setting.name);
+        }
+        let spilled = std::fs::read_dir(directory.path()).unwrap().count();
+        assert!(spilled > 0, "nothing left memory: the bound was not felt");
+    }
+}
