@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 mod doctor;
+mod state;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -17,6 +18,8 @@ pub struct Command {
 enum Action {
     /// Checks whether this machine can run jobs, and says how to mend what is wrong.
     Doctor(doctor::Doctor),
+    /// Looks into snapshots of state, offline.
+    State(state::State),
 }
 
 impl Command {
@@ -24,6 +27,7 @@ impl Command {
     pub fn run(self) -> ExitCode {
         match self.action {
             Action::Doctor(doctor) => doctor.run(),
+            Action::State(state) => state.run(),
         }
     }
 }

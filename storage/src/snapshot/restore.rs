@@ -320,6 +320,12 @@ impl TableReader {
         }))
     }
 
+    /// The file of the last piece, and where in it the piece begins: for errors about what is in it.
+    pub fn last(&self) -> Option<(PathBuf, u64)> {
+        let found = self.extents.get(self.next.checked_sub(1)?)?;
+        Some((found.segment.path.clone(), found.segment.entries[found.entry].offset))
+    }
+
     /// Reads the pages of the next extent, and of those behind it as far as they are close.
     fn load(&mut self, wanted: Range<u64>) -> Result<(), StateError> {
         let segment = Arc::clone(&self.extents[self.next].segment);

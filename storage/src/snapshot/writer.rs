@@ -329,9 +329,13 @@ impl WriterCore {
         let directory = &self.settings.directory;
         let unneeded = self.catalog.take_unneeded();
         self.garbage.extend(unneeded.into_iter().map(|number| segment_path(directory, number)));
-        // Manifests were put in before the segments that they name. What cannot be removed now is tried again.
+        // Manifests were put in before the segments that they name, and go before them. What cannot be removed now is
+        // tried again, it and what is behind it.
+        let mut stuck = false;
         self.garbage.retain(|path| {
-            self.disk.remove(path).is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
+            stuck =
+                stuck || self.disk.remove(path).is_err_and(|error| error.kind() != io::ErrorKind::NotFound);
+            stuck
         });
     }
 }

@@ -1,5 +1,8 @@
 //! A store without tables: makes up what a real one would seal, and knows what must come back.
 
+#[path = "random.rs"]
+mod random;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
@@ -7,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use random::{Die, sized_record};
 use tidemill_storage::{
     key::key_group,
     log::{
@@ -27,19 +31,6 @@ pub const GROUPS: u32 = 16;
 
 /// Contents by state, slice and key: the narrow states map to the value's bytes, the wide ones as well.
 pub type Contents = BTreeMap<(String, Slice), BTreeMap<(u64, Vec<u8>), Vec<u8>>>;
-
-/// xorshift: enough of a die.
-#[derive(Clone, Debug)]
-pub struct Die(pub u64);
-
-impl Die {
-    pub fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % sides
-    }
-}
 
 #[derive(Clone, Debug)]
 struct Table {
@@ -71,21 +62,6 @@ fn layout(state: usize) -> Layout {
         0 => Layout::Stride { stride: 24, value_at: 8, value_len: 16 },
         _ => Layout::Sized { narrow: false, align: 8 },
     }
-}
-
-/// A record of the wide state.
-pub fn sized_record(hash: u64, key: &[u8], value: &[u8]) -> Vec<u8> {
-    let value_at = (18 + key.len()).next_multiple_of(8);
-    let size = (value_at + value.len()).next_multiple_of(16);
-    let mut record = hash.to_le_bytes().to_vec();
-    record.extend((size as u32 / 16).to_le_bytes());
-    record.extend((value.len() as u32).to_le_bytes());
-    record.extend((key.len() as u16).to_le_bytes());
-    record.extend(key);
-    record.resize(value_at, 0);
-    record.extend(value);
-    record.resize(size, 0);
-    record
 }
 
 impl Model {

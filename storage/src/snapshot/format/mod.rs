@@ -11,6 +11,8 @@ pub mod segment;
 
 use std::path::{Path, PathBuf};
 
+pub use segment::DATA_AT;
+
 use crate::state::StateError;
 
 /// The version that is written, and the only one that is read so far.
