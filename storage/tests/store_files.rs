@@ -308,3 +308,25 @@ fn dropped_slices_are_not_in_the_next_snapshot_and_their_memory_is_free() {
         }
     }
 }
+
+#[test]
+fn compaction_forgets_what_has_expired() {
+    let disk = MemoryDisk::default();
+    let mut store = Store::new(options(&disk, "/state"));
+    let mut table = table::<Value>(&mut store).unwrap();
+    for number in 0..3_000 {
+        table.put(key(number), &[number; 64]);
+    }
+    table.expire_with(Box::new(|value| value[0].to_native() % 3 == 0));
+    let before = snapshot(&mut store, &mut table, 1).unwrap();
+    assert_eq!(contents(&mut table).len(), 3_000);
+    // Two of three records move on, so all blocks of the first snapshot are compacted.
+    for number in (0..3_000).filter(|number| number % 3 != 0) {
+        table.update(key(number), || [0; 64], |value| value[1] = 7);
+    }
+    while table.compact_step() {}
+    assert_eq!(contents(&mut table).len(), 2_000 + 3_000 % 504 / 3);
+    let after = snapshot(&mut store, &mut table, 2).unwrap();
+    assert_eq!(restored(&disk, &[after]), contents(&mut table));
+    assert_eq!(restored(&disk, &[before]).len(), 3_000);
+}

@@ -48,7 +48,11 @@ impl<K: Key, V: Record> LogTable<K, V> {
             if !place.is_dead::<K, V>()
                 && let Some(slot) = self.index.find(place.hash(), |own| own == address)
             {
-                self.copy_to_tail(slot);
+                if self.expired.as_ref().is_some_and(|expired| expired(place.value::<K, V>())) {
+                    self.take_out(place.key::<K, V>(), address);
+                } else {
+                    self.copy_to_tail(slot);
+                }
             }
         }
         if self.blocks.used(block) == used {

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     key::Key,
     record::{Record, restore},
-    state::{KeyColumn, KeyView, KeyedTable, Slice, StateId},
+    state::{Expired, KeyColumn, KeyView, KeyedTable, Slice, StateId},
     writer::RecordWriter,
 };
 
@@ -38,6 +38,8 @@ pub struct LogTable<K: Key, V: Record> {
     pub(super) removed: Vec<u8>,
     /// Where compaction is: block, its number, and unit.
     pub(super) compacting: Option<(BlockId, usize, u32)>,
+    /// What compaction drops instead of keeping it.
+    pub(super) expired: Option<Expired<V>>,
     /// Cold records that were read.
     pub(super) fetched: Fetched,
     /// The cold block that a scan is in.
@@ -62,6 +64,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
             scratch: RecordWriter::default(),
             removed: Vec::new(),
             compacting: None,
+            expired: None,
             fetched: Fetched::default(),
             walked: None,
             over_budget: false,
@@ -232,6 +235,24 @@ impl<K: Key, V: Record> LogTable<K, V> {
         }
     }
 
+    /// Removes the record of a key, which is at an address.
+    pub(super) fn take_out(&mut self, key: KeyView<'_>, address: u32) {
+        let shape = Form::<K, V>::SHAPE;
+        self.touched = true;
+        self.index.remove(key.hash, |own| own == address);
+        self.note_removed(key);
+        let open = self.blocks.open_at(address, shape);
+        if open.is_null() {
+            let units = self.resident(address).units::<K, V>();
+            self.blocks.died(address, units, shape);
+        } else if Form::<K, V>::STRIDED {
+            self.fill_gap(address);
+        } else {
+            Place(open).mark_dead();
+            self.blocks.died(address, Place(open).units::<K, V>(), shape);
+        }
+    }
+
     /// Takes an open record away by putting the last open one in its place.
     fn fill_gap(&mut self, gap: u32) {
         let shape = Form::<K, V>::SHAPE;
@@ -303,21 +324,8 @@ impl<K: Key, V: Record> KeyedTable<K, V> for LogTable<K, V> {
 
     fn remove(&mut self, key: KeyView<'_>) -> bool {
         let Some(slot) = self.find(key) else { return false };
-        let (address, shape) = (slot.address(), Form::<K, V>::SHAPE);
-        self.touched = true;
-        self.index.remove(key.hash, |own| own == address);
-        self.note_removed(key);
-        let open = self.blocks.open_at(address, shape);
-        if open.is_null() {
-            let units = self.resident(address).units::<K, V>();
-            self.blocks.died(address, units, shape);
-            self.forget_fetched();
-        } else if Form::<K, V>::STRIDED {
-            self.fill_gap(address);
-        } else {
-            Place(open).mark_dead();
-            self.blocks.died(address, Place(open).units::<K, V>(), shape);
-        }
+        self.take_out(key, slot.address());
+        self.forget_fetched();
         true
     }
 
@@ -340,5 +348,9 @@ impl<K: Key, V: Record> KeyedTable<K, V> for LogTable<K, V> {
 
     fn relieve(&mut self) {
         self.maintain();
+    }
+
+    fn expire_with(&mut self, expired: Expired<V>) {
+        self.expired = Some(expired);
     }
 }

@@ -172,7 +172,16 @@ pub trait KeyedTable<K: Key, V: Record>: 'static {
     /// Gives memory back if the backend's budget is used up; cheap when it is not. Operators with many tables call it
     /// for each of them now and then: a table that is not used cannot do it by itself.
     fn relieve(&mut self) {}
+
+    /// Lets the backend forget values that have expired where it would otherwise have to copy them. It may keep them for
+    /// any time all the same: whoever reads has to look.
+    fn expire_with(&mut self, expired: Expired<V>) {
+        drop(expired);
+    }
 }
+
+/// Whether a stored value has expired.
+pub type Expired<V> = Box<dyn Fn(&Archived<V>) -> bool>;
 
 /// Unwinds with an error that leaves nothing to do but to stop the job. The panic hook does not see it.
 #[cold]
