@@ -38,6 +38,9 @@ pub enum BenchError {
     /// A job or its machine failed. Its own message says what to do.
     #[error(transparent)]
     Job(#[from] tidemill::model::error::Error),
+    /// The store failed. Its own message says what to do.
+    #[error(transparent)]
+    State(#[from] tidemill::storage::state::StateError),
     /// A worker slept through wake-ups: the platform's parking is broken.
     #[error("{lost} wake-ups did not arrive within {patience:?}")]
     LostWakeUps {

@@ -39,9 +39,14 @@ pub fn measure(cores: usize, duration: Duration) -> Histogram<u64> {
     let mut merged = histogram();
     for thread in threads {
         let one = thread.join().expect("a thread that only reads the clock does not fail");
-        merged.add(one).expect("all histograms have the same bounds");
+        add(&mut merged, &one);
     }
     merged
+}
+
+/// Adds what another histogram recorded.
+pub fn add(all: &mut Histogram<u64>, more: &Histogram<u64>) {
+    all.add(more).expect("all histograms have the same bounds");
 }
 
 fn ticks_missed_by(ticks: u32) -> Histogram<u64> {

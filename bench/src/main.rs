@@ -20,6 +20,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 struct Arguments {
     /// The case to run, or `list`.
     case: String,
+    /// One row of a case that has rows of its own, such as `state` [default: all].
+    row: Option<String>,
     /// Print one JSON object per line instead of text.
     #[arg(long)]
     json: bool,
@@ -50,6 +52,7 @@ fn run(arguments: &Arguments) -> Result<(), BenchError> {
         return Ok(());
     }
     let case = cases::find(&arguments.case)?;
-    let options = Options::new(arguments.cores, arguments.quick)?;
+    let mut options = Options::new(arguments.cores, arguments.quick)?;
+    options.choose(case, arguments.row.clone())?;
     (case.run)(&options, &mut Reporter::stdout(arguments.json))
 }

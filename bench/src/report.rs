@@ -46,6 +46,9 @@ pub struct Line {
     /// The machine's own 99.9th percentile at the same time: see [`crate::floor`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub floor_p999_us: Option<f64>,
+    /// The machine's own 99.99th percentile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floor_p9999_us: Option<f64>,
 }
 
 /// Percentiles of a latency, in microseconds.
@@ -125,7 +128,9 @@ impl Line {
     #[must_use]
     pub fn latencies(mut self, histogram: &Histogram<u64>, floor: &Histogram<u64>) -> Self {
         self.latencies = Some(Latencies::of_nanos(histogram));
-        self.floor_p999_us = Some(Latencies::of_nanos(floor).p999_us);
+        let floor = Latencies::of_nanos(floor);
+        self.floor_p999_us = Some(floor.p999_us);
+        self.floor_p9999_us = Some(floor.p9999_us);
         self
     }
 
@@ -158,7 +163,9 @@ impl Line {
             );
         }
         if let Some(floor) = self.floor_p999_us {
-            text += &format!("  (floor p99.9 {} µs)", number(floor));
+            text += &format!("  (floor p99.9 {} µs", number(floor));
+            text += &self.floor_p9999_us.map_or(String::new(), |p9999| format!(" p99.99 {}", number(p9999)));
+            text += ")";
         }
         text
     }

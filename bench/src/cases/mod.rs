@@ -10,6 +10,7 @@ mod nexmark_generator;
 mod peer_renoir;
 mod peer_timely;
 mod soak_wake;
+mod state;
 mod wake;
 
 use std::thread;
@@ -69,6 +70,11 @@ pub const CASES: &[Case] = &[
         run: soak_wake::run,
     },
     Case {
+        name: "state",
+        description: "keyed state on one core against a hash map: updates, seals, slices, memory; takes a row's name",
+        run: state::run,
+    },
+    Case {
         name: "wake",
         description: "a record to a parked core, against a bare futex, and the CPU share of a parked job",
         run: wake::run,
@@ -97,12 +103,14 @@ pub fn find(name: &str) -> Result<&'static Case, BenchError> {
 }
 
 /// What the command line asks of every case.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Cores that each side may use.
     pub cores: usize,
     /// Whether this is a smoke run.
     pub quick: bool,
+    /// The row that alone is to run, in a case that has rows of its own.
+    pub row: Option<String>,
 }
 
 impl Options {
@@ -113,9 +121,24 @@ impl Options {
     pub fn new(cores: Option<usize>, quick: bool) -> Result<Self, BenchError> {
         match cores {
             Some(0) => Err(BenchError::BadOption("--cores must be at least 1".into())),
-            Some(cores) => Ok(Self { cores, quick }),
-            None => Ok(Self { cores: thread::available_parallelism().map_or(1, usize::from), quick }),
+            Some(cores) => Ok(Self { cores, quick, row: None }),
+            None => {
+                let cores = thread::available_parallelism().map_or(1, usize::from);
+                Ok(Self { cores, quick, row: None })
+            }
         }
+    }
+
+    /// Sets the one row of `case` that is to run.
+    ///
+    /// # Errors
+    /// [`BenchError::BadOption`] when the case has no rows of its own.
+    pub fn choose(&mut self, case: &Case, row: Option<String>) -> Result<(), BenchError> {
+        if row.is_some() && case.name != "state" {
+            return Err(BenchError::BadOption(format!("`{}` has no rows to choose from", case.name)));
+        }
+        self.row = row;
+        Ok(())
     }
 
     /// `full`, or `quick` in a smoke run.

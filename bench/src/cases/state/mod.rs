@@ -1,0 +1,46 @@
+//! `state`: keyed state in the hybrid log on one core, against an in-memory hash map and what the hardware allows.
+//!
+//! Keys of 8 bytes and values of 32, drawn evenly at random, unless a row says otherwise. Both sides get the same keys in
+//! batches that lie in the cache, as an operator gets them; a batch is made before its clock starts, and hashing it is
+//! part of its time on both sides. Both sides take turns, and end with the same contents, or the row fails.
+//!
+//! A row has a file of its own and is run alone by its name: `tidemill-bench state rmw-10m`.
+
+mod after_seal;
+mod bed;
+mod keys;
+mod memory;
+mod rmw;
+mod sampled;
+mod seal;
+mod slices;
+mod string_keys;
+
+use super::Options;
+use crate::{error::BenchError, report::Reporter};
+
+type Run = fn(&Options, &mut Reporter) -> Result<(), BenchError>;
+
+/// Every row. The first one reads the size of the process, which has to be fresh.
+const ROWS: &[(&str, Run)] = &[
+    ("memory", memory::run),
+    ("rmw-10m", rmw::run_10m),
+    ("rmw-100k", rmw::run_100k),
+    ("rmw-10k", rmw::run_10k),
+    ("rmw-after-seal", after_seal::run),
+    ("seal", seal::run),
+    ("string-keys", string_keys::run),
+    ("slice-expire", slices::run),
+];
+
+pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
+    let wanted = |name: &str| options.row.as_deref().is_none_or(|row| row == name);
+    if !ROWS.iter().any(|(name, _)| wanted(name)) {
+        let known: Vec<_> = ROWS.iter().map(|(name, _)| *name).collect();
+        return Err(BenchError::BadOption(format!("`state` has the rows {}", known.join(", "))));
+    }
+    for (_, run) in ROWS.iter().filter(|(name, _)| wanted(name)) {
+        run(options, reporter)?;
+    }
+    Ok(())
+}
