@@ -214,6 +214,18 @@ impl<K: Key, T: IsRecord, B: StateBackend> ListState<K, T, B> {
             .all(|number| self.page(key, number, |page, scratch| page::visit::<T>(page, scratch, &mut visit)))
     }
 
+    /// Lends the pages of a key in order, each with a buffer to be overwritten.
+    pub(super) fn for_each_page(
+        &mut self,
+        key: KeyView<'_>,
+        mut visit: impl FnMut(&[u8], &mut RecordWriter) -> Result<(), RecordError>,
+    ) {
+        let Some(head) = self.heads.get(key) else { return };
+        for number in head.first..=head.last {
+            self.page(key, number, &mut visit);
+        }
+    }
+
     /// Lends a page. Where there is none the state is damaged, as its head says that there is.
     fn page<R>(
         &mut self,

@@ -219,19 +219,36 @@ pub fn visit<T: Record>(
         scratch.bytes()
     };
     for i in 0..count {
-        let root = if T::FIXED {
-            i * size_of::<T::Archived>()
-        } else {
-            let at = root_at(page.len(), i);
-            let mut root = [0; ROOT_BYTES];
-            root.copy_from_slice(&page[at..at + ROOT_BYTES]);
-            u32::from_le_bytes(root) as usize
-        };
-        if !visit(access::<T>(elements, root)?) {
+        if !visit(access::<T>(elements, root_of::<T>(page, i))?) {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Where element `i` has its root.
+#[inline]
+fn root_of<T: Record>(page: &[u8], i: usize) -> usize {
+    if T::FIXED {
+        return i * size_of::<T::Archived>();
+    }
+    let at = root_at(page.len(), i);
+    let mut root = [0; ROOT_BYTES];
+    root.copy_from_slice(&page[at..at + ROOT_BYTES]);
+    u32::from_le_bytes(root) as usize
+}
+
+/// Element `i` of a page that lies at a multiple of 16 bytes.
+///
+/// # Errors
+/// When the bytes are no page of these elements, or lie elsewhere.
+///
+/// # Panics
+/// When the page has no such element.
+pub fn get<T: Record>(page: &[u8], i: usize) -> Result<&T::Archived, RecordError> {
+    let Layout { used, count, .. } = Layout::of::<T>(page)?;
+    assert!(i < count, "element {i} of {count}");
+    access::<T>(&page[..used], root_of::<T>(page, i))
 }
 
 /// Reads pages of `Old` elements as pages of `T`, by what `migrate` makes of each element.
@@ -289,15 +306,12 @@ impl<T: Record> Record for Page<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{last_root, restore, to_bytes};
+    use crate::record::{restore, to_bytes};
 
     fn elements<T: Record>(page: &[u8]) -> Vec<T> {
         let mut elements = Vec::new();
-        let whole = visit::<T>(page, &mut RecordWriter::default(), |element| {
-            elements.push(restore::<T>(element));
-            true
-        });
-        assert!(whole.unwrap());
+        let mut keep = |element: &T::Archived| elements.push(restore::<T>(element));
+        assert!(visit::<T>(page, &mut RecordWriter::default(), |element| (keep(element), true).1).unwrap());
         elements
     }
 
@@ -381,6 +395,5 @@ mod tests {
             let _ = count::<u64>(&page.bytes[..len]);
         }
         assert!(count::<u64>(&[1, 2, 3]).is_err());
-        assert_eq!(last_root::<Page<u64>>(4), None);
     }
 }

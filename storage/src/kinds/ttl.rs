@@ -1,0 +1,193 @@
+//! Time to live: when a value, a list's element or a map's entry expires, and who removes it.
+//!
+//! A time stamp lies beside each ([`Stamped`]). What has expired is removed
+//!
+//! * when it is read;
+//! * by an incremental cleanup: each call looks at a few keys more, from a cursor on, and so goes round and round;
+//! * by a store that compacts, where it would have to copy the value ([`KeyedTable::expire_with`]), by the time of the
+//!   state's last use. This holds for values alone: an element or entry is counted elsewhere and cannot just vanish.
+//!
+//! The time is that which the caller gives, in milliseconds: the wall clock's, as in Flink, or event time.
+
+use rkyv::Archived;
+
+use crate::{
+    Record,
+    record::Record as IsRecord,
+    state::{KeyView, KeyedTable},
+};
+
+/// What renews a time stamp.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TtlUpdate {
+    /// Creation and every write.
+    #[default]
+    OnCreateAndWrite,
+    /// Every read, too.
+    OnReadAndWrite,
+}
+
+/// Whether what has expired is shown as long as it is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TtlVisibility {
+    /// Never.
+    #[default]
+    NeverReturnExpired,
+    /// Until it is removed: the read that finds it returns it for the last time.
+    ReturnExpiredIfNotCleanedUp,
+}
+
+/// When state expires.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TtlConfig {
+    ttl_ms: i64,
+    update: TtlUpdate,
+    visibility: TtlVisibility,
+}
+
+impl TtlConfig {
+    /// Expires `ttl_ms` milliseconds after creation or the last write, and is not shown from then on.
+    ///
+    /// # Panics
+    /// When `ttl_ms` is 0.
+    pub fn new(ttl_ms: u64) -> Self {
+        assert!(ttl_ms > 0, "state with a time to live of 0 ms would never be seen");
+        let ttl_ms = i64::try_from(ttl_ms).unwrap_or(i64::MAX);
+        Self { ttl_ms, update: TtlUpdate::default(), visibility: TtlVisibility::default() }
+    }
+
+    /// Says what renews the time stamp.
+    #[must_use]
+    pub fn update(self, update: TtlUpdate) -> Self {
+        Self { update, ..self }
+    }
+
+    /// Says whether what has expired is shown as long as it is there.
+    #[must_use]
+    pub fn visibility(self, visibility: TtlVisibility) -> Self {
+        Self { visibility, ..self }
+    }
+
+    /// Whether what was stamped at `stamp` has expired at `now`.
+    #[inline]
+    pub fn is_expired(&self, stamp: i64, now: i64) -> bool {
+        now.saturating_sub(stamp) >= self.ttl_ms
+    }
+
+    /// Whether a read renews the stamp.
+    #[inline]
+    pub fn renews_on_read(&self) -> bool {
+        self.update == TtlUpdate::OnReadAndWrite
+    }
+
+    /// Whether what has expired is shown.
+    #[inline]
+    pub fn shows_expired(&self) -> bool {
+        self.visibility == TtlVisibility::ReturnExpiredIfNotCleanedUp
+    }
+}
+
+/// When something was last written, or read if that counts, in milliseconds. Stored.
+#[derive(Record, Clone, Copy, Debug, PartialEq, Eq)]
+#[record(crate = crate)]
+pub struct TtlStamp {
+    /// Milliseconds, by the clock of whoever writes the state.
+    pub at: i64,
+}
+
+/// What is stored of a value with a time to live.
+pub type Stamped<V> = (V, TtlStamp);
+
+/// Where an incremental cleanup goes on, and what it has found.
+#[derive(Debug, Default)]
+pub(super) struct Cleanup {
+    cursor: usize,
+    found: Vec<Found>,
+}
+
+/// A key to be looked at again.
+#[derive(Debug)]
+pub(super) struct Found {
+    hash: u64,
+    bytes: Box<[u8]>,
+}
+
+impl Found {
+    pub(super) fn new(key: KeyView<'_>) -> Self {
+        Self { hash: key.hash, bytes: key.bytes.into() }
+    }
+
+    pub(super) fn key(&self) -> KeyView<'_> {
+        KeyView { hash: self.hash, bytes: &self.bytes }
+    }
+}
+
+impl Cleanup {
+    /// Looks at `keys_max` keys more, by `scan` from a cursor on, and gives those to `remove` that `is_found` says.
+    /// Returns how many.
+    ///
+    /// The table changes between the calls, so that a cursor may stand anywhere when it is used again: keys may be
+    /// passed over or seen twice in one round, and no round depends on the one before.
+    pub(super) fn step<T, V: ?Sized>(
+        &mut self,
+        table: &mut T,
+        keys_max: usize,
+        scan: impl FnOnce(&mut T, usize, &mut dyn FnMut(KeyView<'_>, &V) -> bool) -> Option<usize>,
+        is_found: impl Fn(&V) -> bool,
+        mut remove: impl FnMut(&mut T, KeyView<'_>),
+    ) -> usize {
+        if keys_max == 0 {
+            return 0;
+        }
+        let mut left = keys_max;
+        let found = &mut self.found;
+        let next = scan(table, self.cursor, &mut |key, value| {
+            if is_found(value) {
+                found.push(Found::new(key));
+            }
+            left -= 1;
+            left > 0
+        });
+        self.cursor = next.unwrap_or(0);
+        let removed = self.found.len();
+        for found in self.found.drain(..) {
+            remove(table, found.key());
+        }
+        removed
+    }
+}
+
+/// As [`Cleanup::step`], for a table of stamped values.
+pub(super) fn clean_table<K: crate::key::Key, V: IsRecord, T: KeyedTable<K, Stamped<V>>>(
+    cleanup: &mut Cleanup,
+    table: &mut T,
+    ttl: TtlConfig,
+    now: i64,
+    keys_max: usize,
+) -> usize {
+    cleanup.step::<T, Archived<Stamped<V>>>(
+        table,
+        keys_max,
+        |table, cursor, visit| table.scan(cursor, visit),
+        |value| ttl.is_expired(value.1.at.to_native(), now),
+        |table, key| {
+            table.remove(key);
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_expires_at_its_time_and_never_by_overflow() {
+        let ttl = TtlConfig::new(10);
+        assert!(!ttl.is_expired(5, 14));
+        assert!(ttl.is_expired(5, 15));
+        assert!(!TtlConfig::new(u64::MAX).is_expired(5, i64::MAX - 1));
+        assert!(!ttl.is_expired(i64::MAX, i64::MAX), "what was just written has not expired");
+        assert!(ttl.is_expired(i64::MIN, i64::MAX));
+        assert!(!ttl.is_expired(20, 10), "time that runs back expires nothing");
+    }
+}
