@@ -16,6 +16,7 @@ pages! {
     sinks "../docs/howto/sinks.md"
     bad_records "../docs/howto/bad_records.md"
     process_functions "../docs/howto/process_functions.md"
+    state "../docs/howto/state.md"
     metrics "../docs/howto/metrics.md"
     testing "../docs/howto/testing.md"
     embedding "../docs/howto/embedding.md"
