@@ -76,7 +76,8 @@ pub mod prelude {
             windowed::WindowedStream,
         },
         keyed::process::{
-            FiredTimer, KeyedProcessFunction, ListState, MapState, ProcessContext, StateRegistry, ValueState,
+            AggregatingState, FiredTimer, KeyedProcessFunction, ListState, MapState, ProcessContext,
+            ReducingState, StateRegistry, ValueState,
         },
         sink::*,
         source::*,
@@ -88,5 +89,10 @@ pub mod prelude {
     pub use tidemill_storage::{
         Record, WriteAs,
         key::{BytesKey, Key},
+        kinds::{
+            aggregating::Aggregate,
+            descriptor::{ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor},
+            ttl::{TtlConfig, TtlUpdate, TtlVisibility},
+        },
     };
 }

@@ -5,6 +5,8 @@
 //! clock does, both with their key current and in the order of time.
 
 mod context;
+mod describe;
+mod expiring;
 mod states;
 
 use std::marker::PhantomData;
@@ -28,8 +30,10 @@ use tidemill_storage::{
     state::{KeyColumn, KeyView},
 };
 
-pub use context::{ListOfKey, MapOfKey, ProcessContext};
-pub use states::{ListState, MapState, StateRegistry, ValueState};
+pub use context::{AggregatedOfKey, ListOfKey, MapOfKey, ProcessContext, ReducedOfKey};
+pub use describe::Describe;
+pub use expiring::{Lists, Maps, Values};
+pub use states::{AggregatingState, ListState, MapState, ReducingState, StateRegistry, ValueState};
 
 use context::Shared;
 
@@ -40,8 +44,9 @@ const EVENT_TIMERS: &str = "event-timers";
 const PROCESSING_TIMERS: &str = "processing-timers";
 /// Timers fired in one step at most.
 const TIMERS_PER_STEP_MAX: usize = 4096;
-/// Records after which all states give memory back if need be. One that is used does so by itself.
-const RELIEVE_RECORDS: u64 = 1024;
+/// Records after which all states give memory back if need be, and as many keys of each are looked at for what has
+/// expired: about one key for each record, so that what nobody reads again goes, too.
+const TIDY_RECORDS: u64 = 1024;
 
 /// A function with state per key and timers. One instance per subtask, made by the closure given to
 /// [`KeyedStream::process`](crate::api::keyed::KeyedStream::process).
@@ -224,8 +229,9 @@ where
     fn batch(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize {
         for i in from..batch.len() {
             self.records += 1;
-            if self.records.is_multiple_of(RELIEVE_RECORDS) {
-                Blame::on(self.operator, || self.shared.states.relieve());
+            if self.records.is_multiple_of(TIDY_RECORDS) {
+                let now = context.wall_millis;
+                Blame::on(self.operator, || self.shared.states.tidy(now, TIDY_RECORDS as usize));
             }
             let record = &batch.records()[i];
             self.handle(batch.key(i), batch.timestamp(i), context, |function, own| {

@@ -11,14 +11,25 @@ use tidemill_engine::model::{
 };
 use tidemill_operators::{
     api::environment::StreamEnvironment,
-    keyed::process::{KeyedProcessFunction, ListState, MapState, ProcessContext, StateRegistry, ValueState},
+    keyed::process::{
+        AggregatingState, KeyedProcessFunction, ListState, MapState, Process, ProcessContext, ReducingState,
+        StateRegistry, ValueState,
+    },
     testkit::{
         job::{Setting, on_all_backends, run, same_everywhere},
+        operator::{Given, OperatorTest, Seen},
         record::RecordSink,
         script::ScriptSource,
     },
 };
-use tidemill_storage::state::{StateError, fault};
+use tidemill_storage::{
+    kinds::{
+        aggregating::Aggregate,
+        descriptor::{ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor},
+        ttl::TtlConfig,
+    },
+    state::{StateError, fault},
+};
 
 use crate::records::{Trade, splits_by_account, trades};
 
@@ -46,7 +57,7 @@ impl KeyedProcessFunction<u32, Trade> for Ledger {
         context: &mut ProcessContext<'_, u32, Page>,
     ) -> Result<(), BoxError> {
         let amount = trade.amount.to_native();
-        context.list(self.amounts).add(&amount);
+        context.list(self.amounts).add(amount);
         context.map(self.sums).update(&(amount > 0), || 0, |sum| *sum += amount);
         let amounts = context.list(self.amounts).get();
         let mut sums = Vec::new();
@@ -92,6 +103,151 @@ fn lists_and_maps_per_key() {
             .process(Ledger::open)
             .sink("results", results);
     });
+}
+
+/// Sums of amounts, by a reducing and by an aggregating state; both forget after a loss.
+struct Summed {
+    sum: ReducingState<i64>,
+    mean: AggregatingState<Mean>,
+}
+
+struct Mean;
+
+impl Aggregate for Mean {
+    type Input = i64;
+    type Accumulator = (i64, i64);
+    type Output = i64;
+
+    fn create(&self) -> (i64, i64) {
+        (0, 0)
+    }
+
+    fn add(&self, (sum, count): &mut (i64, i64), amount: &i64) {
+        *sum += amount;
+        *count += 1;
+    }
+
+    fn result(&self, (sum, count): &(i64, i64)) -> i64 {
+        sum / count
+    }
+}
+
+impl KeyedProcessFunction<u32, Trade> for Summed {
+    type Output = (u32, i64, i64);
+
+    fn on_record(
+        &mut self,
+        trade: &Archived<Trade>,
+        context: &mut ProcessContext<'_, u32, Self::Output>,
+    ) -> Result<(), BoxError> {
+        let amount = trade.amount.to_native();
+        context.reducing(self.sum).add(amount);
+        context.aggregating(self.mean).add(&amount);
+        let (sum, mean) = (context.reducing(self.sum).get(), context.aggregating(self.mean).get());
+        if amount <= 0 {
+            assert!(context.reducing(self.sum).clear() && context.aggregating(self.mean).clear());
+        }
+        let account = context.key();
+        context.collect((account, sum.unwrap_or_default(), mean.unwrap_or_default()));
+        Ok(())
+    }
+}
+
+#[test]
+fn reduced_and_aggregated_values_per_key() {
+    let mut accounts: BTreeMap<u32, Vec<i64>> = BTreeMap::new();
+    let expected: Vec<(u32, i64, i64)> = trades(150)
+        .into_iter()
+        .map(|trade| {
+            let amounts = accounts.entry(trade.account).or_default();
+            amounts.push(trade.amount);
+            let sum: i64 = amounts.iter().sum();
+            let mean = sum / amounts.len() as i64;
+            if trade.amount <= 0 {
+                amounts.clear();
+            }
+            (trade.account, sum, mean)
+        })
+        .collect();
+    same_everywhere(expected, |environment, results| {
+        environment
+            .from_source(
+                "trades",
+                ScriptSource::new(splits_by_account(&trades(150), 5)),
+                WatermarkStrategy::none(),
+            )
+            .key_by(|trade| trade.account)
+            .process(|states| Summed {
+                sum: states.reducing("sum", |a, b| a + b),
+                mean: states.aggregating("mean", Mean),
+            })
+            .sink("results", results);
+    });
+}
+
+/// Counts the records of a key in each kind of state that expires after ten milliseconds, and hands on the three counts.
+#[derive(Clone)]
+struct Forgetful {
+    value: ValueState<u64>,
+    list: ListState<u64>,
+    map: MapState<String, u64>,
+}
+
+impl Forgetful {
+    fn open(states: &mut StateRegistry<u64>) -> Self {
+        let ttl = TtlConfig::new(10);
+        Self {
+            value: states.value(ValueStateDescriptor::new("value").with_ttl(ttl)),
+            list: states.list(ListStateDescriptor::new("list").with_ttl(ttl)),
+            map: states.map(MapStateDescriptor::new("map").with_ttl(ttl)),
+        }
+    }
+}
+
+impl KeyedProcessFunction<u64, u64> for Forgetful {
+    type Output = (u64, usize, u64);
+
+    fn on_record(
+        &mut self,
+        record: &Archived<u64>,
+        context: &mut ProcessContext<'_, u64, Self::Output>,
+    ) -> Result<(), BoxError> {
+        let number = record.to_native();
+        let count = context.get(self.value).unwrap_or_default() + 1;
+        context.set(self.value, count);
+        context.list(self.list).add(number);
+        let elements = context.list(self.list).get().len();
+        context.map(self.map).put(&format!("entry {number}"), number);
+        let mut entries = 0;
+        context.map(self.map).for_each(|_name, _number| entries += 1);
+        context.collect((count, elements, entries));
+        Ok(())
+    }
+}
+
+#[test]
+fn state_with_a_time_to_live_expires_by_the_wall_clock() {
+    let given = [
+        Given::WallClock(1_000),
+        Given::Record(0, 0),
+        Given::WallClock(1_005),
+        Given::Record(3, 1),
+        Given::WallClock(1_012),
+        Given::Record(6, 2),
+        Given::WallClock(1_030),
+        Given::Record(9, 3),
+    ];
+    let expected = [
+        Seen::Record((1, 1, 1), 0),
+        Seen::Record((2, 2, 2), 1),
+        // The value was written again in time, the first element and entry were not.
+        Seen::Record((3, 2, 2), 2),
+        Seen::Record((1, 1, 1), 3),
+    ];
+    OperatorTest::new(given)
+        .expect(expected)
+        .in_order()
+        .check_head(|number| number % 3, Process::<u64, u64, _>::new(0, Forgetful::open));
 }
 
 /// Fails as a damaged state would.

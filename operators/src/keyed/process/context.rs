@@ -2,9 +2,20 @@
 
 use rkyv::Archived;
 use tidemill_engine::model::time::Timestamp;
-use tidemill_storage::{key::Key, kinds::timers::Timers, record::Record, state::KeyView};
+use tidemill_storage::{
+    key::Key,
+    kinds::{aggregating::Aggregate, timers::Timers},
+    record::Record,
+    state::KeyView,
+};
 
-use super::states::{List, ListState, Map, MapState, StateRegistry, Value, ValueState};
+use super::{
+    expiring::{Lists, Maps, Values},
+    states::{
+        Aggregating, AggregatingState, ListState, MapState, Reducing, ReducingState, StateRegistry,
+        ValueState,
+    },
+};
 use crate::{backend::JobBackend, keyed::key::restore_key};
 
 /// What a process function works with while it handles one record or timer.
@@ -56,8 +67,8 @@ impl<K: Key, O> ProcessContext<'_, K, O> {
     /// The value of a state for the current key, copied.
     #[inline]
     pub fn get<V: Record>(&mut self, state: ValueState<V>) -> Option<V> {
-        let key = self.key;
-        self.value(state).get(key)
+        let (key, now) = (self.key, self.processing_time);
+        self.value(state).get(key, now)
     }
 
     /// Reads the value of a state for the current key archived, in place.
@@ -67,15 +78,15 @@ impl<K: Key, O> ProcessContext<'_, K, O> {
         state: ValueState<V>,
         read: impl FnOnce(&Archived<V>) -> R,
     ) -> Option<R> {
-        let key = self.key;
-        self.value(state).read(key, read)
+        let (key, now) = (self.key, self.processing_time);
+        self.value(state).read(key, now, read)
     }
 
     /// Sets the value of a state for the current key.
     #[inline]
     pub fn set<V: Record>(&mut self, state: ValueState<V>, value: V) {
-        let key = self.key;
-        self.value(state).set(key, &value);
+        let (key, now) = (self.key, self.processing_time);
+        self.value(state).set(key, now, value);
     }
 
     /// Updates the value of a state for the current key, in place if its size is fixed, after `create` where there is none.
@@ -86,8 +97,8 @@ impl<K: Key, O> ProcessContext<'_, K, O> {
         create: impl FnOnce() -> V,
         update: impl FnOnce(&mut V) -> R,
     ) -> R {
-        let key = self.key;
-        self.value(state).update(key, create, update)
+        let (key, now) = (self.key, self.processing_time);
+        self.value(state).update(key, now, create, update)
     }
 
     /// Removes the value of a state for the current key; whether there was one.
@@ -97,18 +108,30 @@ impl<K: Key, O> ProcessContext<'_, K, O> {
     }
 
     #[inline]
-    fn value<V: Record>(&mut self, state: ValueState<V>) -> &mut Value<K, V> {
-        self.shared.states.value_mut(state)
+    fn value<V: Record>(&mut self, state: ValueState<V>) -> &mut Values<K, V> {
+        self.shared.states.values(state)
     }
 
     /// The list of the current key.
     pub fn list<T: Record>(&mut self, state: ListState<T>) -> ListOfKey<'_, K, T> {
-        ListOfKey { key: self.key, list: self.shared.states.list_mut(state) }
+        let (key, now) = (self.key, self.processing_time);
+        ListOfKey { key, now, lists: self.shared.states.lists(state) }
     }
 
     /// The map of the current key.
     pub fn map<M: Key, V: Record>(&mut self, state: MapState<M, V>) -> MapOfKey<'_, K, M, V> {
-        MapOfKey { key: self.key, map: self.shared.states.map_mut(state) }
+        let (key, now) = (self.key, self.processing_time);
+        MapOfKey { key, now, maps: self.shared.states.maps(state) }
+    }
+
+    /// The reduced value of the current key.
+    pub fn reducing<V: Record>(&mut self, state: ReducingState<V>) -> ReducedOfKey<'_, K, V> {
+        ReducedOfKey { key: self.key, reducing: self.shared.states.reduced(state) }
+    }
+
+    /// The accumulator of the current key.
+    pub fn aggregating<A: Aggregate>(&mut self, state: AggregatingState<A>) -> AggregatedOfKey<'_, K, A> {
+        AggregatedOfKey { key: self.key, aggregating: self.shared.states.aggregated(state) }
     }
 
     /// Registers a timer for the current key that fires when the watermark reaches `at`. One for a time that the
@@ -138,86 +161,84 @@ impl<K: Key, O> ProcessContext<'_, K, O> {
 /// The list of one key.
 pub struct ListOfKey<'c, K: Key, T: Record> {
     key: KeyView<'c>,
-    list: &'c mut List<K, T>,
+    now: i64,
+    lists: &'c mut Lists<K, T>,
 }
 
 impl<K: Key, T: Record> ListOfKey<'_, K, T> {
-    /// Number of elements.
+    /// Number of elements; of those with a time to live, expired ones that are still there are counted.
     pub fn len(&mut self) -> u64 {
-        self.list.len(self.key)
+        self.lists.len(self.key)
     }
 
     /// Whether there is no element.
     pub fn is_empty(&mut self) -> bool {
-        self.list.is_empty(self.key)
+        self.len() == 0
     }
 
     /// Appends an element; takes no longer when there are many.
-    pub fn add(&mut self, element: &T) {
-        self.list.add(self.key, element);
-    }
-
-    /// Appends elements.
-    pub fn add_all<'t>(&mut self, elements: impl IntoIterator<Item = &'t T>) {
-        self.list.add_all(self.key, elements);
+    pub fn add(&mut self, element: T) {
+        self.lists.add(self.key, self.now, element);
     }
 
     /// Visits all elements in order, archived and in place.
     pub fn for_each(&mut self, visit: impl FnMut(&Archived<T>)) {
-        self.list.for_each(self.key, visit);
+        self.lists.for_each(self.key, self.now, visit);
     }
 
     /// All elements, copied.
     pub fn get(&mut self) -> Vec<T> {
-        self.list.get(self.key)
+        self.lists.get(self.key, self.now)
     }
 
     /// Replaces all elements.
-    pub fn replace<'t>(&mut self, elements: impl IntoIterator<Item = &'t T>) {
-        self.list.replace(self.key, elements);
+    pub fn replace(&mut self, elements: impl IntoIterator<Item = T>) {
+        self.clear();
+        elements.into_iter().for_each(|element| self.add(element));
     }
 
     /// Removes all elements; whether there were any.
     pub fn clear(&mut self) -> bool {
-        self.list.clear(self.key)
+        self.lists.clear(self.key)
     }
 }
 
 /// The map of one key.
 pub struct MapOfKey<'c, K: Key, M: Key, V: Record> {
     key: KeyView<'c>,
-    map: &'c mut Map<K, M, V>,
+    now: i64,
+    maps: &'c mut Maps<K, M, V>,
 }
 
 impl<K: Key, M: Key, V: Record> MapOfKey<'_, K, M, V> {
-    /// Number of entries.
+    /// Number of entries; of those with a time to live, expired ones that are still there are counted.
     pub fn len(&mut self) -> u32 {
-        self.map.len(self.key)
+        self.maps.len(self.key)
     }
 
     /// Whether there is no entry.
     pub fn is_empty(&mut self) -> bool {
-        self.map.is_empty(self.key)
+        self.len() == 0
     }
 
     /// The value of a map key, copied.
     pub fn get(&mut self, map_key: &M) -> Option<V> {
-        self.map.get(self.key, map_key)
+        self.maps.get(self.key, map_key, self.now)
     }
 
     /// Reads the value of a map key archived, in place.
     pub fn read<R>(&mut self, map_key: &M, read: impl FnOnce(&Archived<V>) -> R) -> Option<R> {
-        self.map.read(self.key, map_key, read)
+        self.maps.read(self.key, map_key, self.now, read)
     }
 
     /// Whether a map key has a value.
     pub fn contains(&mut self, map_key: &M) -> bool {
-        self.map.contains(self.key, map_key)
+        self.read(map_key, |_| ()).is_some()
     }
 
-    /// Sets the value of a map key; whether it had one.
-    pub fn put(&mut self, map_key: &M, value: V) -> bool {
-        self.map.put(self.key, map_key, value)
+    /// Sets the value of a map key.
+    pub fn put(&mut self, map_key: &M, value: V) {
+        self.maps.put(self.key, map_key, self.now, value);
     }
 
     /// Updates the value of a map key, after `create` where there is none.
@@ -227,21 +248,67 @@ impl<K: Key, M: Key, V: Record> MapOfKey<'_, K, M, V> {
         create: impl FnOnce() -> V,
         update: impl FnOnce(&mut V) -> R,
     ) -> R {
-        self.map.update(self.key, map_key, create, update)
+        self.maps.update(self.key, map_key, self.now, create, update)
     }
 
     /// Removes a map key; whether it had a value.
     pub fn remove(&mut self, map_key: &M) -> bool {
-        self.map.remove(self.key, map_key)
+        self.maps.remove(self.key, map_key)
     }
 
     /// Visits all entries in no particular order, values archived and in place.
     pub fn for_each(&mut self, visit: impl FnMut(M, &Archived<V>)) {
-        self.map.for_each(self.key, visit);
+        self.maps.for_each(self.key, self.now, visit);
     }
 
     /// Removes all entries; whether there were any.
     pub fn clear(&mut self) -> bool {
-        self.map.clear(self.key)
+        self.maps.clear(self.key)
+    }
+}
+
+/// The reduced value of one key.
+pub struct ReducedOfKey<'c, K: Key, V: Record> {
+    key: KeyView<'c>,
+    reducing: &'c mut Reducing<K, V>,
+}
+
+impl<K: Key, V: Record> ReducedOfKey<'_, K, V> {
+    /// Combines a value into it.
+    pub fn add(&mut self, value: V) {
+        self.reducing.add(self.key, value);
+    }
+
+    /// The value, copied, if any was added.
+    pub fn get(&mut self) -> Option<V> {
+        self.reducing.get(self.key)
+    }
+
+    /// Forgets all that was added; whether anything was.
+    pub fn clear(&mut self) -> bool {
+        self.reducing.clear(self.key)
+    }
+}
+
+/// The accumulator of one key.
+pub struct AggregatedOfKey<'c, K: Key, A: Aggregate> {
+    key: KeyView<'c>,
+    aggregating: &'c mut Aggregating<K, A>,
+}
+
+impl<K: Key, A: Aggregate> AggregatedOfKey<'_, K, A> {
+    /// Adds an input.
+    pub fn add(&mut self, input: &A::Input) {
+        self.aggregating.add(self.key, input);
+    }
+
+    /// The result, if anything was added.
+    pub fn get(&mut self) -> Option<A::Output> {
+        self.aggregating.get(self.key)
+    }
+
+    /// Forgets all that was added; whether anything was.
+    pub fn clear(&mut self) -> bool {
+        self.aggregating.clear(self.key)
     }
 }

@@ -7,11 +7,20 @@ use std::{any::Any, marker::PhantomData};
 
 use tidemill_storage::{
     key::Key,
-    kinds::{list, map, timers::Timers, value},
+    kinds::{
+        aggregating::{self, Aggregate},
+        descriptor::{AggregatingStateDescriptor, ReducingStateDescriptor},
+        reducing,
+        timers::Timers,
+    },
     record::Record,
-    state::{KeyedTable, StateError, StateName},
+    state::{StateError, StateName},
 };
 
+use super::{
+    describe::Describe,
+    expiring::{Lists, Maps, Values},
+};
 use crate::backend::JobBackend;
 
 /// A state of one value per key.
@@ -20,28 +29,21 @@ pub struct ValueState<V>(Place<V>);
 pub struct ListState<T>(Place<T>);
 /// A state of values by map keys, per key.
 pub struct MapState<M, V>(Place<(M, V)>);
+/// A state of one value per key, into which each that is added is combined.
+pub struct ReducingState<V>(Place<V>);
+/// A state of one accumulator per key.
+pub struct AggregatingState<A>(Place<A>);
+
 /// A place among the states of a function.
 struct Place<S> {
     index: usize,
     types: PhantomData<fn() -> S>,
 }
 
-macro_rules! handles {
-    ($($handle:ident<$($type:ident),+>)*) => {$(
-        impl<$($type),+> Clone for $handle<$($type),+> {
-            fn clone(&self) -> Self {
-                *self
-            }
-        }
-
-        impl<$($type),+> Copy for $handle<$($type),+> {}
-
-        impl<$($type),+> $handle<$($type),+> {
-            fn at(index: usize) -> Self {
-                Self(Place { index, types: PhantomData })
-            }
-        }
-    )*};
+impl<S> Place<S> {
+    fn at(index: usize) -> Self {
+        Self { index, types: PhantomData }
+    }
 }
 
 impl<S> Clone for Place<S> {
@@ -52,36 +54,64 @@ impl<S> Clone for Place<S> {
 
 impl<S> Copy for Place<S> {}
 
-handles! { ValueState<V> ListState<T> MapState<M, V> }
-
-pub(super) type Value<K, V> = value::ValueState<K, V, JobBackend>;
-pub(super) type List<K, T> = list::ListState<K, T, JobBackend>;
-pub(super) type Map<K, M, V> = map::MapState<K, M, V, JobBackend>;
-/// A state without its type.
-trait Opened: Any {
-    fn relieve(&mut self);
-}
-
-macro_rules! opened {
-    ($($state:ident<$($type:ident: $bound:ident),+>, $one:ident => $relieve:expr;)*) => {$(
-        impl<$($type: $bound),+> Opened for $state<$($type),+> {
-            fn relieve(&mut self) {
-                let $one = self;
-                $relieve;
+macro_rules! handles {
+    ($($handle:ident<$($type:ident),+>)*) => {$(
+        impl<$($type),+> Clone for $handle<$($type),+> {
+            fn clone(&self) -> Self {
+                *self
             }
         }
+
+        impl<$($type),+> Copy for $handle<$($type),+> {}
     )*};
 }
 
-opened! {
-    Value<K: Key, V: Record>, state => state.table().relieve();
-    List<K: Key, T: Record>, state => state.relieve();
-    Map<K: Key, M: Key, V: Record>, state => state.relieve();
+handles! { ValueState<V> ListState<T> MapState<M, V> ReducingState<V> AggregatingState<A> }
+
+pub(super) type Reducing<K, V> = reducing::ReducingState<K, V, JobBackend, Box<dyn Fn(&V, &V) -> V>>;
+pub(super) type Aggregating<K, A> = aggregating::AggregatingState<K, A, JobBackend>;
+
+/// A state without its type.
+trait Opened: Any {
+    /// Lets memory go, and looks at some keys for what has expired.
+    fn tidy(&mut self, now: i64, keys_max: usize);
+}
+
+impl<K: Key, V: Record> Opened for Values<K, V> {
+    fn tidy(&mut self, now: i64, keys_max: usize) {
+        Values::tidy(self, now, keys_max);
+    }
+}
+
+impl<K: Key, T: Record> Opened for Lists<K, T> {
+    fn tidy(&mut self, now: i64, keys_max: usize) {
+        Lists::tidy(self, now, keys_max);
+    }
+}
+
+impl<K: Key, M: Key, V: Record> Opened for Maps<K, M, V> {
+    fn tidy(&mut self, now: i64, keys_max: usize) {
+        Maps::tidy(self, now, keys_max);
+    }
+}
+
+impl<K: Key, V: Record> Opened for Reducing<K, V> {
+    fn tidy(&mut self, _now: i64, _keys_max: usize) {
+        self.relieve();
+    }
+}
+
+impl<K: Key, A: Aggregate> Opened for Aggregating<K, A> {
+    fn tidy(&mut self, _now: i64, _keys_max: usize) {
+        self.relieve();
+    }
 }
 
 /// Opens the states of a process function, each under a stable name.
 ///
-/// What cannot be opened (a name that is taken, a state that was stored with another type) keeps the job from starting.
+/// Where no more than a name is to be said, the name is enough; a descriptor adds a time to live or reads what was stored as
+/// another type. What cannot be opened (a name that is taken, a state that was stored with another type) keeps the job from
+/// starting.
 pub struct StateRegistry<K> {
     /// The operator's stable id.
     operator: String,
@@ -98,30 +128,69 @@ impl<K: Key> StateRegistry<K> {
     }
 
     /// Opens a state of one value per key.
-    pub fn value<V: Record>(&mut self, name: &str) -> ValueState<V> {
-        ValueState::at(self.open(name, |backend, name| Value::<K, V>::open(backend, name, Vec::new())))
+    pub fn value<V: Record>(
+        &mut self,
+        state: impl Describe<ValueState<V>, State<K> = Values<K, V>>,
+    ) -> ValueState<V> {
+        ValueState(self.open(|backend, operator| state.open::<K>(backend, operator)))
     }
 
     /// Opens a state of elements in order, per key.
-    pub fn list<T: Record>(&mut self, name: &str) -> ListState<T> {
-        ListState::at(self.open(name, |backend, name| List::<K, T>::open(backend, name, Vec::new())))
+    pub fn list<T: Record>(
+        &mut self,
+        state: impl Describe<ListState<T>, State<K> = Lists<K, T>>,
+    ) -> ListState<T> {
+        ListState(self.open(|backend, operator| state.open::<K>(backend, operator)))
     }
 
     /// Opens a state of values by map keys, per key.
-    pub fn map<M: Key, V: Record>(&mut self, name: &str) -> MapState<M, V> {
-        MapState::at(self.open(name, |backend, name| Map::<K, M, V>::open(backend, name, Vec::new())))
+    pub fn map<M: Key, V: Record>(
+        &mut self,
+        state: impl Describe<MapState<M, V>, State<K> = Maps<K, M, V>>,
+    ) -> MapState<M, V> {
+        MapState(self.open(|backend, operator| state.open::<K>(backend, operator)))
     }
 
-    fn open<S: Opened>(
+    /// Opens a state of one value per key, into which `reduce(value so far, value added)` combines each that is added.
+    pub fn reducing<V: Record>(
         &mut self,
         name: &str,
-        open: impl FnOnce(&mut JobBackend, StateName) -> Result<S, StateError>,
-    ) -> usize {
-        match open(&mut self.backend, StateName::new(self.operator.as_str(), name)) {
+        reduce: impl Fn(&V, &V) -> V + 'static,
+    ) -> ReducingState<V> {
+        let reduce: Box<dyn Fn(&V, &V) -> V> = Box::new(reduce);
+        self.reducing_of(ReducingStateDescriptor::new(name, reduce))
+    }
+
+    /// As [`reducing`](Self::reducing), described.
+    pub fn reducing_of<V: Record>(
+        &mut self,
+        state: ReducingStateDescriptor<V, Box<dyn Fn(&V, &V) -> V>>,
+    ) -> ReducingState<V> {
+        ReducingState(self.open(|backend, operator| state.open::<K, _>(backend, operator)))
+    }
+
+    /// Opens a state of one accumulator per key.
+    pub fn aggregating<A: Aggregate>(&mut self, name: &str, aggregate: A) -> AggregatingState<A> {
+        self.aggregating_of(AggregatingStateDescriptor::new(name, aggregate))
+    }
+
+    /// As [`aggregating`](Self::aggregating), described.
+    pub fn aggregating_of<A: Aggregate>(
+        &mut self,
+        state: AggregatingStateDescriptor<A>,
+    ) -> AggregatingState<A> {
+        AggregatingState(self.open(|backend, operator| state.open::<K, _>(backend, operator)))
+    }
+
+    fn open<S: Opened, H>(
+        &mut self,
+        open: impl FnOnce(&mut JobBackend, &str) -> Result<S, StateError>,
+    ) -> Place<H> {
+        match open(&mut self.backend, &self.operator) {
             Ok(state) => self.states.push(Box::new(state)),
             Err(error) => drop(self.refused.get_or_insert(error)),
         }
-        self.states.len().saturating_sub(1)
+        Place::at(self.states.len().saturating_sub(1))
     }
 
     /// Opens the timers of one kind.
@@ -138,21 +207,29 @@ impl<K: Key> StateRegistry<K> {
         &mut self.backend
     }
 
-    /// Lets all states give memory back.
-    pub(super) fn relieve(&mut self) {
-        self.states.iter_mut().for_each(|state| state.relieve());
+    /// Lets all states give memory back, and looks at `keys_max` keys of each for what has expired.
+    pub(super) fn tidy(&mut self, now: i64, keys_max: usize) {
+        self.states.iter_mut().for_each(|state| state.tidy(now, keys_max));
     }
 
     #[inline]
-    pub(super) fn value_mut<V: Record>(&mut self, state: ValueState<V>) -> &mut Value<K, V> {
+    pub(super) fn values<V: Record>(&mut self, state: ValueState<V>) -> &mut Values<K, V> {
         self.state(state.0.index)
     }
 
-    pub(super) fn list_mut<T: Record>(&mut self, state: ListState<T>) -> &mut List<K, T> {
+    pub(super) fn lists<T: Record>(&mut self, state: ListState<T>) -> &mut Lists<K, T> {
         self.state(state.0.index)
     }
 
-    pub(super) fn map_mut<M: Key, V: Record>(&mut self, state: MapState<M, V>) -> &mut Map<K, M, V> {
+    pub(super) fn maps<M: Key, V: Record>(&mut self, state: MapState<M, V>) -> &mut Maps<K, M, V> {
+        self.state(state.0.index)
+    }
+
+    pub(super) fn reduced<V: Record>(&mut self, state: ReducingState<V>) -> &mut Reducing<K, V> {
+        self.state(state.0.index)
+    }
+
+    pub(super) fn aggregated<A: Aggregate>(&mut self, state: AggregatingState<A>) -> &mut Aggregating<K, A> {
         self.state(state.0.index)
     }
 
