@@ -140,6 +140,9 @@ pub struct Blocks {
     filled: Vec<(usize, SealedRange)>,
     /// Full blocks that are more than half dead.
     victims: Vec<u32>,
+    /// Units in all blocks but the tail, and those that are dead in all blocks.
+    units: u64,
+    dead_units: u64,
     /// Full blocks, those filled first in front; kept if there is a budget. Some may be gone.
     ages: VecDeque<(BlockId, usize)>,
     /// Blocks by id, kept if there is a budget.
@@ -171,6 +174,8 @@ impl Blocks {
             grown: false,
             filled: Vec::new(),
             victims: Vec::new(),
+            units: 0,
+            dead_units: 0,
             ages: VecDeque::new(),
             numbers: HashMap::new(),
             cold: 0,
@@ -320,10 +325,11 @@ impl Blocks {
             return;
         }
         self.tail = NO_TAIL;
-        self.infos[block].used = used;
         if used == 0 {
             return self.let_go(block);
         }
+        self.infos[block].used = used;
+        self.units += u64::from(used);
         if let Some(range) = self.range(block, used, shape) {
             self.filled.push((block, range));
         }
@@ -358,7 +364,8 @@ impl Blocks {
                 )
             };
             self.let_go(empty);
-            let used = self.infos[block].used;
+            let used = std::mem::take(&mut self.infos[block].used);
+            self.units -= u64::from(used);
             self.infos[block].listed = false;
             self.tail = Tail { block, used, capacity: shape.per_block };
         }
@@ -371,6 +378,7 @@ impl Blocks {
     pub fn died(&mut self, address: u32, units: u32, shape: Shape) {
         let block = shape.split(address).0;
         self.infos[block].dead += units;
+        self.dead_units += u64::from(units);
         let info = &self.infos[block];
         if info.dead * 2 > info.used {
             self.weigh(block, shape);
@@ -411,6 +419,8 @@ impl Blocks {
 
     fn let_go(&mut self, block: usize) {
         let info = std::mem::replace(&mut self.infos[block], Info::GONE);
+        self.units -= u64::from(info.used);
+        self.dead_units -= u64::from(info.dead);
         self.cold -= usize::from(info.cold);
         self.numbers.remove(&info.id);
         self.entries[block] = GONE;
@@ -428,10 +438,11 @@ impl Blocks {
         None
     }
 
-    /// Whether there may be something to compact.
+    /// Whether the table holds more dead records than live ones and some block is worth compacting. A block that is
+    /// half dead while the table is not may soon be wholly dead, and then costs nothing.
     #[inline(always)]
-    pub fn has_victims(&self) -> bool {
-        !self.victims.is_empty()
+    pub fn is_wasteful(&self) -> bool {
+        self.dead_units * 2 > self.units && !self.victims.is_empty()
     }
 
     /// Closes everything written so far and hands over what is new.
@@ -441,7 +452,6 @@ impl Blocks {
         sealed.ranges.extend(self.filled.drain(..).map(|(_, range)| range).chain(last));
         self.seals += 1;
         if block != usize::MAX {
-            self.infos[block].used = used;
             let entry = &mut self.entries[block];
             (entry.opened, entry.closed) = (self.seals, used);
         }

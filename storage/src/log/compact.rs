@@ -1,5 +1,8 @@
 //! Compaction: the live records of mostly-dead blocks move to the tail, in small steps, and the block is free.
 //!
+//! It begins when more of a table is dead than alive: so a table takes at most twice its live records, and where all
+//! keys change between two seals, blocks die by themselves before they are compacted.
+//!
 //! A record is live if the index has its address under its hash, which takes one look-up and no read of the record it
 //! may have been replaced by.
 
@@ -20,7 +23,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
         if self.blocks.take_grown() || self.over_budget {
             self.keep_budget();
         }
-        if self.compacting.is_some() || self.blocks.has_victims() {
+        if self.compacting.is_some() || self.blocks.is_wasteful() {
             // A block that is half dead gives one place for each two looked at: so compaction keeps up with
             // any number of updates.
             for _ in 0..(2 * records).div_ceil(STEP_RECORDS) {
@@ -84,9 +87,13 @@ impl<K: Key, V: Record> LogTable<K, V> {
 
     /// Compaction when nothing else is to do.
     pub(super) fn maintain(&mut self) {
-        self.compact_step();
+        if self.compacting.is_some() || self.blocks.is_wasteful() {
+            self.compact_step();
+        }
         self.forget_fetched();
-        self.keep_budget();
+        if self.blocks.take_grown() || self.over_budget || self.blocks.shared.excess_bytes() > 0 {
+            self.keep_budget();
+        }
     }
 
     /// Visits the live records of a block from a unit on until `visit` returns false; returns the unit to go on from.

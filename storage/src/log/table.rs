@@ -28,6 +28,9 @@ use crate::{
     writer::RecordWriter,
 };
 
+/// After so many single changes a step of compaction may be due: half of what it looks at, so that it keeps up.
+const CHANGES_PER_STEP: u32 = 32;
+
 /// A table of the log-structured store.
 pub struct LogTable<K: Key, V: Record> {
     pub(super) table: TableId,
@@ -44,6 +47,8 @@ pub struct LogTable<K: Key, V: Record> {
     pub(super) fetched: Fetched,
     /// The cold block that a scan is in.
     pub(super) walked: Option<(BlockId, Block)>,
+    /// Changes outside batches since something was done about compaction.
+    changes: u32,
     /// Whether the budget was still overdrawn when it was looked at last.
     pub(super) over_budget: bool,
     /// How often the files had something new when they were asked last.
@@ -67,6 +72,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
             expired: None,
             fetched: Fetched::default(),
             walked: None,
+            changes: 0,
             over_budget: false,
             news: 0,
             touched: true,
@@ -209,9 +215,10 @@ impl<K: Key, V: Record> LogTable<K, V> {
         if self.blocks.cold > 0 {
             self.forget_fetched();
         }
-        if self.blocks.take_grown() || self.over_budget {
-            self.keep_budget();
-            self.compact_step();
+        self.changes += 1;
+        if self.changes == CHANGES_PER_STEP || self.blocks.take_grown() || self.over_budget {
+            self.changes = 0;
+            self.maintain();
         }
     }
 
