@@ -13,6 +13,10 @@ use std::{
 
 use model::{Contents, GROUPS, Model, restore};
 use tidemill_storage::{
+    log::{
+        block::Block,
+        seal::{BlockId, Layout, Sealed, SealedRange, StateDeclaration, TableDeclaration, TableId},
+    },
     snapshot::{
         disk::{
             Disk,
@@ -20,11 +24,12 @@ use tidemill_storage::{
             os::OsDisk,
         },
         export::ExportForm,
-        format::manifest_path,
+        format::{manifest_path, segment_path},
+        restore::{Parts, Piece},
         thread::Writer,
         writer::{Command, Event, StoreSettings, WriterCore},
     },
-    state::StateError,
+    state::{StateError, StateId, StateName},
 };
 
 fn settings(directory: impl Into<PathBuf>, store: u128, key_groups: Range<u32>) -> StoreSettings {
@@ -332,6 +337,52 @@ fn the_real_disk_does_the_same_with_and_without_a_ring() {
         }
         run.done.clone().into_iter().for_each(|snapshot| run.handle(Command::Release { snapshot }));
     }
+}
+
+#[test]
+fn a_large_table_comes_back_from_the_real_disk_and_a_flipped_bit_in_it_does_not() {
+    let root = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk::default());
+    let mut core = WriterCore::open(Arc::clone(&disk), settings(root.path(), 1, 0..GROUPS)).unwrap();
+    let (table, state) = (TableId(1), StateId(0));
+    let name = StateName::new("large", "table");
+    let blocks: Vec<Vec<u8>> = (0..70_u8).map(|i| vec![i; 256 << 10]).collect();
+    let range = |(i, bytes): (usize, &Vec<u8>)| {
+        let (memory, to) = (Arc::new(Block::holding(bytes)), bytes.len() as u32);
+        SealedRange { table, block: BlockId(i as u64), memory, from: 16, to }
+    };
+    let declaration = StateDeclaration {
+        id: state,
+        name: name.clone(),
+        keys: "u64".into(),
+        values: "u64".into(),
+        layout: Layout::Stride { stride: 16, value_at: 8, value_len: 8 },
+    };
+    let sealed = Sealed {
+        states: vec![declaration],
+        tables: vec![TableDeclaration { table, state, slice: 0 }],
+        ranges: blocks.iter().enumerate().map(range).collect(),
+        ..Sealed::default()
+    };
+    core.handle(Command::Snapshot { snapshot: 1, seal: 1, sealed });
+    let manifest = manifest_path(root.path(), 1);
+    let parts = Parts::open(Arc::clone(&disk), std::slice::from_ref(&manifest), 0..GROUPS).unwrap();
+    let mut reader = parts.reader(&name, 0);
+    for block in &blocks {
+        assert_eq!(reader.next_piece().unwrap(), Some(Piece::Records(&block[16..])));
+    }
+    assert_eq!(reader.next_piece().unwrap(), None);
+    let file = segment_path(root.path(), 0);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let flipped = 9 << 20 | 77;
+    bytes[flipped] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let mut reader = parts.reader(&name, 0);
+    let error = (0..70).find_map(|_| reader.next_piece().err()).unwrap().to_string();
+    assert!(error.contains(&format!("at byte {}: the checksum", flipped & !4095)), "{error}");
+    std::fs::File::options().write(true).open(&file).unwrap().set_len(10 << 20).unwrap();
+    let mut reader = parts.reader(&name, 0);
+    assert!((0..70).any(|_| reader.next_piece().is_err()), "cut off after it was opened");
 }
 
 #[test]

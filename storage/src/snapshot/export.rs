@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::{
     buffer::PageBuffer,
-    disk::{Disk, STAGING_BYTES, failed, read_whole},
+    disk::{Disk, STAGING_BYTES, failed, read_whole, reads::Reader},
     format::{
-        Malformed,
+        Malformed, PAGE_BYTES,
         manifest::{MANIFEST_BYTES_MAX, Manifest, NeededSegment},
         manifest_path,
         segment::SegmentId,
@@ -18,6 +18,9 @@ use super::{
     segment::Segment,
 };
 use crate::state::StateError;
+
+/// Bytes read at once where all of a segment is read.
+const THROUGH_BYTES: usize = 8 << 20;
 
 /// How segments get to another directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,11 +176,16 @@ fn copy(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), StateError> {
 /// # Errors
 /// When a page is damaged, and of the disk.
 pub fn read_through(disk: &dyn Disk, segment: &Segment) -> Result<(), StateError> {
-    let file = segment.file(disk)?;
-    let step = (STAGING_BYTES / super::format::PAGE_BYTES) as u64;
-    let mut buffer = PageBuffer::default();
+    let file = segment.file(disk, false)?;
+    let step = (THROUGH_BYTES / PAGE_BYTES) as u64;
+    let (mut buffer, mut reader) = (PageBuffer::default(), Reader::default());
     for first in (0..segment.footer.pages).step_by(step as usize) {
-        segment.read_pages(&*file, first..segment.footer.pages.min(first + step), &mut buffer)?;
+        segment.read_pages(
+            &mut reader,
+            &*file,
+            first..segment.footer.pages.min(first + step),
+            &mut buffer,
+        )?;
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use std::{
 
 use super::{
     buffer::PageBuffer,
-    disk::{Disk, OldFile, read_whole},
+    disk::{Disk, OldFile, read_whole, reads::Reader},
     export::open_needed,
     format::{
         FileKind, Malformed, PAGE_BYTES, kind_of,
@@ -34,7 +34,9 @@ use crate::{
 };
 
 /// Bytes that are read at once, as long as what is wanted lies that close together.
-const STEP_BYTES: u64 = 1 << 20;
+const STEP_BYTES: u64 = 8 << 20;
+/// From this much on, a segment is read past the page cache, where what was written to it never was.
+const DIRECT_BYTES: u64 = 1 << 20;
 /// What lies between two wanted extents is read along up to this length.
 const GAP_BYTES: u64 = 16 << 10;
 
@@ -157,6 +159,7 @@ impl Parts {
             extents: table.map_or_else(Vec::new, |table| table.extents.clone()),
             next: 0,
             file: None,
+            reader: Reader::default(),
             buffer: PageBuffer::default(),
             loaded: 0..0,
         }
@@ -293,6 +296,7 @@ pub struct TableReader {
     next: usize,
     /// The segment that was read last, and its file.
     file: Option<(Arc<Segment>, Box<dyn OldFile>)>,
+    reader: Reader,
     buffer: PageBuffer,
     /// Which bytes of the file are in the buffer.
     loaded: Range<u64>,
@@ -342,11 +346,11 @@ impl TableReader {
         }
         let file = match self.file.take() {
             Some((open, file)) if Arc::ptr_eq(&open, &segment) => file,
-            _ => segment.file(&*self.disk)?,
+            _ => segment.file(&*self.disk, end - wanted.start > DIRECT_BYTES)?,
         };
         let pages = Segment::pages_of(wanted.start..end);
         self.loaded = 0..0;
-        segment.read_pages(&*file, pages.clone(), &mut self.buffer)?;
+        segment.read_pages(&mut self.reader, &*file, pages.clone(), &mut self.buffer)?;
         let at = |page: u64| DATA_AT + page * PAGE_BYTES as u64;
         self.loaded = at(pages.start)..at(pages.end);
         self.file = Some((segment, file));

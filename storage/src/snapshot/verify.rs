@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     buffer::PageBuffer,
-    disk::{Disk, failed},
+    disk::{Disk, failed, reads::Reader},
     export::{open_needed, read_through},
     format::{
         FileKind, Malformed, PAGE_BYTES, kind_of,
@@ -118,13 +118,13 @@ impl Verifier<'_> {
         needed: &NeededSegment,
         segment: &Segment,
     ) -> Result<(), StateError> {
-        let file = segment.file(self.disk)?;
-        let mut buffer = PageBuffer::default();
+        let file = segment.file(self.disk, false)?;
+        let (mut buffer, mut reader) = (PageBuffer::default(), Reader::default());
         for (_, entry) in segment.entries.iter().enumerate().filter(|(i, _)| needed.counts(*i)) {
             let wrong = |(at, what): Wrong| Malformed::at(entry.offset + at as u64, what).of(&segment.path);
             let layout = layout_of(manifest, entry).map_err(wrong)?;
             let pages = Segment::pages_of(entry.offset..entry.offset + u64::from(entry.length));
-            segment.read_pages(&*file, pages.clone(), &mut buffer)?;
+            segment.read_pages(&mut reader, &*file, pages.clone(), &mut buffer)?;
             let at = (entry.offset - DATA_AT - pages.start * PAGE_BYTES as u64) as usize;
             let bytes = &buffer.bytes()[at..at + entry.length as usize];
             let count = match entry.contents {
