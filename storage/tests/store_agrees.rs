@@ -35,6 +35,8 @@ enum Operation {
     Restore(u32),
     Compact,
     Scan,
+    /// Goes on with a scan from where an earlier one has stopped, although the table has changed.
+    ScanOn,
 }
 
 fn operations(keys: u16) -> impl Strategy<Value = Vec<Operation>> {
@@ -50,6 +52,7 @@ fn operations(keys: u16) -> impl Strategy<Value = Vec<Operation>> {
         1 => (1_u32..5).prop_map(Operation::Restore),
         1 => Just(Operation::Compact),
         1 => Just(Operation::Scan),
+        2 => Just(Operation::ScanOn),
     ];
     prop::collection::vec(operation, 0..150)
 }
@@ -135,6 +138,7 @@ fn agree<K: Key, V: Record + Ord + Clone + std::fmt::Debug>(
     let mut store = Store::new(options);
     let mut kept: Option<(PathBuf, Vec<_>)> = None;
     let mut snapshots = 0;
+    let mut stale = 0;
     let mut seals: Vec<Sealed> = Vec::new();
     let state = store.open::<K, V>(StateName::new("operator", "state"), Vec::new()).unwrap();
     let mut table = store.table::<K, V>(state, WHOLE);
@@ -209,6 +213,14 @@ fn agree<K: Key, V: Record + Ord + Clone + std::fmt::Debug>(
                 }
             }
             Operation::Compact => while table.compact_step() {},
+            Operation::ScanOn => {
+                let mut left = 50;
+                let next = table.scan(stale, |key, value| {
+                    left -= usize::from(key.bytes.len() + size_of_val(value) < usize::MAX);
+                    left > 0
+                });
+                stale = next.unwrap_or(0);
+            }
             Operation::Scan => {
                 same(&contents(&mut table), &contents(model::<K, V>(&mut reference)));
             }

@@ -530,6 +530,11 @@ impl Blocks {
         self.cold -= 1;
     }
 
+    /// The lower half of a block's id; 0 if there is none.
+    pub(super) fn id_bits(&self, block: usize) -> usize {
+        self.infos.get(block).map_or(0, |info| info.id.0 as u32 as usize)
+    }
+
     /// First address of a block.
     pub fn first(&self, block: usize, shape: Shape) -> u32 {
         shape.join(block, 0)

@@ -336,17 +336,22 @@ impl<K: Key, V: Record> KeyedTable<K, V> for LogTable<K, V> {
         true
     }
 
-    /// The cursor is a block's number (upper 32 bits) and a unit in it.
+    /// The cursor is an address, and above it the lower half of the id of its block. Where the table has changed since
+    /// and the number is another block's, that is read from its beginning: an address in it may be no record's.
     fn scan(
         &mut self,
         cursor: usize,
         mut visit: impl FnMut(KeyView<'_>, &Archived<V>) -> bool,
     ) -> Option<usize> {
-        let (first, mut from) = (cursor >> 32, cursor as u32);
+        let (first, unit) = Form::<K, V>::SHAPE.split(cursor as u32);
+        let mut from = if self.blocks.id_bits(first) == cursor >> 32 { unit } else { 0 };
         for block in first..self.blocks.len() {
+            let id_bits = self.blocks.id_bits(block);
             let stopped = self.walk(block, from, |place| visit(place.key::<K, V>(), place.value::<K, V>()));
             if let Some(unit) = stopped {
-                return Some(block << 32 | unit as usize);
+                // Behind the last unit of a block is the first of the next one, whose id is another: which is right.
+                let address = self.blocks.first(block, Form::<K, V>::SHAPE) + unit;
+                return Some(id_bits << 32 | address as usize);
             }
             from = 0;
         }
