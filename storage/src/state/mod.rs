@@ -16,7 +16,6 @@
 
 pub mod error;
 pub mod memory;
-pub mod timers;
 
 use std::ops::Range;
 
