@@ -3,11 +3,14 @@
 //! Segments that an earlier export of the same store left there are kept as they are, so exporting again and again
 //! into one directory writes what is new.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use super::{
     buffer::PageBuffer,
-    disk::{Disk, STAGING_BYTES, failed, read_whole, reads::Reader},
+    disk::{Disk, OldFile, STAGING_BYTES, failed, read_whole, reads::Reader},
     format::{
         Malformed, PAGE_BYTES,
         manifest::{MANIFEST_BYTES_MAX, Manifest, NeededSegment},
@@ -146,7 +149,8 @@ fn bring(
     }
     let copied = copy(disk, &from, &to).and_then(|()| {
         let segment = open_needed(disk, target, manifest, needed)?;
-        read_through(disk, &segment)
+        let file = segment.file(disk, true)?;
+        read_range(&segment, &mut Reader::default(), &*file, 0..segment.footer.pages)
     });
     if let Err(error) = copied {
         let _ = disk.remove(&to);
@@ -171,21 +175,20 @@ fn copy(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), StateError> {
     file.finish().map_err(failed("write", to))
 }
 
-/// Reads all data of a segment and checks it.
+/// Reads data pages of a segment, a step at a time, and checks them.
 ///
 /// # Errors
 /// When a page is damaged, and of the disk.
-pub fn read_through(disk: &dyn Disk, segment: &Segment) -> Result<(), StateError> {
-    let file = segment.file(disk, false)?;
-    let step = (THROUGH_BYTES / PAGE_BYTES) as u64;
-    let (mut buffer, mut reader) = (PageBuffer::default(), Reader::default());
-    for first in (0..segment.footer.pages).step_by(step as usize) {
-        segment.read_pages(
-            &mut reader,
-            &*file,
-            first..segment.footer.pages.min(first + step),
-            &mut buffer,
-        )?;
+pub fn read_range(
+    segment: &Segment,
+    reader: &mut Reader,
+    file: &dyn OldFile,
+    pages: Range<u64>,
+) -> Result<(), StateError> {
+    let step = THROUGH_BYTES / PAGE_BYTES;
+    let mut buffer = PageBuffer::default();
+    for first in pages.clone().step_by(step) {
+        segment.read_pages(reader, file, first..pages.end.min(first + step as u64), &mut buffer)?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use std::{
 use super::{
     buffer::PageBuffer,
     disk::{Disk, failed, reads::Reader},
-    export::{open_needed, read_through},
+    export::{open_needed, read_range},
     format::{
         FileKind, Malformed, PAGE_BYTES, kind_of,
         manifest::{Manifest, NeededSegment},
@@ -23,6 +23,11 @@ use crate::{key::key_group, log::seal::Layout, state::StateError};
 
 /// How deep below a directory manifests are looked for.
 const DEPTH_MAX: usize = 3;
+
+/// Read at once.
+const WINDOW_BYTES: u64 = 8 << 20;
+/// Longer segments are read past the page cache.
+const DIRECT_BYTES: u64 = 1 << 20;
 
 /// What was checked and found right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,40 +107,53 @@ impl Verifier<'_> {
         for needed in &manifest.segments {
             let segment = open_needed(self.disk, directory, &manifest, needed)?;
             if self.read.insert((segment.path.clone(), needed.checksum)) {
-                read_through(self.disk, &segment)?;
                 self.verified.segments += 1;
                 self.verified.bytes += segment.footer.length;
             }
-            self.extents(&manifest, needed, &segment)?;
+            self.data(&manifest, needed, &segment)?;
         }
         self.verified.manifests += 1;
         Ok(())
     }
 
-    fn extents(
+    /// Reads all data pages once, a window of whole extents at a time, and walks over what counts.
+    fn data(
         &mut self,
         manifest: &Manifest,
         needed: &NeededSegment,
         segment: &Segment,
     ) -> Result<(), StateError> {
-        let file = segment.file(self.disk, false)?;
+        let file = segment.file(self.disk, segment.footer.length > DIRECT_BYTES)?;
         let (mut buffer, mut reader) = (PageBuffer::default(), Reader::default());
-        for (_, entry) in segment.entries.iter().enumerate().filter(|(i, _)| needed.counts(*i)) {
-            let wrong = |(at, what): Wrong| Malformed::at(entry.offset + at as u64, what).of(&segment.path);
-            let layout = layout_of(manifest, entry).map_err(wrong)?;
-            let pages = Segment::pages_of(entry.offset..entry.offset + u64::from(entry.length));
+        let (mut first, mut covered) = (0, 0);
+        while first < segment.entries.len() {
+            let end_of = |entry: &Entry| entry.offset + u64::from(entry.length);
+            let start = segment.entries[first].offset;
+            let rest = &segment.entries[first + 1..];
+            let last = first + rest.iter().take_while(|entry| end_of(entry) - start <= WINDOW_BYTES).count();
+            let pages = Segment::pages_of(start..end_of(&segment.entries[last]));
+            // Pages that no extent reaches: there are none in what the writer writes.
+            read_range(segment, &mut reader, &*file, covered..pages.start)?;
             segment.read_pages(&mut reader, &*file, pages.clone(), &mut buffer)?;
-            let at = (entry.offset - DATA_AT - pages.start * PAGE_BYTES as u64) as usize;
-            let bytes = &buffer.bytes()[at..at + entry.length as usize];
-            let count = match entry.contents {
-                Contents::Records { .. } => check(manifest, records(layout, bytes)),
-                Contents::Removed => check(manifest, removed_keys(bytes)),
-            };
-            let count = count.map_err(wrong)?;
-            match entry.contents {
-                Contents::Records { .. } => self.verified.records += count,
-                Contents::Removed => self.verified.removed_keys += count,
+            covered = pages.end;
+            let base = DATA_AT + pages.start * PAGE_BYTES as u64;
+            for i in (first..=last).filter(|i| needed.counts(*i)) {
+                let entry = &segment.entries[i];
+                let at = (entry.offset - base) as usize;
+                let bytes = &buffer.bytes()[at..at + entry.length as usize];
+                self.extent(manifest, entry, bytes)
+                    .map_err(|(at, what)| Malformed::at(entry.offset + at as u64, what).of(&segment.path))?;
             }
+            first = last + 1;
+        }
+        read_range(segment, &mut reader, &*file, covered..segment.footer.pages)
+    }
+
+    fn extent(&mut self, manifest: &Manifest, entry: &Entry, bytes: &[u8]) -> Result<(), Wrong> {
+        let layout = layout_of(manifest, entry)?;
+        match entry.contents {
+            Contents::Records { .. } => self.verified.records += check(manifest, records(layout, bytes))?,
+            Contents::Removed => self.verified.removed_keys += check(manifest, removed_keys(bytes))?,
         }
         Ok(())
     }
