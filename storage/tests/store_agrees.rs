@@ -1,4 +1,5 @@
 //! The store under random operations, compared with the in-memory reference after each.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     path::{Path, PathBuf},
@@ -246,7 +247,7 @@ proptest! {
     #[test]
     fn narrow_keys_and_values_of_one_size(operations in operations(300), bounded: bool) {
         let change = |own: &mut Option<u16>, by: u8| {
-            *own = if by % 3 == 0 { None } else { Some(own.unwrap_or(1).wrapping_add(u16::from(by))) };
+            *own = if by.is_multiple_of(3) { None } else { Some(own.unwrap_or(1).wrapping_add(u16::from(by))) };
         };
         agree(&operations, u32::from, |by| Some(u16::from(by)), change, bounded);
     }
@@ -261,7 +262,7 @@ proptest! {
     fn values_that_grow_and_shrink(operations in operations(60), bounded: bool) {
         let change = |own: &mut String, by: u8| {
             let len = own.len();
-            if by % 4 == 0 { own.truncate(len / 2) } else { own.push_str(&"yz".repeat(usize::from(by))) }
+            if by.is_multiple_of(4) { own.truncate(len / 2) } else { own.push_str(&"yz".repeat(usize::from(by))) }
         };
         agree(&operations, |key| key.to_string(), |by| "x".repeat(usize::from(by) * 40), change, bounded);
     }

@@ -1,4 +1,5 @@
 //! The store and its files: crashes at any write, full disks, other types, other parallelism, two owners.
+#![allow(clippy::unwrap_used)]
 
 use std::{
     collections::BTreeMap,

@@ -230,11 +230,6 @@ impl Blocks {
         self.infos.iter().filter_map(|info| info.memory.as_ref()).map(|memory| memory.len()).sum()
     }
 
-    /// Whether all units written so far are alive and in memory.
-    pub fn is_dense(&self) -> bool {
-        self.cold == 0 && self.infos.iter().all(|info| info.dead == 0)
-    }
-
     /// Room for a record of `units` at the tail. Its bytes are undefined.
     #[inline(always)]
     pub fn append(&mut self, units: u32, shape: Shape) -> (u32, *mut u8) {

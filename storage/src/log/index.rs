@@ -305,28 +305,6 @@ impl Index {
         Some(address)
     }
 
-    /// Visits addresses from `cursor` on until `visit` returns false; returns the cursor to go on from, `None` at the end.
-    pub fn scan(&self, cursor: usize, mut visit: impl FnMut(u32) -> bool) -> Option<usize> {
-        // Page number, bucket (28 bits), slot (4 bits).
-        let (mut bucket_at, mut slot_at) = (cursor >> 4 & 0xfff_ffff, cursor & 15);
-        for number in cursor >> 32..self.pages.len() {
-            let buckets = self.pages[number].buckets();
-            for (at, bucket) in buckets.iter().enumerate().skip(bucket_at) {
-                let mut full = (!bucket.matching(0) & ((1 << SLOTS) - 1)) >> slot_at << slot_at;
-                while full != 0 {
-                    let slot = full.trailing_zeros() as usize;
-                    if !visit(bucket.addresses[slot % SLOTS]) {
-                        return Some((number << 32 | at << 4 | slot) + 1);
-                    }
-                    full &= full - 1;
-                }
-                slot_at = 0;
-            }
-            bucket_at = 0;
-        }
-        None
-    }
-
     /// Makes room for `keys` keys at once, evenly spread: saves all splits when many are to come. Only while empty.
     pub fn reserve(&mut self, keys: usize) {
         let per_page = (FILL_MAX << PAGE_LOG2_MAX) as usize;
@@ -560,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn many_keys_are_found_removed_and_scanned() {
+    fn many_keys_are_found_and_removed() {
         let hashes: Vec<u64> = (0..200_000).map(hash_bits).collect();
         let mut index = index();
         for (address, hash) in hashes.iter().enumerate() {
@@ -573,17 +551,8 @@ mod tests {
             assert_eq!(index.remove(*hash, |at| at == address as u32), Some(address as u32));
         }
         assert_eq!(index.len(), 100_000);
-        let (mut seen, mut cursor) = (Vec::new(), Some(0));
-        while let Some(from) = cursor {
-            let mut left = 1_000;
-            cursor = index.scan(from, |address| {
-                seen.push(address);
-                left -= 1;
-                left > 0
-            });
-        }
-        seen.sort_unstable();
-        assert!(seen.iter().copied().eq((0..100_000).map(|half| half * 2 + 1)));
+        let half = |address: usize| index.find(hashes[address], |at| at == address as u32).is_some();
+        assert!((0..hashes.len()).all(|address| half(address) == (address % 2 == 1)));
     }
 
     #[test]
@@ -638,7 +607,7 @@ mod tests {
     proptest! {
         /// Hashes that collide in page, bucket and tag as much as they can.
         #[test]
-        fn the_index_agrees_with_a_map(operations in prop::collection::vec((0_u64..64, any::<bool>()), 0..2_000)) {
+        fn the_index_agrees_with_a_map(operations in prop::collection::vec((0_u64..64, any::<bool>()), 0..400)) {
             let hash = |key: u64| (key & 3) << 62 | (key >> 2 & 3) << 8 | key >> 4;
             let mut index = index();
             let mut model = HashMap::new();

@@ -7,106 +7,17 @@
 use super::{
     place::{Form, Place},
     seal::Layout,
-    sized::{DEAD, HEADER_BYTES, UNIT_BYTES},
     table::LogTable,
 };
 use crate::{
     key::{Key, key_group},
     record::{Record, RecordError, access, last_root},
+    snapshot::records::{RecordView, Wrong, records, removed_keys},
     state::{KeyView, KeyedTable},
 };
 
 /// Records whose buckets are fetched ahead.
 const AHEAD: usize = 32;
-
-/// A stored record, taken apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored<'a> {
-    /// The key.
-    pub key: KeyView<'a>,
-    /// The archived value; its root comes last.
-    pub value: &'a [u8],
-}
-
-/// Why bytes are no records: what is wrong, and where among them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoRecords {
-    /// Where.
-    pub at: usize,
-    /// What.
-    pub what: &'static str,
-}
-
-/// The live records in bytes of a layout.
-pub fn records(bytes: &[u8], layout: Layout) -> impl Iterator<Item = Result<Stored<'_>, NoRecords>> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        while at < bytes.len() {
-            let from = at;
-            let record = match layout {
-                Layout::Stride { stride, value_at, value_len } => {
-                    at += stride as usize;
-                    strided(bytes.get(from..at), value_at as usize, value_len as usize).map(Some)
-                }
-                Layout::Sized { narrow, align } => match sized(&bytes[from..], narrow, align as usize) {
-                    Ok((len, record)) => {
-                        at += len;
-                        Ok(record)
-                    }
-                    Err(what) => Err(what),
-                },
-            };
-            match record {
-                Ok(None) => {}
-                Ok(Some(record)) => return Some(Ok(record)),
-                Err(what) => {
-                    at = bytes.len();
-                    return Some(Err(NoRecords { at: from, what }));
-                }
-            }
-        }
-        None
-    })
-}
-
-fn word<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..)?.first_chunk().copied()
-}
-
-fn strided(record: Option<&[u8]>, value_at: usize, value_len: usize) -> Result<Stored<'_>, &'static str> {
-    let cut = "a record is cut off";
-    let record = record.ok_or(cut)?;
-    let hash = u64::from_le_bytes(word(record, 0).ok_or(cut)?);
-    let value = record.get(value_at..value_at + value_len).ok_or(cut)?;
-    Ok(Stored { key: KeyView { hash, bytes: &[] }, value })
-}
-
-/// Length of the record at the front, and the record unless it is dead.
-fn sized(bytes: &[u8], narrow: bool, align: usize) -> Result<(usize, Option<Stored<'_>>), &'static str> {
-    let cut = "a record is cut off";
-    let hash = u64::from_le_bytes(word(bytes, 0).ok_or(cut)?);
-    let size = u32::from_le_bytes(word(bytes, 8).ok_or(cut)?);
-    let value_len = u32::from_le_bytes(word(bytes, 12).ok_or(cut)?) as usize;
-    let (dead, len) = (size & DEAD != 0, (size & (DEAD - 1)) as usize * UNIT_BYTES);
-    if len < HEADER_BYTES {
-        return Err("a record is shorter than its header");
-    }
-    let record = bytes.get(..len).ok_or(cut)?;
-    if dead {
-        return Ok((len, None));
-    }
-    let outside = "a record's key or value does not fit its size";
-    let (key, key_end) = if narrow {
-        (&[][..], HEADER_BYTES)
-    } else {
-        let key_len = usize::from(u16::from_le_bytes(word(record, HEADER_BYTES).ok_or(outside)?));
-        let from = HEADER_BYTES + 2;
-        (record.get(from..from + key_len).ok_or(outside)?, from + key_len)
-    };
-    let value_at = key_end.next_multiple_of(align);
-    let value = record.get(value_at..value_at + value_len).ok_or(outside)?;
-    Ok((len, Some(Stored { key: KeyView { hash, bytes: key }, value })))
-}
 
 /// Which records are taken, and how their values are read.
 pub struct Loading<'m, V> {
@@ -124,8 +35,8 @@ pub struct Loading<'m, V> {
 /// Why a piece could not be loaded.
 #[derive(Debug)]
 pub enum LoadError {
-    /// The bytes are no records.
-    Records(NoRecords),
+    /// The bytes are no records: where, and why not.
+    Records(Wrong),
     /// A value is none of its type.
     Value(RecordError),
 }
@@ -136,15 +47,15 @@ impl<K: Key, V: Record> LogTable<K, V> {
     /// # Errors
     /// When the bytes are no records of this type. The table is of no use then.
     pub fn load_records(&mut self, bytes: &[u8], loading: &Loading<'_, V>) -> Result<(), LoadError> {
-        let mut batch: Vec<Stored<'_>> = Vec::with_capacity(AHEAD);
-        let mut all = records(bytes, loading.layout).peekable();
+        let mut batch: Vec<RecordView<'_>> = Vec::with_capacity(AHEAD);
+        let mut all = records(loading.layout, bytes).peekable();
         while all.peek().is_some() {
             batch.clear();
             for record in all.by_ref().take(AHEAD) {
                 let record = record.map_err(LoadError::Records)?;
-                let group = key_group(record.key.hash, loading.max_parallelism);
-                if loading.key_groups.contains(&group) {
-                    self.index.prefetch(record.key.hash);
+                let group = key_group(record.hash, loading.max_parallelism);
+                if !record.dead && loading.key_groups.contains(&group) {
+                    self.index.prefetch(record.hash);
                     batch.push(record);
                 }
             }
@@ -156,14 +67,15 @@ impl<K: Key, V: Record> LogTable<K, V> {
     }
 
     #[inline(always)]
-    fn load(&mut self, record: Stored<'_>, loading: &Loading<'_, V>) -> Result<(), RecordError> {
+    fn load(&mut self, record: RecordView<'_>, loading: &Loading<'_, V>) -> Result<(), RecordError> {
+        let key = KeyView { hash: record.hash, bytes: record.key };
         if let Some(migrate) = loading.migrate {
-            self.put(record.key, &migrate(record.value)?);
+            self.put(key, &migrate(record.value)?);
             return Ok(());
         }
         let root = last_root::<V>(record.value.len()).unwrap_or(usize::MAX);
         access::<V>(record.value, root)?;
-        self.put_archived(record.key, record.value);
+        self.put_archived(key, record.value);
         Ok(())
     }
 
@@ -189,14 +101,9 @@ impl<K: Key, V: Record> LogTable<K, V> {
     /// # Errors
     /// When the bytes are no such keys.
     pub fn load_removed(&mut self, bytes: &[u8]) -> Result<(), LoadError> {
-        let mut at = 0;
-        while at < bytes.len() {
-            let cut = LoadError::Records(NoRecords { at, what: "a removed key is cut off" });
-            let Some((hash, len)) = word(bytes, at).zip(word(bytes, at + 8)) else { return Err(cut) };
-            let (hash, len) = (u64::from_le_bytes(hash), u32::from_le_bytes(len) as usize);
-            let Some(key) = bytes.get(at + 12..at + 12 + len) else { return Err(cut) };
-            self.remove(KeyView { hash, bytes: key });
-            at += 12 + len;
+        for removed in removed_keys(bytes) {
+            let removed = removed.map_err(LoadError::Records)?;
+            self.remove(KeyView { hash: removed.hash, bytes: removed.key });
         }
         Ok(())
     }
@@ -204,34 +111,5 @@ impl<K: Key, V: Record> LogTable<K, V> {
     /// Makes room in the index for so many keys.
     pub fn reserve(&mut self, keys: usize) {
         self.index.reserve(keys);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_bytes_make_the_reader_panic() {
-        let layouts = [
-            Layout::Stride { stride: 24, value_at: 8, value_len: 16 },
-            Layout::Sized { narrow: true, align: 8 },
-            Layout::Sized { narrow: false, align: 16 },
-        ];
-        let mut seed = 1_u64;
-        for len in 0..600 {
-            let bytes: Vec<u8> = (0..len)
-                .map(|_| {
-                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    // Small numbers are the most dangerous lengths.
-                    if seed >> 60 < 9 { (seed >> 33) as u8 & 3 } else { (seed >> 33) as u8 }
-                })
-                .collect();
-            for layout in layouts {
-                for record in records(&bytes, layout).flatten() {
-                    assert!(record.key.bytes.len() + record.value.len() <= len);
-                }
-            }
-        }
     }
 }

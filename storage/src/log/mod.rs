@@ -1,15 +1,15 @@
 //! The hybrid log: tables whose records lie in blocks of memory, found by an index of cache lines.
 
-pub mod batch;
+mod batch;
 pub mod block;
-pub mod blocks;
-pub mod cold;
-pub mod compact;
-pub mod index;
-pub mod load;
-pub mod place;
+mod blocks;
+mod cold;
+mod compact;
+pub(crate) mod index;
+pub(crate) mod load;
+pub(crate) mod place;
 pub mod pool;
 pub mod seal;
-pub mod shared;
+pub(crate) mod shared;
 pub mod sized;
 pub mod table;

@@ -178,13 +178,6 @@ impl Place {
         if Form::<K, V>::STRIDED { size_of::<Archived<V>>() } else { self.word(12) as usize }
     }
 
-    /// The archived value's bytes; the root comes last.
-    #[inline(always)]
-    pub fn value_bytes<'a, K: Key, V: Record>(self) -> &'a [u8] {
-        // SAFETY: the value lies there with this length.
-        unsafe { std::slice::from_raw_parts(self.value_start::<K, V>(), self.value_len::<K, V>()) }
-    }
-
     /// The archived value.
     #[inline(always)]
     pub fn value<'a, K: Key, V: Record>(self) -> &'a Archived<V> {

@@ -1,4 +1,6 @@
-//! Walking over records and removed keys without their types, for the offline tools. Any bytes may come.
+//! Walking over records and removed keys without their types, to restore, verify and inspect. Any bytes may come.
+
+use std::ops::Range;
 
 use crate::log::{
     seal::Layout,
@@ -12,6 +14,8 @@ pub struct RecordView<'a> {
     pub hash: u64,
     /// Bytes of its key; empty for a narrow one.
     pub key: &'a [u8],
+    /// Its archived value, the root last; empty for a removed key.
+    pub value: &'a [u8],
     /// Its length in bytes, all included.
     pub length: usize,
     /// Whether it counted no more when it was sealed.
@@ -24,7 +28,10 @@ pub type Wrong = (usize, String);
 /// The records of an extent; ends after the first error.
 pub fn records(layout: Layout, bytes: &[u8]) -> impl Iterator<Item = Result<RecordView<'_>, Wrong>> {
     walk(bytes, move |rest| match layout {
-        Layout::Stride { stride, .. } => strided(stride as usize, rest),
+        Layout::Stride { stride, value_at, value_len } => {
+            let value = value_at as usize..(value_at as usize).saturating_add(value_len as usize);
+            strided(stride as usize, value, rest)
+        }
         Layout::Sized { narrow, align } => sized(narrow, align as usize, rest),
     })
 }
@@ -36,7 +43,7 @@ pub fn removed_keys(bytes: &[u8]) -> impl Iterator<Item = Result<RecordView<'_>,
         let length = number(rest, 8, 4).ok_or("a removed key that is cut off")? as usize;
         let key = length.checked_add(12).and_then(|end| rest.get(12..end));
         let key = key.ok_or_else(|| format!("a removed key of {length} bytes that is cut off"))?;
-        Ok(RecordView { hash, key, length: 12 + length, dead: false })
+        Ok(RecordView { hash, key, value: &[], length: 12 + length, dead: false })
     })
 }
 
@@ -65,12 +72,11 @@ fn number(bytes: &[u8], at: usize, length: usize) -> Option<u64> {
     Some(u64::from_le_bytes(number))
 }
 
-fn strided(stride: usize, rest: &[u8]) -> Result<RecordView<'_>, String> {
-    match number(rest, 0, 8) {
-        Some(hash) if stride >= 8 && rest.len() >= stride => {
-            Ok(RecordView { hash, key: &[], length: stride, dead: false })
-        }
-        _ => Err(format!("{} bytes of a record of {stride}", rest.len())),
+fn strided(stride: usize, value: Range<usize>, rest: &[u8]) -> Result<RecordView<'_>, String> {
+    let record = rest.get(..stride).filter(|record| record.len() >= 8);
+    match record.and_then(|record| Some((number(record, 0, 8)?, record.get(value)?))) {
+        Some((hash, value)) => Ok(RecordView { hash, key: &[], value, length: stride, dead: false }),
+        None => Err(format!("{} bytes of a record of {stride}", rest.len())),
     }
 }
 
@@ -98,10 +104,10 @@ fn sized(narrow: bool, align: usize, rest: &[u8]) -> Result<RecordView<'_>, Stri
         )
     };
     let value_at = value_at.next_multiple_of(align.max(1));
-    if value_at + value > length {
+    let Some(value) = rest[..length].get(value_at..value_at + value) else {
         return Err(format!("a value of {value} bytes at {value_at} of a record of {length}"));
-    }
-    Ok(RecordView { hash, key, length, dead: flags & DEAD != 0 })
+    };
+    Ok(RecordView { hash, key, value, length, dead: flags & DEAD != 0 })
 }
 
 #[cfg(test)]
@@ -124,8 +130,31 @@ mod tests {
     fn sized_records_are_chained() {
         let bytes = [record(3, 16, b"abc"), record(3 | DEAD, 0, b"")].concat();
         let found: Vec<_> = records(WIDE, &bytes).map(Result::unwrap).collect();
-        let first = RecordView { hash: 7, key: b"abc", length: 48, dead: false };
-        assert_eq!(found, [first, RecordView { key: b"", dead: true, ..first }]);
+        let first = RecordView { hash: 7, key: b"abc", value: &[0; 16], length: 48, dead: false };
+        assert_eq!(found, [first, RecordView { key: b"", value: &[], dead: true, ..first }]);
+    }
+
+    #[test]
+    fn no_bytes_make_the_walk_panic() {
+        let layouts = [
+            Layout::Stride { stride: 24, value_at: 8, value_len: 16 },
+            Layout::Sized { narrow: true, align: 8 },
+            WIDE,
+        ];
+        let mut seed = 1_u64;
+        for len in 0..600 {
+            let mut byte = || {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                // Small numbers are the most dangerous lengths.
+                if seed >> 60 < 9 { (seed >> 33) as u8 & 3 } else { (seed >> 33) as u8 }
+            };
+            let bytes: Vec<u8> = (0..len).map(|_| byte()).collect();
+            for layout in layouts {
+                for record in records(layout, &bytes).flatten() {
+                    assert!(record.key.len() + record.value.len() <= len);
+                }
+            }
+        }
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub enum StateError {
         /// The state's name.
         state: String,
         /// What is wrong.
-        what: &'static str,
+        what: String,
     },
     /// Something has to be written, and nobody has said where to.
     #[error("state has to be written to disk and no directory is set for it; set `state_dir`")]

@@ -165,7 +165,8 @@ pub trait KeyedTable<K: Key, V: Record>: 'static {
     fn remove(&mut self, key: KeyView<'_>) -> bool;
 
     /// Visits keys and values from `cursor` on (0 to begin) until `visit` returns false; returns the cursor to go on
-    /// from, or `None` at the end. The table must not change between the calls. No order.
+    /// from, or `None` at the end. No order. Where the table changes between the calls, keys may be missed or come
+    /// twice, and nothing worse.
     fn scan(&mut self, cursor: usize, visit: impl FnMut(KeyView<'_>, &Archived<V>) -> bool) -> Option<usize>;
 
     /// Gives memory back if the backend's budget is used up; cheap when it is not. Operators with many tables call it

@@ -243,7 +243,7 @@ impl Store {
     }
 
     /// Checks the stored types of a state against those it is opened with.
-    fn adopt<K: Key, V: Record>(
+    fn adopt<V: Record>(
         &mut self,
         id: StateId,
         wanted: &StateDeclaration,
@@ -301,11 +301,11 @@ impl Store {
             match loaded {
                 Ok(()) => {}
                 Err(LoadError::Value(error)) => return Err(error.into()),
-                Err(LoadError::Records(wrong)) => {
+                Err(LoadError::Records((_, what))) => {
                     return Err(StateError::NoRecords {
                         operator: name.operator.clone(),
                         state: name.state.clone(),
-                        what: wrong.what,
+                        what,
                     });
                 }
             }
@@ -329,7 +329,7 @@ impl StateBackend for Store {
         let id = StateId(count as u32);
         let (keys, values) = (K::stored_name().into_owned(), V::schema().into_owned());
         let wanted = StateDeclaration { id, name, keys, values, layout: Form::<K, V>::LAYOUT };
-        self.adopt::<K, V>(id, &wanted, migrations)?;
+        self.adopt::<V>(id, &wanted, migrations)?;
         self.shared.states.borrow_mut().push(wanted);
         Ok(id)
     }
