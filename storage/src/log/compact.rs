@@ -39,6 +39,16 @@ impl<K: Key, V: Record> LogTable<K, V> {
         let Some((block, from)) = self.under_compaction() else { return false };
         let (shape, used) = (Form::<K, V>::SHAPE, self.blocks.used(block));
         let first = self.blocks.first(block, shape);
+        // All look-ups of the step wait for memory together, not one after the other.
+        let mut ahead = from;
+        for _ in 0..STEP_RECORDS {
+            if ahead >= used {
+                break;
+            }
+            let place = self.place(first + ahead);
+            self.index.prefetch(place.hash());
+            ahead += place.units::<K, V>();
+        }
         let mut unit = from;
         for _ in 0..STEP_RECORDS {
             // The last live record to move lets the block go.
