@@ -97,7 +97,10 @@ const OS_MACROS: [&str; 5] = ["print", "println", "eprint", "eprintln", "dbg"];
 const UNSAFE_LEAVES: [(&str, &str); 12] = [
     ("engine/src/platform/os.rs", "system calls without a safe wrapper"),
     ("engine/src/runtime/exchange/batch.rs", "reads records in place that it wrote itself"),
-    ("storage/src/log/block.rs", "memory that the writer's thread reads while its owner writes elsewhere in it"),
+    (
+        "storage/src/log/block.rs",
+        "memory that the writer's thread reads while its owner writes elsewhere in it",
+    ),
     ("storage/src/log/blocks.rs", "reaches records by address"),
     ("storage/src/log/index.rs", "reaches buckets by address, and compares tags as vectors"),
     ("storage/src/log/place.rs", "reads and writes the parts of a record by address"),

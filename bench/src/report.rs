@@ -184,7 +184,7 @@ fn number(value: f64) -> String {
 
 /// Where lines go.
 pub struct Reporter {
-    out: Box<dyn Write>,
+    out: Box<dyn Write + Send>,
     json: bool,
 }
 
@@ -195,7 +195,7 @@ impl Reporter {
     }
 
     /// Prints to `out`.
-    pub fn new(out: Box<dyn Write>, json: bool) -> Self {
+    pub fn new(out: Box<dyn Write + Send>, json: bool) -> Self {
         Self { out, json }
     }
 

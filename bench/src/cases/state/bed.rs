@@ -52,8 +52,7 @@ pub(super) struct Bed {
 }
 
 impl Bed {
-    pub(super) fn new<K: Key, V: Record>() -> Result<Self, BenchError> {
-        let options = StoreOptions::new();
+    pub(super) fn new<K: Key, V: Record>(options: StoreOptions) -> Result<Self, BenchError> {
         let pool = Arc::clone(&options.pool);
         let mut store = Store::new(options);
         let state = store.open::<K, V>(StateName::new("bench", "state"), Vec::new())?;
@@ -85,9 +84,14 @@ impl KeyColumn for Hashes<'_> {
 }
 
 impl Table {
-    /// With keys `0..keys`, each once touched.
+    /// With keys `0..keys`, each once touched, in memory.
     pub(super) fn with(keys: u64) -> Result<Self, BenchError> {
-        let mut bed = Bed::new::<u64, Value>()?;
+        Self::with_options(StoreOptions::new(), keys)
+    }
+
+    /// The same in a store of these options.
+    pub(super) fn with_options(options: StoreOptions, keys: u64) -> Result<Self, BenchError> {
+        let mut bed = Bed::new::<u64, Value>(options)?;
         let table = bed.store.table(bed.state, WHOLE);
         let mut table = Self { bed, table, hashes: Vec::with_capacity(BATCH) };
         each(0..keys, |batch| table.update(batch));

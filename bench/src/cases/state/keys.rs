@@ -32,6 +32,59 @@ impl Uniform {
     }
 }
 
+/// Numbers below a bound by Zipf's law, those that are frequent scattered over all.
+///
+/// The method is that of Gray et al. 1994, as in YCSB.
+pub(super) struct Zipf {
+    random: Random,
+    keys: u64,
+    zeta: f64,
+    alpha: f64,
+    eta: f64,
+    half: f64,
+}
+
+/// A prime: multiplying by it modulo the number of keys is one to one.
+const SCATTER: u64 = 2_654_435_761;
+/// Terms of the sum that are added one by one; the rest is an integral.
+const ZETA_EXACT: u64 = 1_000;
+
+impl Zipf {
+    pub(super) fn new(keys: u64, theta: f64, seed: u64) -> Self {
+        let zeta = |keys: u64| {
+            let exact: f64 = (1..=keys.min(ZETA_EXACT)).map(|rank| (rank as f64).powf(-theta)).sum();
+            let power = |x: f64| (x + 0.5).powf(1.0 - theta) / (1.0 - theta);
+            exact + power(keys as f64) - power(keys.min(ZETA_EXACT) as f64)
+        };
+        let (all, two) = (zeta(keys), zeta(2));
+        Self {
+            random: Random::from_seed(seed),
+            keys,
+            zeta: all,
+            alpha: 1.0 / (1.0 - theta),
+            eta: (1.0 - (2.0 / keys as f64).powf(1.0 - theta)) / (1.0 - two / all),
+            half: 1.0 + 0.5_f64.powf(theta),
+        }
+    }
+
+    /// From 0, the most frequent.
+    fn rank(&mut self) -> u64 {
+        let even = (self.random.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+        match even * self.zeta {
+            up if up < 1.0 => 0,
+            up if up < self.half => 1,
+            _ => {
+                let rank = self.keys as f64 * (self.eta * even - self.eta + 1.0).powf(self.alpha);
+                (rank as u64).min(self.keys - 1)
+            }
+        }
+    }
+
+    pub(super) fn number(&mut self) -> u64 {
+        (u128::from(self.rank()) * u128::from(SCATTER) % u128::from(self.keys)) as u64
+    }
+}
+
 /// All numbers below a bound once, in an order that says nothing about memory.
 pub(super) struct Deck {
     numbers: Vec<u32>,
@@ -63,6 +116,15 @@ impl Deck {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zipf_draws_the_first_of_a_million_keys_once_in_fifteen() {
+        // 1 / (1 + 1/2^0.99 + … + 1/10^(6 · 0.99)) = 1 / 15.39.
+        let mut zipf = Zipf::new(1_000_000, 0.99, 1);
+        assert!((zipf.zeta - 15.39).abs() < 0.01, "{}", zipf.zeta);
+        let firsts = (0..100_000).filter(|_| zipf.rank() == 0).count();
+        assert!((6_200..6_800).contains(&firsts), "{firsts}");
+    }
 
     #[test]
     fn a_deck_holds_each_key_once_in_changing_order() {

@@ -8,13 +8,22 @@
 
 mod after_seal;
 mod bed;
+mod beyond;
+mod counted;
+mod disk;
 mod keys;
 mod memory;
+mod restore;
 mod rmw;
+#[cfg(feature = "peer-rocksdb")]
+mod rocks;
 mod sampled;
 mod seal;
 mod slices;
+mod snapshot;
 mod string_keys;
+
+use std::thread;
 
 use super::Options;
 use crate::{error::BenchError, report::Reporter};
@@ -31,6 +40,9 @@ const ROWS: &[(&str, Run)] = &[
     ("seal", seal::run),
     ("string-keys", string_keys::run),
     ("slice-expire", slices::run),
+    ("snapshot-10ms", snapshot::run),
+    ("restore", restore::run),
+    ("beyond-memory", beyond::run),
 ];
 
 pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
@@ -40,7 +52,9 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
         return Err(BenchError::BadOption(format!("`state` has the rows {}", known.join(", "))));
     }
     for (_, run) in ROWS.iter().filter(|(name, _)| wanted(name)) {
-        run(options, reporter)?;
+        // On a thread of its own, because a row that pins its thread must not pin those of the next.
+        let done = thread::scope(|scope| scope.spawn(|| run(options, reporter)).join());
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use tidemill::storage::{log::table::LogTable, state::StateBackend};
+use tidemill::storage::{log::table::LogTable, state::StateBackend, store::StoreOptions};
 
 use super::{
     Options,
@@ -20,7 +20,7 @@ const KEYS: u64 = 10_000;
 pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
     pin();
     let slices = options.pick(1_000, 100);
-    let mut bed = Bed::new::<u64, Value>()?;
+    let mut bed = Bed::new::<u64, Value>(StoreOptions::new())?;
     let mut residents = Vec::new();
     for (row, sealed) in [("slice-expire", false), ("slice-expire-sealed", true)] {
         let mut tables = fill(&mut bed, slices);

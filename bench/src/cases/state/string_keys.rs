@@ -10,6 +10,7 @@ use tidemill::{
         log::table::LogTable,
         record::restore,
         state::{KeyColumn, KeyView, KeyedTable, StateBackend, WHOLE},
+        store::StoreOptions,
     },
 };
 
@@ -111,7 +112,7 @@ struct Loaded {
 
 impl Loaded {
     fn new(options: &Options) -> Result<Self, BenchError> {
-        let mut bed = Bed::new::<Text, Value>()?;
+        let mut bed = Bed::new::<Text, Value>(StoreOptions::new())?;
         let keys = options.pick(10_000_000, 200_000);
         let table = bed.store.table(bed.state, WHOLE);
         let mut loaded = Self { table, keys, hashes: Vec::with_capacity(BATCH) };

@@ -1,0 +1,64 @@
+//! `restore`: a store comes back from a snapshot: from opening its files to a table that is whole.
+
+use std::{sync::Arc, time::Instant};
+
+use tidemill::storage::{
+    snapshot::disk::os::OsDisk,
+    state::{StateBackend, StateName, WHOLE},
+    store::{Store, StoreOptions, files::SnapshotEvent},
+};
+
+use super::{
+    Options,
+    bed::{Table, Value},
+    counted,
+    disk::{Probe, Scratch},
+};
+use crate::{
+    error::BenchError,
+    report::{Line, Reporter},
+    versus::Rounds,
+};
+
+const RECORD_BYTES: u64 = 40;
+
+pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
+    let bytes = options.pick(4 << 30, 32 << 20);
+    let keys = bytes / RECORD_BYTES;
+    let scratch = Scratch::new("restore")?;
+    let manifest = write(&scratch, keys)?;
+    let probe = Probe::write(scratch.path(), options.pick(2 << 30, 32 << 20))?;
+    let (mut ours, mut disk) = (Vec::new(), Vec::new());
+    for _ in 0..options.pick(3, 1) {
+        let start = Instant::now();
+        let mut store = Store::restore(
+            StoreOptions::new(),
+            Arc::new(OsDisk::default()),
+            std::slice::from_ref(&manifest),
+        )?;
+        let state = store.open::<u64, Value>(StateName::new("bench", "state"), Vec::new())?;
+        let mut table = store.table::<u64, Value>(state, WHOLE);
+        ours.push((keys * RECORD_BYTES) as f64 / start.elapsed().as_secs_f64() / (1 << 30) as f64);
+        counted::check("restore", &mut table, keys, keys)?;
+        drop(table);
+        disk.push(probe.read_rate()? / (1 << 30) as f64);
+    }
+    let line = Line::new("state", "restore", options.cores).rounds(&Rounds::from(ours), "GiB/s");
+    reporter.print(&line.over(keys, None))?;
+    let line = Line::new("state", "restore-disk", options.cores).rounds(&Rounds::from(disk), "GiB/s");
+    reporter.print(&line)
+}
+
+/// Makes the snapshot; nothing of it stays in memory.
+fn write(scratch: &Scratch, keys: u64) -> Result<std::path::PathBuf, BenchError> {
+    let mut table =
+        Table::with_options(StoreOptions { files: Some(scratch.files()), ..StoreOptions::new() }, keys)?;
+    let mut sealing = table.bed.store.begin_seal();
+    table.table.seal(sealing.sealed());
+    table.bed.store.snapshot(1, sealing)?;
+    match table.bed.store.wait_for_snapshot()? {
+        SnapshotEvent::Done { manifest, .. } => Ok(manifest),
+        SnapshotEvent::Failed { error, .. } => Err(error.into()),
+        SnapshotEvent::Exported { .. } => unreachable!("nothing is exported"),
+    }
+}
