@@ -174,6 +174,10 @@ impl<K: Key, V: Record> KeyedTable<K, V> for JobTable<K, V> {
         hand_on!(self, table => KeyedTable::<K, V>::scan(table, cursor, visit))
     }
 
+    fn reserve(&mut self, keys: usize) {
+        hand_on!(self, table => KeyedTable::<K, V>::reserve(table, keys));
+    }
+
     fn relieve(&mut self) {
         hand_on!(self, table => KeyedTable::<K, V>::relieve(table));
     }

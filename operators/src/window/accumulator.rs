@@ -86,6 +86,10 @@ impl<K: Key, T: Record, A: WindowAccumulator<K, T>> WindowFunction<K, T> for Acc
         slice: &mut Self::Pane<B>,
         cursor: usize,
     ) -> Option<usize> {
+        if into.is_empty() {
+            // The union of overlapping slices has more keys than one of them, and fewer than all.
+            into.reserve(2 * slice.len());
+        }
         let mut cursor = Some(cursor);
         let mut gathered = Gathered::default();
         for _ in 0..MERGED_PER_STEP_MAX / TOGETHER_MAX {
@@ -127,6 +131,10 @@ impl<K: Key, T: Record, A: WindowAccumulator<K, T>> WindowFunction<K, T> for Acc
                 outlet.push(result);
             })
         })
+    }
+
+    fn prepare<B: StateBackend>(&self, pane: &mut Self::Pane<B>, like: &Self::Pane<B>) {
+        pane.reserve(like.len());
     }
 
     fn relieve<B: StateBackend>(&self, pane: &mut Self::Pane<B>) {

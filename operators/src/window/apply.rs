@@ -107,6 +107,10 @@ where
         }
     }
 
+    fn prepare<B: StateBackend>(&self, _pane: &mut Self::Pane<B>, _like: &Self::Pane<B>) {
+        // Lists grow page by page.
+    }
+
     fn relieve<B: StateBackend>(&self, pane: &mut Self::Pane<B>) {
         pane.relieve();
     }

@@ -238,7 +238,14 @@ where
     fn add(&mut self, batch: &Batch<T>, slice: Timestamp, from: usize, to: usize) {
         let Self { operator, function, backend, slices_state, slices, .. } = self;
         Blame::on(*operator, || {
-            let pane = slices.entry(slice).or_insert_with(|| function.pane(backend, *slices_state, slice));
+            if !slices.contains_key(&slice) {
+                let mut pane = function.pane(backend, *slices_state, slice);
+                if let Some((_, before)) = slices.range(..slice).next_back() {
+                    function.prepare(&mut pane, before);
+                }
+                slices.insert(slice, pane);
+            }
+            let Some(pane) = slices.get_mut(&slice) else { return };
             function.add(pane, batch, from..to);
         });
         if slice <= self.timeline.fired {

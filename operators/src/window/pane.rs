@@ -59,6 +59,8 @@ pub trait WindowFunction<K: Key, T: Record>: Clone + Send + 'static {
         cursor: usize,
         outlet: &mut Outlet<'_, D>,
     ) -> Option<usize>;
+    /// Prepares an empty pane for about as many keys as another has.
+    fn prepare<B: StateBackend>(&self, pane: &mut Self::Pane<B>, like: &Self::Pane<B>);
     /// Gives memory back if the budget is used up.
     fn relieve<B: StateBackend>(&self, pane: &mut Self::Pane<B>);
 }

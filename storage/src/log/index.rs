@@ -307,16 +307,17 @@ impl Index {
 
     /// Makes room for `keys` keys at once, evenly spread: saves all splits when many are to come. Only while empty.
     pub fn reserve(&mut self, keys: usize) {
-        let per_page = (FILL_MAX << PAGE_LOG2_MAX) as usize;
-        if self.len > 0 || keys < per_page {
+        if self.len > 0 || keys <= FILL_MAX as usize {
             return;
         }
         *self = Self::new(self.range, Arc::clone(&self.pool));
-        // A tenth more than the average, so that hardly a page is split after all.
-        self.depth = (keys + keys / 10).div_ceil(per_page).next_power_of_two().trailing_zeros();
+        // A tenth more than the average, so that hardly a page is full before the others.
+        let buckets = (keys + keys / 10).div_ceil(FILL_MAX as usize).next_power_of_two().trailing_zeros();
+        let log2 = buckets.min(PAGE_LOG2_MAX);
+        self.depth = buckets - log2;
         self.directory.clear();
         for number in 0..1_u32 << self.depth {
-            let page = Page::new(PAGE_LOG2_MAX, self.depth, &self.pool);
+            let page = Page::new(log2, self.depth, &self.pool);
             self.directory.push(page.entry());
             self.numbers.push(number);
             self.pages.push(page);
@@ -583,14 +584,16 @@ mod tests {
     #[test]
     fn a_reserved_index_is_not_split() {
         let hash = |address: u32| hash_bits(u64::from(address));
-        let mut index = index();
-        index.reserve(100_000);
-        let pages = index.pages.len();
-        for address in 0..100_000 {
-            index.insert(hash(address), address, hash);
+        for keys in [11, 300, 2_000, 3_000, 100_000] {
+            let mut index = self::index();
+            index.reserve(keys);
+            let (pages, bytes) = (index.pages.len(), index.bytes());
+            for address in 0..keys as u32 {
+                index.insert(hash(address), address, hash);
+            }
+            assert_eq!((index.pages.len(), index.bytes()), (pages, bytes), "{keys} keys");
+            assert!((0..keys as u32).all(|own| index.find(hash(own), |address| address == own).is_some()));
         }
-        assert_eq!(index.pages.len(), pages);
-        assert!((0..100_000).all(|own| index.find(hash(own), |address| address == own).is_some()));
     }
 
     #[test]

@@ -107,9 +107,4 @@ impl<K: Key, V: Record> LogTable<K, V> {
         }
         Ok(())
     }
-
-    /// Makes room in the index for so many keys.
-    pub fn reserve(&mut self, keys: usize) {
-        self.index.reserve(keys);
-    }
 }

@@ -358,6 +358,10 @@ impl<K: Key, V: Record> KeyedTable<K, V> for LogTable<K, V> {
         None
     }
 
+    fn reserve(&mut self, keys: usize) {
+        self.index.reserve(keys);
+    }
+
     fn relieve(&mut self) {
         self.maintain();
     }

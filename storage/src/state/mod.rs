@@ -169,6 +169,11 @@ pub trait KeyedTable<K: Key, V: Record>: 'static {
     /// twice, and nothing worse.
     fn scan(&mut self, cursor: usize, visit: impl FnMut(KeyView<'_>, &Archived<V>) -> bool) -> Option<usize>;
 
+    /// Makes room for about so many keys at once, if the table is empty: it need not grow step by step then.
+    fn reserve(&mut self, keys: usize) {
+        let _ = keys;
+    }
+
     /// Gives memory back if the backend's budget is used up; cheap when it is not. Operators with many tables call it
     /// for each of them now and then: a table that is not used cannot do it by itself.
     fn relieve(&mut self) {}

@@ -61,7 +61,7 @@ use crate::{
         export::ExportForm,
         restore::{Parts, Piece, RestoredState},
     },
-    state::{Migration, Slice, StateBackend, StateError, StateId, StateName, fault},
+    state::{KeyedTable, Migration, Slice, StateBackend, StateError, StateId, StateName, fault},
 };
 
 /// What a store is made with.
