@@ -138,8 +138,8 @@ pub struct Blocks {
     grown: bool,
     /// Ranges of blocks that were filled since the last seal.
     filled: Vec<(usize, SealedRange)>,
-    /// Full blocks that are more than half dead.
-    victims: Vec<u32>,
+    /// Full blocks that are more than half dead. Those that came first have had the most time to die further.
+    victims: VecDeque<u32>,
     /// Units in all blocks but the tail, and those that are dead in all blocks.
     units: u64,
     dead_units: u64,
@@ -173,7 +173,7 @@ impl Blocks {
             tail: NO_TAIL,
             grown: false,
             filled: Vec::new(),
-            victims: Vec::new(),
+            victims: VecDeque::new(),
             units: 0,
             dead_units: 0,
             ages: VecDeque::new(),
@@ -394,7 +394,7 @@ impl Blocks {
         let waits = shape.strided && self.entries[block].opened == self.seals;
         if !info.listed && !waits && info.dead * 2 > info.used && info.used >= shape.per_block / 2 {
             info.listed = true;
-            self.victims.push(block as u32);
+            self.victims.push_back(block as u32);
         }
     }
 
@@ -424,7 +424,7 @@ impl Blocks {
 
     /// The block to compact next: full and more than half dead.
     pub fn victim(&mut self) -> Option<usize> {
-        while let Some(block) = self.victims.pop() {
+        while let Some(block) = self.victims.pop_front() {
             // If it is no longer listed it was given up meanwhile, and the number may be another block's.
             if std::mem::take(&mut self.infos[block as usize].listed) {
                 return Some(block as usize);

@@ -247,6 +247,25 @@ impl Index {
         bucket
     }
 
+    /// As [`prefetch`](Self::prefetch), for a hash that will be inserted: its page's description, too.
+    #[inline(always)]
+    pub fn prefetch_page(&self, hash: u64) {
+        self.prefetch(hash);
+        if let Some(number) = self.numbers.get(self.position(hash)) {
+            prefetch(std::ptr::from_ref(&self.pages[*number as usize]).cast());
+        }
+    }
+
+    /// After [`prefetch_page`](Self::prefetch_page): the hints of the bucket in which the search begins.
+    #[inline(always)]
+    pub fn prefetch_hints(&self, hash: u64) {
+        if let Some(number) = self.numbers.get(self.position(hash)) {
+            let page = &self.pages[*number as usize];
+            let home = hash as usize & ((1 << page.log2) - 1);
+            prefetch(page.hints.as_ptr().wrapping_add(home * SLOTS).cast());
+        }
+    }
+
     /// The slot that a hash is most likely in, given the bucket that [`prefetch`](Self::prefetch) returned since the last
     /// change of the index. What it holds may be the address of another key, or nothing sensible.
     #[inline(always)]

@@ -16,8 +16,8 @@ use crate::{
     state::{KeyView, KeyedTable},
 };
 
-/// Records whose buckets are fetched ahead.
-const AHEAD: usize = 32;
+/// Records whose places in the index are fetched together.
+const AHEAD: usize = 64;
 
 /// Which records are taken, and how their values are read.
 pub struct Loading<'m, V> {
@@ -55,9 +55,12 @@ impl<K: Key, V: Record> LogTable<K, V> {
                 let record = record.map_err(LoadError::Records)?;
                 let group = key_group(record.hash, loading.max_parallelism);
                 if !record.dead && loading.key_groups.contains(&group) {
-                    self.index.prefetch(record.hash);
+                    self.index.prefetch_page(record.hash);
                     batch.push(record);
                 }
+            }
+            for record in &batch {
+                self.index.prefetch_hints(record.hash);
             }
             for record in &batch {
                 self.load(*record, loading).map_err(LoadError::Value)?;
