@@ -32,6 +32,11 @@ use tidemill_storage::{
     state::{StateError, StateId, StateName},
 };
 
+/// What is added to the seeds below: `TIDEMILL_SEED`, else 0. Long runs take another one each time.
+fn seed() -> u64 {
+    std::env::var("TIDEMILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0)
+}
+
 fn settings(directory: impl Into<PathBuf>, store: u128, key_groups: Range<u32>) -> StoreSettings {
     StoreSettings { directory: directory.into(), store, key_groups, max_parallelism: GROUPS }
 }
@@ -116,11 +121,11 @@ fn memory() -> (MemoryDisk, Arc<dyn Disk>) {
 
 #[test]
 fn every_retained_snapshot_is_restored_as_it_was() {
-    for seed in 1..40 {
+    for seed in seed() + 1..seed() + 40 {
         let (_, disk) = memory();
         let mut run = Run::new(&disk, "state", seed, 0..GROUPS);
         run.go(30);
-        assert!(run.done.len() >= 2 && run.failures.is_empty(), "{:?}", run.failures);
+        assert!(run.done.len() >= 2 && run.failures.is_empty(), "seed {seed}: {:?}", run.failures);
         run.done.iter().for_each(|snapshot| run.check(*snapshot).unwrap());
     }
 }
@@ -148,7 +153,7 @@ fn a_crash_at_any_operation_loses_no_snapshot_that_was_done() {
     let mut operations = 0;
     for n in 0.. {
         let (faults, disk) = memory();
-        let mut run = Run::new(&disk, "state", 3, 0..GROUPS);
+        let mut run = Run::new(&disk, "state", seed() + 3, 0..GROUPS);
         faults.set_faults(Faults { dead_from: Some(n), ..Faults::default() });
         run.go(25);
         operations = operations.max(n);
@@ -169,7 +174,7 @@ fn a_failed_operation_loses_nothing_and_the_store_goes_on() {
     let mut n = 0;
     loop {
         let (faults, disk) = memory();
-        let mut run = Run::new(&disk, "state", 4, 0..GROUPS);
+        let mut run = Run::new(&disk, "state", seed() + 4, 0..GROUPS);
         faults.set_faults(Faults { fail_at: Some(n), ..Faults::default() });
         run.go(20);
         let finished = faults.operations() <= n;

@@ -282,7 +282,8 @@ impl Index {
     #[inline(always)]
     pub fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<Slot> {
         let (buckets, mask) = self.page(hash);
-        let mut at = hash as u32 & mask;
+        let home = hash as u32 & mask;
+        let mut at = home;
         loop {
             // SAFETY: `at` is below the page's number of buckets.
             let bucket = unsafe { &mut *buckets.add(at as usize) };
@@ -298,6 +299,10 @@ impl Index {
                 return None;
             }
             at = (at + 1) & mask;
+            // Keys come and go: every bucket may have some that are found behind it, though none is full any more.
+            if at == home {
+                return None;
+            }
         }
     }
 
@@ -516,6 +521,9 @@ impl Page {
                 return None;
             }
             at = (at + 1) & mask;
+            if at == home {
+                return None;
+            }
         };
         buckets[end].tags[slot] = 0;
         let address = buckets[end].addresses[slot];
@@ -624,6 +632,25 @@ mod tests {
         assert!(index.bytes() < 1_000_000, "{}", index.bytes());
         assert!(index.find(7, |address| address == 19_999).is_some());
         assert_eq!(index.remove(7, |address| address == 77), Some(77));
+    }
+
+    #[test]
+    fn a_search_ends_where_every_bucket_has_overflown() {
+        let hash = |address: u32| u64::from(address & 1);
+        let mut index = index();
+        let insert = |index: &mut Index, address| index.insert(hash(address), address, hash);
+        // Twelve in the first bucket, one of its keys in the second; then the first is emptied.
+        (0..13).for_each(|i| insert(&mut index, 2 * i));
+        assert_eq!(index.pages[0].log2, 1, "two buckets");
+        (0..12).for_each(|i| assert_eq!(index.remove(0, |own| own == 2 * i), Some(2 * i)));
+        // Eleven more in the second, and one of its keys in the first.
+        (0..12).for_each(|i| insert(&mut index, 2 * i + 1));
+        assert!(index.pages[0].buckets().iter().all(|bucket| bucket.overflows == 1));
+        for absent in [0, 1] {
+            assert!(index.find(absent, |own| own == 99).is_none());
+            assert_eq!(index.remove(absent, |own| own == 99), None);
+        }
+        assert!(index.find(0, |own| own == 24).is_some() && index.find(1, |own| own == 23).is_some());
     }
 
     proptest! {
