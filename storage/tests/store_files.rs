@@ -15,9 +15,12 @@ use tidemill_storage::{
         table::LogTable,
     },
     record::Record,
-    snapshot::disk::{
-        Disk,
-        memory::{Faults, MemoryDisk},
+    snapshot::{
+        disk::{
+            Disk,
+            memory::{Faults, MemoryDisk},
+        },
+        format::manifest::Manifest,
     },
     state::{KeyView, KeyedTable, Migration, StateBackend, StateError, StateName, WHOLE},
     store::{
@@ -330,4 +333,17 @@ fn compaction_forgets_what_has_expired() {
     let after = snapshot(&mut store, &mut table, 2).unwrap();
     assert_eq!(restored(&disk, &[after]), contents(&mut table));
     assert_eq!(restored(&disk, &[before]).len(), 3_000);
+}
+
+#[test]
+fn a_manifest_that_declares_more_keys_than_its_files_hold_takes_no_more_memory() {
+    let disk = MemoryDisk::default();
+    let mut store = Store::new(options(&disk, "/state"));
+    let mut own = table::<Value>(&mut store).unwrap();
+    own.put(key(1), &[9; 64]);
+    let path = snapshot(&mut store, &mut own, 1).unwrap();
+    let mut manifest = Manifest::decode(&disk.contents(&path).unwrap()).unwrap();
+    manifest.tables[0].live_keys = u64::MAX;
+    disk.put(&path, &manifest.encode());
+    assert_eq!(restored(&disk, &[path]), Contents::from([(hash_bits(1), 9)]));
 }

@@ -139,7 +139,8 @@ impl Parts {
         self.tables.range(from).map(|((_, slice), _)| *slice).collect()
     }
 
-    /// Number of keys of a slice in the parts that were opened: an upper bound of those in the wanted key groups.
+    /// Number of keys of a slice in the parts that were opened, as their manifests declare it: if that is right, an upper
+    /// bound of those in the wanted key groups.
     pub fn live_keys(&self, name: &StateName, slice: Slice) -> u64 {
         self.tables.get(&(name.clone(), slice)).map_or(0, |table| table.live_keys)
     }
@@ -172,7 +173,8 @@ impl Parts {
             // Checked by the decoder: a table's state is declared.
             let Some(state) = part.state(declaration.state) else { continue };
             let key = (state.name.clone(), declaration.slice);
-            self.tables.entry(key.clone()).or_default().live_keys += needed.live_keys;
+            let table = self.tables.entry(key.clone()).or_default();
+            table.live_keys = table.live_keys.saturating_add(needed.live_keys);
             keys.insert(declaration.table, key);
         }
         let mut last_seal = 0;

@@ -291,7 +291,9 @@ impl Store {
             layout: waiting.stored.layout,
             migrate: migration.map(|migration| &*migration.migrate),
         };
-        table.reserve(usize::try_from(parts.live_keys(name, slice)).unwrap_or(0));
+        // No more than the files can hold, whatever a manifest declares: no record is shorter than its hash.
+        let keys = parts.live_keys(name, slice).min(parts.bytes(name, slice) / size_of::<u64>() as u64);
+        table.reserve(usize::try_from(keys).unwrap_or(0));
         let mut reader = parts.reader(name, slice);
         while let Some(piece) = reader.next_piece()? {
             let loaded = match piece {
