@@ -1,14 +1,19 @@
 //! Updates of many keys at once, as a pipeline that keeps the memory busy.
 //!
 //! A look-up waits for two cache misses one after the other: the bucket of the index, then the record. So
-//! the keys pass three stations, a few keys apart: fetch the bucket; read it and fetch the likely record; update.
-//! While one key waits, sixteen others do. At the last station, the record is nearly always the one: its
-//! hash says so, and no search is needed.
+//! the keys pass stations, a few keys apart: fetch the bucket; read it and fetch the likely record; update. While
+//! one key waits, sixteen others do. At the last station, the record is nearly always the one: its hash says so,
+//! and no search is needed.
+//!
+//! Where pages of the index are nearly full, one key in twenty is not in its own bucket but in one behind it. A search
+//! for it at the last station would wait for that bucket and then for its record with nothing else under way, which
+//! costs as much as ten other keys do. So there is a station between the last two: it reads the next bucket,
+//! which the one before has fetched, and fetches the record.
 
-use std::ops::Range;
+use std::{ops::Range, ptr::NonNull};
 
 use super::{
-    index::prefetch,
+    index::{Slot, prefetch},
     place::{Form, Place},
     table::LogTable,
 };
@@ -16,6 +21,8 @@ use crate::{key::Key, record::Record, state::KeyColumn};
 
 /// Keys between two stations: enough to hide a miss, few enough for the core's miss buffers.
 const DISTANCE: usize = 16;
+/// The last station, in distances behind the first.
+const LAST: usize = 3;
 /// Keys that one station takes in a row.
 const STRIDE: usize = 8;
 /// Keys under way at once, as a power of two.
@@ -23,7 +30,7 @@ const UNDER_WAY: usize = 64;
 /// Keys whose cold records are read together.
 const COLD_BATCH: usize = 1024;
 
-const _: () = assert!(2 * DISTANCE + STRIDE <= UNDER_WAY && DISTANCE.is_multiple_of(STRIDE));
+const _: () = assert!(LAST * DISTANCE + STRIDE <= UNDER_WAY && DISTANCE.is_multiple_of(STRIDE));
 
 impl<K: Key, V: Record> LogTable<K, V> {
     /// Updates the values of the keys of all records in `range`, in this order.
@@ -55,33 +62,44 @@ impl<K: Key, V: Record> LogTable<K, V> {
     ) {
         let shape = Form::<K, V>::SHAPE;
         let mut buckets = [std::ptr::null_mut(); UNDER_WAY];
-        let mut slots = [None; UNDER_WAY];
+        let mut slots: [Option<Slot>; UNDER_WAY] = [None; UNDER_WAY];
         let (from, len) = (range.start, range.len());
-        // Slots and buckets found before the index changed are not to be followed.
-        let mut changed_at = 0;
-        for front in (0..len + 2 * DISTANCE).step_by(STRIDE) {
+        // Slots and buckets found before pages of the index moved are not to be followed.
+        let mut moved_at = 0;
+        for front in (0..len + LAST * DISTANCE).step_by(STRIDE) {
             for i in stretch(front, 0, len) {
                 buckets[i % UNDER_WAY] = self.index.prefetch(keys.key(from + i).hash);
             }
             for i in stretch(front, DISTANCE, len) {
                 let hash = keys.key(from + i).hash;
-                let bucket = if i < changed_at { self.index.prefetch(hash) } else { buckets[i % UNDER_WAY] };
-                let slot = self.index.candidate(bucket, hash);
-                let record = self.blocks.at(slot.address(), shape);
-                prefetch(record);
-                // Most records are not aligned to cache lines.
-                prefetch(record.wrapping_add(if Form::<K, V>::STRIDED {
-                    Form::<K, V>::STRIDE - 8
-                } else {
-                    64
-                }));
-                slots[i % UNDER_WAY] = Some(slot);
+                let bucket = if i < moved_at { self.index.prefetch(hash) } else { buckets[i % UNDER_WAY] };
+                let mut candidates = self.index.candidates(bucket, hash);
+                let likely = candidates.next();
+                slots[i % UNDER_WAY] = likely;
+                match likely {
+                    Some(slot) => {
+                        self.prefetch_record(slot);
+                        candidates.for_each(|slot| self.prefetch_record(slot));
+                    }
+                    None => {
+                        let next = self.index.prefetch_next(bucket, hash);
+                        buckets[i % UNDER_WAY] = next.map_or(std::ptr::null_mut(), NonNull::as_ptr);
+                    }
+                }
             }
             for i in stretch(front, 2 * DISTANCE, len) {
+                let bucket = buckets[i % UNDER_WAY];
+                if slots[i % UNDER_WAY].is_none() && i >= moved_at && !bucket.is_null() {
+                    let candidates = self.index.candidates(bucket, keys.key(from + i).hash);
+                    slots[i % UNDER_WAY] = candidates.clone().next();
+                    candidates.for_each(|slot| self.prefetch_record(slot));
+                }
+            }
+            for i in stretch(front, LAST * DISTANCE, len) {
                 let key = keys.key(from + i);
                 if Form::<K, V>::STRIDED
                     && V::PLAIN
-                    && i >= changed_at
+                    && i >= moved_at
                     && let Some(slot) = slots[i % UNDER_WAY]
                 {
                     let memory = self.blocks.open_at(slot.address(), shape);
@@ -90,14 +108,23 @@ impl<K: Key, V: Record> LogTable<K, V> {
                         continue;
                     }
                 }
-                let len_before = self.index.len();
+                let moves = self.index.moves();
                 self.update_one(key, || create(from + i), |value| update(from + i, value));
-                if self.index.len() != len_before {
+                if self.index.moves() != moves {
                     // All that passed the first station by now.
-                    changed_at = (front + STRIDE).min(len);
+                    moved_at = (front + STRIDE).min(len);
                 }
             }
         }
+    }
+
+    /// Fetches what a record has in its first lines.
+    #[inline(always)]
+    fn prefetch_record(&self, slot: Slot) {
+        let record = self.blocks.at(slot.address(), Form::<K, V>::SHAPE);
+        prefetch(record);
+        // Most records are not aligned to cache lines.
+        prefetch(record.wrapping_add(if Form::<K, V>::STRIDED { Form::<K, V>::STRIDE - 8 } else { 64 }));
     }
 }
 

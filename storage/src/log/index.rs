@@ -116,7 +116,7 @@ impl Placing {
     }
 }
 
-/// A slot of an index, good until the index changes.
+/// A slot of an index, good until a page [moves](Index::moves).
 #[derive(Clone, Copy)]
 pub struct Slot(NonNull<u32>);
 
@@ -124,7 +124,7 @@ impl Slot {
     /// The address that it holds.
     #[inline(always)]
     pub fn address(self) -> u32 {
-        // SAFETY: the index that the slot was found in has not changed since, as its finder keeps.
+        // SAFETY: no page of the index that the slot was found in has moved since, as its finder keeps.
         unsafe { self.0.read() }
     }
 
@@ -133,6 +133,31 @@ impl Slot {
     pub fn set(self, address: u32) {
         // SAFETY: as above; the index is used by one thread.
         unsafe { self.0.write(address) }
+    }
+}
+
+/// Slots of one bucket that a hash may be in.
+#[derive(Clone, Copy)]
+pub struct Candidates {
+    bucket: *mut Bucket,
+    found: u32,
+}
+
+impl Iterator for Candidates {
+    type Item = Slot;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Slot> {
+        if self.found == 0 {
+            return None;
+        }
+        let slot = self.found.trailing_zeros() as usize;
+        self.found &= self.found - 1;
+        // SAFETY: `Index::candidates` was given a bucket of the index; only bits of slots are set.
+        unsafe {
+            let first = (&raw mut (*self.bucket).addresses).cast::<u32>();
+            Some(Slot(NonNull::new_unchecked(first.add(slot))))
+        }
     }
 }
 
@@ -161,11 +186,18 @@ impl HashRange {
         Self::new(bound(groups.start) as u32, (bound(groups.end) - 1) as u32)
     }
 
+    /// Where a hash is in the range, of 2^32 positions; with more bits below.
+    #[inline(always)]
+    fn place(self, hash: u64) -> u64 {
+        let offset = ((hash >> 32) as u32).wrapping_sub(self.first);
+        // Below 2^64 for every hash of the range.
+        u64::from(offset).wrapping_mul(self.scale)
+    }
+
     /// Where a hash is in the range, of 2^32 positions.
     #[inline(always)]
     fn position(self, hash: u64) -> u32 {
-        let offset = ((hash >> 32) as u32).wrapping_sub(self.first);
-        ((u128::from(offset) * u128::from(self.scale)) >> 32) as u32
+        (self.place(hash) >> 32) as u32
     }
 }
 
@@ -180,6 +212,7 @@ pub struct Index {
     depth: u32,
     range: HashRange,
     len: usize,
+    moves: u64,
     pool: Arc<BlockPool>,
 }
 
@@ -206,6 +239,7 @@ impl Index {
             depth: 0,
             range,
             len: 0,
+            moves: 0,
             pool,
         }
     }
@@ -227,7 +261,8 @@ impl Index {
 
     #[inline(always)]
     fn position(&self, hash: u64) -> usize {
-        ((u64::from(self.range.position(hash)) << self.depth) >> 32) as usize
+        // The upper `depth` bits, of which there may be none.
+        (self.range.place(hash) >> 1 >> (63 - self.depth)) as usize
     }
 
     /// First bucket and mask of the page of a hash.
@@ -266,16 +301,34 @@ impl Index {
         }
     }
 
-    /// The slot that a hash is most likely in, given the bucket that [`prefetch`](Self::prefetch) returned since the last
-    /// change of the index. What it holds may be the address of another key, or nothing sensible.
+    /// The slots that a hash may be in, given a bucket that [`prefetch`](Self::prefetch) or
+    /// [`prefetch_next`](Self::prefetch_next) returned and no page has [moved](Self::moves) since. What they hold may
+    /// be the address of another key.
     #[inline(always)]
-    pub fn candidate(&self, bucket: *mut Bucket, hash: u64) -> Slot {
-        // SAFETY: a bucket of this index, as the caller promises; the last slot stands for none.
-        unsafe {
-            let found = (*bucket).matching(tag_of(hash)) | 1 << (SLOTS - 1);
-            let first = (&raw mut (*bucket).addresses).cast::<u32>();
-            Slot(NonNull::new_unchecked(first.add(found.trailing_zeros() as usize)))
+    pub fn candidates(&self, bucket: *mut Bucket, hash: u64) -> Candidates {
+        // SAFETY: a bucket of this index, as the caller promises.
+        let found = unsafe { (*bucket).matching(tag_of(hash)) };
+        Candidates { bucket, found }
+    }
+
+    /// Fetches the bucket in which the search for a hash goes on after this one; `None` where it ends.
+    #[inline(always)]
+    pub fn prefetch_next(&self, bucket: *mut Bucket, hash: u64) -> Option<NonNull<Bucket>> {
+        // SAFETY: a bucket of this index, as for `candidates`.
+        if unsafe { (*bucket).overflows } == 0 {
+            return None;
         }
+        let (buckets, mask) = self.page(hash);
+        let at = (bucket as usize - buckets as usize) / size_of::<Bucket>() + 1;
+        let next = buckets.wrapping_add(at & mask as usize);
+        prefetch(next.cast());
+        NonNull::new(next)
+    }
+
+    /// How often buckets were moved: as long as this is the same, buckets and slots stay where they are.
+    #[inline(always)]
+    pub fn moves(&self) -> u64 {
+        self.moves
     }
 
     /// The slot of a hash whose address `is` the one.
@@ -350,6 +403,7 @@ impl Index {
 
     #[cold]
     fn first_page(&mut self) -> usize {
+        self.moves += 1;
         let page = Page::new(0, 0, &self.pool);
         self.directory[0] = page.entry();
         self.numbers.push(0);
@@ -365,6 +419,7 @@ impl Index {
 
     /// Doubles a small page, splits a large one.
     fn grow(&mut self, number: usize, hash: u64, hash_of: &impl Fn(u32) -> u64) {
+        self.moves += 1;
         let old = &self.pages[number];
         let (old_log2, old_depth) = (old.log2, old.depth);
         let splits = old_log2 >= PAGE_LOG2_MAX && old_depth < self.depth_max();
