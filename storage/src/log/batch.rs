@@ -102,9 +102,10 @@ impl<K: Key, V: Record> LogTable<K, V> {
                     && i >= moved_at
                     && let Some(slot) = slots[i % UNDER_WAY]
                 {
-                    let memory = self.blocks.open_at(slot.address(), shape);
+                    let (memory, open) = self.blocks.look(slot.address(), shape);
                     if !memory.is_null() && Place(memory).hash() == key.hash {
-                        update(from + i, Place(memory).plain::<K, V>());
+                        let place = if open { Place(memory) } else { self.renew(slot, memory) };
+                        update(from + i, place.plain::<K, V>());
                         continue;
                     }
                 }
@@ -116,6 +117,21 @@ impl<K: Key, V: Record> LogTable<K, V> {
                 }
             }
         }
+    }
+
+    /// Copies a sealed record, which lies at `old`, to the tail, as [`copy_to_tail`](Self::copy_to_tail) does.
+    #[inline(always)]
+    pub(super) fn renew(&mut self, slot: Slot, old: *mut u8) -> Place {
+        if !Form::<K, V>::STRIDED || !self.blocks.has_room() {
+            // A small block moves when it grows, and `old` may be in it.
+            return self.copy_to_tail(slot);
+        }
+        let shape = Form::<K, V>::SHAPE;
+        let (address, memory) = self.blocks.append(1, shape);
+        Place(memory).copy::<K, V>(old, 1);
+        self.blocks.died(slot.address(), 1, shape);
+        slot.set(address);
+        Place(memory)
     }
 
     /// Fetches what a record has in its first lines.

@@ -220,6 +220,25 @@ impl Blocks {
         }
     }
 
+    /// The memory at an address as [`at`](Self::at) has it, and whether the record there may be changed in place.
+    #[inline(always)]
+    pub fn look(&self, address: u32, shape: Shape) -> (*mut u8, bool) {
+        let (block, unit) = shape.split(address);
+        match self.entries.get(block) {
+            Some(entry) if !entry.start.is_null() => {
+                let open = entry.opened == self.seals && unit >= entry.closed;
+                (entry.start.wrapping_add(unit as usize * shape.unit), open)
+            }
+            _ => (null_mut(), false),
+        }
+    }
+
+    /// Whether a record of one unit fits the tail as it is, so that [`append`](Self::append) moves nothing.
+    #[inline(always)]
+    pub fn has_room(&self) -> bool {
+        self.tail.used < self.tail.capacity
+    }
+
     /// Whether nothing was ever sealed: no file knows of the table.
     pub fn is_unsealed(&self) -> bool {
         self.seals == 0
@@ -375,7 +394,8 @@ impl Blocks {
         self.infos[block].dead += units;
         self.dead_units += u64::from(units);
         let info = &self.infos[block];
-        if info.dead * 2 > info.used {
+        // One that is listed already is of interest again when nothing in it is live.
+        if info.dead * 2 > info.used && (!info.listed || info.dead >= info.used) {
             self.weigh(block, shape);
         }
     }

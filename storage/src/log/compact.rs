@@ -15,6 +15,13 @@ use crate::{key::Key, record::Record};
 /// Records looked at in one step: some 10 µs.
 const STEP_RECORDS: usize = 64;
 
+/// What the look-ups of a step wait for.
+#[derive(Clone, Copy)]
+enum Stage {
+    First,
+    Next,
+}
+
 impl<K: Key, V: Record> LogTable<K, V> {
     /// Does as much of what has to be done now and then as the `records` just updated have made necessary.
     #[inline(always)]
@@ -39,15 +46,27 @@ impl<K: Key, V: Record> LogTable<K, V> {
         let Some((block, from)) = self.under_compaction() else { return false };
         let (shape, used) = (Form::<K, V>::SHAPE, self.blocks.used(block));
         let first = self.blocks.first(block, shape);
-        // All look-ups of the step wait for memory together, not one after the other.
-        let mut ahead = from;
-        for _ in 0..STEP_RECORDS {
-            if ahead >= used {
-                break;
+        // All look-ups of the step wait for memory together, not one after the other: first for the buckets in which
+        // they begin, then for those behind them where the record is not in the first.
+        let mut buckets = [std::ptr::null_mut(); STEP_RECORDS];
+        for stage in [Stage::First, Stage::Next] {
+            let mut ahead = from;
+            for bucket in &mut buckets {
+                if ahead >= used {
+                    break;
+                }
+                let (address, place) = (first + ahead, self.place(first + ahead));
+                match stage {
+                    Stage::First => *bucket = self.index.prefetch(place.hash()),
+                    Stage::Next => {
+                        let mut found = self.index.candidates(*bucket, place.hash());
+                        if !found.any(|slot| slot.address() == address) {
+                            self.index.prefetch_next(*bucket, place.hash());
+                        }
+                    }
+                }
+                ahead += place.units::<K, V>();
             }
-            let place = self.place(first + ahead);
-            self.index.prefetch(place.hash());
-            ahead += place.units::<K, V>();
         }
         let mut unit = from;
         for _ in 0..STEP_RECORDS {
@@ -64,7 +83,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
                 if self.expired.as_ref().is_some_and(|expired| expired(place.value::<K, V>())) {
                     self.take_out(place.key::<K, V>(), address);
                 } else {
-                    self.copy_to_tail(slot);
+                    self.renew(slot, place.0);
                 }
             }
         }
