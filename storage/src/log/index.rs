@@ -32,7 +32,7 @@ use std::{
     sync::Arc,
 };
 
-use super::pool::{BlockPool, PAGE_BYTES};
+use super::pool::{BlockPool, HINTS_BYTES, PAGE_BYTES};
 
 const SLOTS: usize = 12;
 /// Keys per bucket, on average, at which a page is full.
@@ -51,6 +51,7 @@ const FAR: u16 = (1 << FAR_BITS) - 1;
 
 const _: () = assert!(HINT_BITS + FAR_BITS == 16);
 const _: () = assert!(size_of::<Bucket>() == 64 && size_of::<Bucket>() << PAGE_LOG2_MAX == PAGE_BYTES);
+const _: () = assert!((2 * SLOTS) << PAGE_LOG2_MAX == HINTS_BYTES);
 // A page of two buckets or more always has room somewhere when it is not full, and one bucket alone never overflows.
 const _: () = assert!((FILL_MAX as usize) < SLOTS);
 
@@ -219,8 +220,8 @@ pub struct Index {
 /// A page, besides its buckets.
 struct Page {
     buckets: NonNull<Bucket>,
-    /// Per slot.
-    hints: Vec<u16>,
+    /// Per slot; of a page that is not full-sized, behind the buckets. Of a slot without a key they mean nothing.
+    hints: NonNull<u16>,
     /// Number of buckets, as a power of two.
     log2: u32,
     /// Bits of the position that all its keys share.
@@ -434,7 +435,7 @@ impl Index {
         let mut upper = splits.then(|| Page::new(log2, depth, &self.pool));
         for (at, slot, address) in self.pages[number].full() {
             let page = &self.pages[number];
-            let (tag, hint) = (page.buckets()[at].tags[slot], page.hints[at * SLOTS + slot]);
+            let (tag, hint) = (page.buckets()[at].tags[slot], page.hints()[at * SLOTS + slot]);
             let far = hint & FAR;
             let (placing, goes_up) = if hinted && far != FAR {
                 let home = (at as u32).wrapping_sub(u32::from(far)) & ((1 << log2) - 1);
@@ -482,31 +483,34 @@ impl Drop for Index {
 
 impl Page {
     fn new(log2: u32, depth: u32, pool: &Arc<BlockPool>) -> Self {
-        let buckets = if log2 == PAGE_LOG2_MAX {
+        let (buckets, hints) = if log2 == PAGE_LOG2_MAX {
             let memory = pool.take_page();
             // SAFETY: a page of the pool has this many bytes; a bucket of zeros is an empty bucket.
             unsafe { memory.write_bytes(0, PAGE_BYTES) };
-            memory.cast()
+            (memory.cast(), pool.take_hints().cast())
         } else {
             let layout = Self::layout(log2);
             // SAFETY: the layout has a size above zero; a bucket of zeros is an empty bucket.
             let memory = unsafe { alloc_zeroed(layout) };
-            NonNull::new(memory.cast()).unwrap_or_else(|| handle_alloc_error(layout))
+            let Some(memory) = NonNull::new(memory.cast::<Bucket>()) else { handle_alloc_error(layout) };
+            // SAFETY: the layout has room for the hints behind the buckets.
+            (memory, unsafe { memory.add(1 << log2) }.cast())
         };
-        Self { buckets, hints: vec![0; SLOTS << log2], log2, depth, len: 0 }
+        Self { buckets, hints, log2, depth, len: 0 }
     }
 
     fn free(self, pool: &Arc<BlockPool>) {
         if self.log2 == PAGE_LOG2_MAX {
-            pool.give_back_page(self.buckets.cast());
+            pool.give_back_page(self.buckets.cast(), self.hints.cast());
         } else {
             // SAFETY: `new` made it with this layout.
             unsafe { dealloc(self.buckets.as_ptr().cast(), Self::layout(self.log2)) };
         }
     }
 
+    /// Of a page from the allocator: buckets, and hints behind them.
     fn layout(log2: u32) -> Layout {
-        match Layout::array::<Bucket>(1 << log2) {
+        match Layout::from_size_align((size_of::<Bucket>() + 2 * SLOTS) << log2, align_of::<Bucket>()) {
             Ok(layout) => layout,
             Err(_) => unreachable!("a page is small"),
         }
@@ -519,6 +523,16 @@ impl Page {
     fn buckets(&self) -> &[Bucket] {
         // SAFETY: the page has this many buckets, all initialised.
         unsafe { std::slice::from_raw_parts(self.buckets.as_ptr(), 1 << self.log2) }
+    }
+
+    fn hints(&self) -> &[u16] {
+        // SAFETY: there are so many, in memory that the kernel or `new` has filled with zeros.
+        unsafe { std::slice::from_raw_parts(self.hints.as_ptr(), SLOTS << self.log2) }
+    }
+
+    fn hints_mut(&mut self) -> &mut [u16] {
+        // SAFETY: as above, and the page is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.hints.as_ptr(), SLOTS << self.log2) }
     }
 
     /// Bucket, slot and address of each key.
@@ -548,7 +562,7 @@ impl Page {
                 let slot = free.trailing_zeros() as usize % SLOTS;
                 bucket.tags[slot] = placing.tag;
                 bucket.addresses[slot] = address;
-                self.hints[at * SLOTS + slot] = placing.hint | far;
+                self.hints_mut()[at * SLOTS + slot] = placing.hint | far;
                 return;
             }
             bucket.overflows = bucket.overflows.saturating_add(1);

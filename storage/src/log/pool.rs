@@ -1,20 +1,23 @@
-//! The pool: memory for blocks and index pages, in huge pages that were faulted in before they are needed.
+//! The pool: memory for blocks, index pages and their hints, in huge pages that were faulted in before they are needed.
 //!
 //! A new page costs its first toucher a fault: 0.1 to 0.4 ms for a huge page, 65 ns spread over each 40-byte record,
 //! more than the record's whole update. So the pool maps *regions* of 2 to 64 MiB, a helper thread touches them ahead of
 //! need, and memory that tables let go is used again while its pages are warm. Writable memory is always anonymous:
 //! a writable file mapping stalls its writers behind the kernel's writeback.
 //!
-//! Taking and giving back is behind a lock; it happens once per 256 KiB of records, not per record.
+//! Taking and giving back is behind a lock; it happens once per 256 KiB of records, not per record. Under it nothing is
+//! done that takes longer the more memory there is, and giving back wakes nobody: the helper looks for itself, ten
+//! times a second, whether there is too much.
 //!
 //! Unsafe leaf: it hands out memory by address.
 #![allow(unsafe_code)]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ptr::NonNull,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     thread,
+    time::Duration,
 };
 
 use memmap2::{Advice, MmapMut};
@@ -23,6 +26,8 @@ use memmap2::{Advice, MmapMut};
 pub const CHUNK_BYTES: usize = 256 << 10;
 /// Size of a full index page.
 pub const PAGE_BYTES: usize = 16 << 10;
+/// Size of the hints of a full index page.
+pub const HINTS_BYTES: usize = 6 << 10;
 
 /// A region is never larger.
 const REGION_BYTES_MAX: usize = 64 << 20;
@@ -32,6 +37,8 @@ const REGION_BYTES_MIN: usize = 2 << 20;
 const AHEAD_FROM_BYTES: usize = 8 << 20;
 /// Free memory that is kept for later without asking how much is in use.
 const KEEP_BYTES: usize = 64 << 20;
+/// How often the helper looks whether there is too much memory.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Distance between touched addresses.
 const SMALL_PAGE_BYTES: usize = 4096;
 
@@ -49,16 +56,51 @@ pub struct BlockPool {
 
 #[derive(Debug, Default)]
 struct State {
-    chunks: Vec<NonNull<u8>>,
-    pages: Vec<NonNull<u8>>,
+    pages: Pieces<PAGE_BYTES>,
+    hints: Pieces<HINTS_BYTES>,
     /// Regions by address.
-    regions: BTreeMap<usize, MmapMut>,
+    regions: BTreeMap<usize, Region>,
+    /// Addresses of those with free chunks.
+    open: BTreeSet<usize>,
+    /// Free chunks, of all regions.
+    free: usize,
     mapped_bytes: usize,
-    /// Chunks taken, those cut into index pages included.
+    /// Chunks taken, those cut into pieces included.
     taken: usize,
-    /// Chunks cut into index pages.
-    cut: usize,
     helper: Helper,
+}
+
+#[derive(Debug)]
+struct Region {
+    memory: MmapMut,
+    /// Free chunks.
+    chunks: Vec<NonNull<u8>>,
+}
+
+/// Pieces of one size, cut from chunks; they stay pieces.
+#[derive(Debug, Default)]
+struct Pieces<const BYTES: usize> {
+    free: Vec<NonNull<u8>>,
+    /// Chunks that were cut.
+    chunks: usize,
+}
+
+impl<const BYTES: usize> Pieces<BYTES> {
+    const PER_CHUNK: usize = CHUNK_BYTES / BYTES;
+
+    fn used_bytes(&self) -> usize {
+        (self.chunks * Self::PER_CHUNK - self.free.len()) * BYTES
+    }
+
+    /// Cuts a chunk; the first piece is the taker's.
+    fn cut(&mut self, chunk: NonNull<u8>) -> NonNull<u8> {
+        self.chunks += 1;
+        for piece in 1..Self::PER_CHUNK {
+            // SAFETY: within the chunk.
+            self.free.push(unsafe { chunk.add(piece * BYTES) });
+        }
+        chunk
+    }
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -81,14 +123,12 @@ impl BlockPool {
     /// Bytes in blocks and index pages.
     pub fn used_bytes(&self) -> usize {
         let state = self.lock();
-        let free_pages = state.pages.len() * PAGE_BYTES;
-        state.taken * CHUNK_BYTES - free_pages
+        state.block_bytes() + state.pages.used_bytes() + state.hints.used_bytes()
     }
 
     /// Bytes in blocks alone.
     pub fn block_bytes(&self) -> usize {
-        let state = self.lock();
-        (state.taken - state.cut) * CHUNK_BYTES
+        self.lock().block_bytes()
     }
 
     /// Bytes mapped, the free ones included.
@@ -106,33 +146,40 @@ impl BlockPool {
 
     /// Takes an index page: [`PAGE_BYTES`], aligned to a page. Its contents are undefined.
     pub fn take_page(self: &Arc<Self>) -> NonNull<u8> {
+        self.piece(|state| &mut state.pages)
+    }
+
+    /// Takes room for the hints of an index page: [`HINTS_BYTES`], aligned to 2 KiB. Its contents are undefined.
+    pub fn take_hints(self: &Arc<Self>) -> NonNull<u8> {
+        self.piece(|state| &mut state.hints)
+    }
+
+    fn piece<const BYTES: usize>(
+        self: &Arc<Self>,
+        pieces: impl Fn(&mut State) -> &mut Pieces<BYTES>,
+    ) -> NonNull<u8> {
         let mut state = self.lock();
-        if let Some(page) = state.pages.pop() {
-            return page;
+        if let Some(piece) = pieces(&mut state).free.pop() {
+            return piece;
         }
         let chunk = self.chunk(&mut state);
-        state.cut += 1;
-        for at in (PAGE_BYTES..CHUNK_BYTES).step_by(PAGE_BYTES) {
-            // SAFETY: within the chunk.
-            state.pages.push(unsafe { chunk.add(at) });
-        }
+        let piece = pieces(&mut state).cut(chunk);
         self.look_ahead(&mut state);
-        chunk
+        piece
     }
 
     /// Gives a chunk back.
     pub fn give_back(&self, chunk: NonNull<u8>) {
         let mut state = self.lock();
-        state.chunks.push(chunk);
         state.taken -= 1;
-        if self.has_too_much(&state) {
-            self.ask_helper(&mut state);
-        }
+        state.put(chunk);
     }
 
-    /// Gives an index page back; it stays one.
-    pub fn give_back_page(&self, page: NonNull<u8>) {
-        self.lock().pages.push(page);
+    /// Gives an index page and its hints back; they stay what they are.
+    pub fn give_back_page(&self, page: NonNull<u8>, hints: NonNull<u8>) {
+        let mut state = self.lock();
+        state.pages.free.push(page);
+        state.hints.free.push(hints);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -142,12 +189,12 @@ impl BlockPool {
 
     fn chunk(&self, state: &mut State) -> NonNull<u8> {
         state.taken += 1;
-        if let Some(chunk) = state.chunks.pop() {
+        if let Some(chunk) = state.pop() {
             return chunk;
         }
         let region = map(next_region(state.mapped_bytes));
         add(state, region);
-        match state.chunks.pop() {
+        match state.pop() {
             Some(chunk) => chunk,
             None => unreachable!("a region holds chunks"),
         }
@@ -166,19 +213,42 @@ impl BlockPool {
             }
             state.helper = Helper::Waiting;
         }
-        self.ask_helper(state);
-    }
-
-    fn ask_helper(&self, state: &mut State) {
         if state.helper == Helper::Waiting {
             state.helper = Helper::Asked;
             self.ask.notify_one();
         }
     }
+}
 
-    fn has_too_much(&self, state: &State) -> bool {
-        let free = state.chunks.len() * CHUNK_BYTES;
-        free > KEEP_BYTES + REGION_BYTES_MAX && free > state.taken * CHUNK_BYTES
+impl State {
+    fn block_bytes(&self) -> usize {
+        (self.taken - self.pages.chunks - self.hints.chunks) * CHUNK_BYTES
+    }
+
+    /// A free chunk of the region that was mapped first, as a rule: so those mapped last are soonest free as a whole.
+    fn pop(&mut self) -> Option<NonNull<u8>> {
+        let at = *self.open.last()?;
+        let region = self.regions.get_mut(&at)?;
+        let chunk = region.chunks.pop();
+        if region.chunks.is_empty() {
+            self.open.remove(&at);
+        }
+        self.free -= 1;
+        chunk
+    }
+
+    /// A chunk that is free from now on.
+    fn put(&mut self, chunk: NonNull<u8>) {
+        let region = self.regions.range_mut(..=chunk.as_ptr() as usize).next_back();
+        let Some((at, region)) = region else { unreachable!("a chunk is of a region") };
+        region.chunks.push(chunk);
+        self.open.insert(*at);
+        self.free += 1;
+    }
+
+    fn has_too_much(&self) -> bool {
+        let free = self.free * CHUNK_BYTES;
+        free > KEEP_BYTES + REGION_BYTES_MAX && free > self.taken * CHUNK_BYTES
     }
 }
 
@@ -194,7 +264,7 @@ fn next_region(mapped_bytes: usize) -> usize {
 }
 
 fn runs_low(state: &State) -> bool {
-    state.chunks.len() * CHUNK_BYTES < next_region(state.mapped_bytes) / 2
+    state.free * CHUNK_BYTES < next_region(state.mapped_bytes) / 2
 }
 
 /// Maps a region; ends the process as the allocator does when there is no memory.
@@ -224,15 +294,18 @@ fn touch(region: &mut MmapMut) {
     }
 }
 
-fn add(state: &mut State, mut region: MmapMut) {
-    let (from, bytes) = used_part(&region);
-    for at in (0..bytes).step_by(CHUNK_BYTES).rev() {
+fn add(state: &mut State, mut memory: MmapMut) {
+    let (from, bytes) = used_part(&memory);
+    let chunks = (0..bytes).step_by(CHUNK_BYTES).rev().filter_map(|at| {
         // SAFETY: within the region, which stays mapped as long as any of its chunks is in use.
-        let chunk = unsafe { region.as_mut_ptr().add(from + at) };
-        state.chunks.extend(NonNull::new(chunk));
-    }
+        NonNull::new(unsafe { memory.as_mut_ptr().add(from + at) })
+    });
+    let chunks: Vec<_> = chunks.collect();
     state.mapped_bytes += bytes;
-    state.regions.insert(region.as_ptr() as usize, region);
+    state.free += chunks.len();
+    let at = memory.as_ptr() as usize;
+    state.open.insert(at);
+    state.regions.insert(at, Region { memory, chunks });
 }
 
 /// The helper thread: fetches regions when memory runs low, unmaps free ones when there is too much.
@@ -247,42 +320,33 @@ fn help(pool: &Weak<BlockPool>) {
             add(&mut pool.lock(), region);
             continue;
         }
-        if pool.has_too_much(&state) {
-            let unused = take_unused(&mut state);
-            drop(state);
-            drop(unused);
-            state = pool.lock();
+        if state.has_too_much() {
+            // One at a time, and unmapped outside the lock.
+            while let Some(unused) = take_unused(&mut state) {
+                drop(state);
+                drop(unused);
+                state = pool.lock();
+            }
         }
         state.helper = Helper::Waiting;
         // Bounded, so that a pool that is let go meanwhile is noticed.
-        let waited = pool.ask.wait_timeout(state, std::time::Duration::from_millis(100));
+        let waited = pool.ask.wait_timeout(state, LOOK_EVERY);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-/// Takes out regions none of whose chunks is in use, until enough are gone.
-fn take_unused(state: &mut State) -> Vec<MmapMut> {
-    let mut free: BTreeMap<usize, usize> = BTreeMap::new();
-    let region_of = |regions: &BTreeMap<usize, MmapMut>, chunk: &NonNull<u8>| {
-        regions.range(..=chunk.as_ptr() as usize).next_back().map_or(0, |(at, _)| *at)
-    };
-    for chunk in &state.chunks {
-        *free.entry(region_of(&state.regions, chunk)).or_default() += CHUNK_BYTES;
-    }
-    let mut spare =
-        (state.chunks.len() * CHUNK_BYTES).saturating_sub(KEEP_BYTES.max(state.taken * CHUNK_BYTES / 2));
-    let mut gone = Vec::new();
-    for (at, free) in free {
-        let whole = state.regions.get(&at).is_some_and(|region| used_part(region).1 == free);
-        if whole && free <= spare {
-            spare -= free;
-            state.mapped_bytes -= free;
-            let regions = &state.regions;
-            state.chunks.retain(|chunk| region_of(regions, chunk) != at);
-            gone.extend(state.regions.remove(&at));
-        }
-    }
-    gone
+/// Takes out a region none of whose chunks is in use, unless that is more than there is to spare.
+fn take_unused(state: &mut State) -> Option<MmapMut> {
+    let spare = (state.free * CHUNK_BYTES).saturating_sub(KEEP_BYTES.max(state.taken * CHUNK_BYTES / 2));
+    let whole = state.regions.iter().find_map(|(at, region)| {
+        let bytes = used_part(&region.memory).1;
+        (region.chunks.len() * CHUNK_BYTES == bytes && bytes <= spare).then_some((*at, bytes))
+    });
+    let (at, bytes) = whole?;
+    state.mapped_bytes -= bytes;
+    state.free -= bytes / CHUNK_BYTES;
+    state.open.remove(&at);
+    state.regions.remove(&at).map(|region| region.memory)
 }
 
 #[cfg(test)]
@@ -293,15 +357,16 @@ mod tests {
     fn chunks_and_pages_are_apart_and_come_back() {
         let pool = BlockPool::new(false);
         let chunks: Vec<_> = (0..40).map(|_| pool.take()).collect();
-        let pages: Vec<_> = (0..20).map(|_| pool.take_page()).collect();
+        let pages: Vec<_> = (0..20).map(|_| (pool.take_page(), pool.take_hints())).collect();
         let mut all: Vec<_> = chunks.iter().map(|at| (at.as_ptr() as usize, CHUNK_BYTES)).collect();
-        all.extend(pages.iter().map(|at| (at.as_ptr() as usize, PAGE_BYTES)));
+        all.extend(pages.iter().map(|(at, _)| (at.as_ptr() as usize, PAGE_BYTES)));
+        all.extend(pages.iter().map(|(_, at)| (at.as_ptr() as usize, HINTS_BYTES)));
         all.sort_unstable();
         assert!(all.windows(2).all(|two| two[0].0 + two[0].1 <= two[1].0));
         let used = pool.used_bytes();
-        assert_eq!(used, 40 * CHUNK_BYTES + 20 * PAGE_BYTES);
+        assert_eq!(used, 40 * CHUNK_BYTES + 20 * (PAGE_BYTES + HINTS_BYTES));
         chunks.iter().for_each(|chunk| pool.give_back(*chunk));
-        pages.iter().for_each(|page| pool.give_back_page(*page));
+        pages.iter().for_each(|(page, hints)| pool.give_back_page(*page, *hints));
         assert_eq!(pool.used_bytes(), 0);
         let again = pool.take();
         assert!(chunks.contains(&again));
@@ -314,7 +379,10 @@ mod tests {
         let chunks: Vec<_> = (0..1200).map(|_| pool.take()).collect();
         let mapped = pool.mapped_bytes();
         chunks[1..].iter().for_each(|chunk| pool.give_back(*chunk));
-        let gone = take_unused(&mut pool.lock());
+        let mut gone = Vec::new();
+        while let Some(region) = take_unused(&mut pool.lock()) {
+            gone.push(region);
+        }
         assert!(!gone.is_empty());
         assert!(pool.mapped_bytes() < mapped);
         pool.give_back(chunks[0]);
