@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use memmap2::{Advice, MmapMut};
 use tidemill::{
     platform::Random,
     storage::{snapshot::disk::os::OsDisk, store::files::FileOptions},
@@ -92,6 +93,31 @@ impl Probe {
         at_once(SEQUENTIAL, |lane| {
             let mut buffer = Buffer::new(LARGE_BYTES);
             offsets(self.bytes, lane).try_for_each(|offset| file.read_exact_at(buffer.bytes(), offset))
+        })?;
+        Ok(self.bytes as f64 / start.elapsed().as_secs_f64())
+    }
+
+    /// Bytes per second of reading it from front to back into huge pages that were never touched: what any program
+    /// takes that has the file in its memory at the end.
+    pub(super) fn read_rate_into_new_memory(&self) -> Result<f64, BenchError> {
+        let file = self.open()?;
+        let start = Instant::now();
+        let mut memory = MmapMut::map_anon(self.bytes as usize)?;
+        // Where there are no huge pages, it is small ones.
+        let _ = memory.advise(Advice::HugePage);
+        let mut lanes: Vec<Vec<(u64, &mut [u8])>> = (0..SEQUENTIAL).map(|_| Vec::new()).collect();
+        for (piece, into) in memory.chunks_exact_mut(LARGE_BYTES).enumerate() {
+            lanes[piece % SEQUENTIAL].push(((piece * LARGE_BYTES) as u64, into));
+        }
+        let file = &file;
+        thread::scope(|scope| {
+            let read = |lane: Vec<(u64, &mut [u8])>| {
+                lane.into_iter().try_for_each(|(offset, into)| file.read_exact_at(into, offset))
+            };
+            let lanes: Vec<_> = lanes.into_iter().map(|lane| scope.spawn(move || read(lane))).collect();
+            lanes.into_iter().try_for_each(|lane| {
+                lane.join().unwrap_or_else(|_| Err(io::Error::other("a probing thread failed")))
+            })
         })?;
         Ok(self.bytes as f64 / start.elapsed().as_secs_f64())
     }

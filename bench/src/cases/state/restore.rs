@@ -1,4 +1,7 @@
 //! `restore`: a store comes back from a snapshot: from opening its files to a table that is whole.
+//!
+//! The other side reads as many bytes of a file into memory that was never touched, and does nothing with them: that is
+//! the disk and the kernel, which fills new pages with zeros first.
 
 use std::{sync::Arc, time::Instant};
 
@@ -17,7 +20,7 @@ use super::{
 use crate::{
     error::BenchError,
     report::{Line, Reporter},
-    versus::Rounds,
+    versus::{Rounds, Versus},
 };
 
 const RECORD_BYTES: u64 = 40;
@@ -28,7 +31,8 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
     let scratch = Scratch::new("restore")?;
     let manifest = write(&scratch, keys)?;
     let probe = Probe::write(scratch.path(), options.pick(2 << 30, 32 << 20))?;
-    let (mut ours, mut disk) = (Vec::new(), Vec::new());
+    let gib = f64::from(1 << 30);
+    let (mut ours, mut peer, mut disk) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.pick(3, 1) {
         let start = Instant::now();
         let mut store = Store::restore(
@@ -38,12 +42,15 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
         )?;
         let state = store.open::<u64, Value>(StateName::new("bench", "state"), Vec::new())?;
         let mut table = store.table::<u64, Value>(state, WHOLE);
-        ours.push((keys * RECORD_BYTES) as f64 / start.elapsed().as_secs_f64() / (1 << 30) as f64);
+        ours.push((keys * RECORD_BYTES) as f64 / start.elapsed().as_secs_f64() / gib);
         counted::check("restore", &mut table, keys, keys)?;
-        drop(table);
-        disk.push(probe.read_rate()? / (1 << 30) as f64);
+        drop((table, store));
+        peer.push(probe.read_rate_into_new_memory()? / gib);
+        disk.push(probe.read_rate()? / gib);
     }
-    let line = Line::new("state", "restore", options.cores).rounds(&Rounds::from(ours), "GiB/s");
+    let versus = Versus { ours: Rounds::from(ours), peer: Rounds::from(peer) };
+    let line =
+        Line::new("state", "restore", options.cores).versus(&versus, "GiB/s", "a file into new memory");
     reporter.print(&line.over(keys, None))?;
     let line = Line::new("state", "restore-disk", options.cores).rounds(&Rounds::from(disk), "GiB/s");
     reporter.print(&line)
