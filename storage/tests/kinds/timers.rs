@@ -17,7 +17,8 @@ enum Operation {
     PopBatch(i64, usize),
 }
 
-fn operation() -> impl Strategy<Value = Operation> {
+/// A few keys, or so many that slices have many timers.
+fn operation(keys: u8) -> impl Strategy<Value = Operation> {
     let at = || {
         prop_oneof![
             8 => -2 * BUCKET_MS..6 * BUCKET_MS,
@@ -27,8 +28,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         ]
     };
     prop_oneof![
-        8 => (at(), 0..5_u8).prop_map(|(at, key)| Operation::Register(at, key)),
-        2 => (at(), 0..5_u8).prop_map(|(at, key)| Operation::Delete(at, key)),
+        8 => (at(), 0..keys).prop_map(|(at, key)| Operation::Register(at, key)),
+        2 => (at(), 0..keys).prop_map(|(at, key)| Operation::Delete(at, key)),
         3 => at().prop_map(Operation::Pop),
         1 => (at(), 0..20_usize).prop_map(|(at, max)| Operation::PopBatch(at, max)),
     ]
@@ -39,9 +40,14 @@ fn timer(at: i64, key: KeyView<'_>) -> Timer {
 }
 
 pub fn timers_agree<B: StateBackend>(make: impl Fn() -> B) {
-    proptest!(|(operations in prop::collection::vec(operation(), 0..200), wide: bool)| {
+    let operations =
+        prop_oneof![Just(5), Just(60)].prop_flat_map(|keys| prop::collection::vec(operation(keys), 0..300));
+    // Near timers: all, or so few that slices become near and far all the time.
+    let near_min = prop_oneof![Just(1 << 14), 1..40_usize];
+    proptest!(|(operations in operations, near_min in near_min, wide: bool)| {
         let mut backend = make();
         let mut timers = Timers::<String, B>::open(&mut backend, name()).unwrap();
+        timers.set_near_min(near_min);
         let mut model = BTreeSet::new();
         for operation in operations {
             match operation {
