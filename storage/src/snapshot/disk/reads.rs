@@ -11,6 +11,8 @@ use super::OldFile;
 
 /// Reads in flight at once.
 const IN_FLIGHT: usize = 128;
+/// How often in a row the kernel may refuse to take reads before it is not asked any more.
+const REFUSALS_MAX: u32 = 16;
 
 /// One of many reads: whole pages into memory aligned to pages.
 pub struct PageRead<'a> {
@@ -50,14 +52,16 @@ impl Reader {
             }
         }
         match self.ring.as_deref_mut().filter(|_| by_ring) {
-            Some(ring) => {
-                let done = by_io_uring(ring, reads);
-                if done.is_err() {
-                    // What is still in flight writes to memory that is not ours to give: closing the ring waits for it.
+            Some(ring) => match by_io_uring(ring, reads) {
+                Ok(()) => Ok(()),
+                Err(Failed::Read(at, error)) => Err((at, error)),
+                Err(Failed::Ring) => {
+                    // Closed, and with it what it was given and the kernel never took.
                     self.ring = None;
+                    self.refused = true;
+                    one_by_one(reads, 0)
                 }
-                done
-            }
+            },
             None => one_by_one(reads, 0),
         }
     }
@@ -70,13 +74,23 @@ fn one_by_one(reads: &mut [PageRead<'_>], first: usize) -> Result<(), (usize, io
     Ok(())
 }
 
-/// Keeps up to [`IN_FLIGHT`] reads going until all are done. Nothing is in flight any more when it returns.
-fn by_io_uring(ring: &mut IoUring, reads: &mut [PageRead<'_>]) -> Result<(), (usize, io::Error)> {
+/// Why reads by a ring have failed.
+enum Failed {
+    /// A read did.
+    Read(usize, io::Error),
+    /// The kernel takes none; some of them may still stand in the ring's queue.
+    Ring,
+}
+
+/// Keeps up to [`IN_FLIGHT`] reads going until all are done. When it returns the kernel has none of them any more.
+fn by_io_uring(ring: &mut IoUring, reads: &mut [PageRead<'_>]) -> Result<(), Failed> {
+    // How many are with the ring: in its queue, or the kernel's already.
     let (mut next, mut flying) = (0, 0);
     let mut short = Vec::new();
     let mut failure: Option<(usize, io::Error)> = None;
+    let mut refusals = 0;
     while flying > 0 || (next < reads.len() && failure.is_none()) {
-        while flying < IN_FLIGHT && next < reads.len() && failure.is_none() {
+        while flying < IN_FLIGHT && next < reads.len() && failure.is_none() && refusals == 0 {
             let read = &mut reads[next];
             // Asked before: every file has one.
             let descriptor: RawFd = read.file.descriptor().unwrap_or(-1);
@@ -86,7 +100,8 @@ fn by_io_uring(ring: &mut IoUring, reads: &mut [PageRead<'_>]) -> Result<(), (us
                     .build()
                     .user_data(next as u64);
             // SAFETY: the memory is borrowed mutably until this function returns, the file is borrowed too, and the
-            // function does not return before every read has ended.
+            // function does not return before every read that the kernel took has ended. Those that it did not take
+            // end with the ring, which its owner closes.
             if unsafe { ring.submission().push(&entry) }.is_err() {
                 break;
             }
@@ -94,10 +109,10 @@ fn by_io_uring(ring: &mut IoUring, reads: &mut [PageRead<'_>]) -> Result<(), (us
             flying += 1;
         }
         match ring.submit_and_wait(1) {
-            Ok(_) => {}
+            Ok(_) => refusals = 0,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Submitted or not, the entries are the kernel's or the queue's: asked again until they have ended.
-            Err(error) => failure = Some((next.saturating_sub(1), error)),
+            // Short of memory, or for good. What the kernel took ends all the same, and is waited for.
+            Err(_) => refusals += 1,
         }
         for done in ring.completion() {
             flying -= 1;
@@ -110,11 +125,17 @@ fn by_io_uring(ring: &mut IoUring, reads: &mut [PageRead<'_>]) -> Result<(), (us
                 }
             }
         }
+        if refusals >= REFUSALS_MAX && ring.submission().len() == flying {
+            return Err(Failed::Ring);
+        }
     }
     match failure {
-        Some(failure) => Err(failure),
+        Some((at, error)) => Err(Failed::Read(at, error)),
         // A read that was cut short is done over: that tells the end of the file from a whim of the kernel.
-        None => short.into_iter().try_for_each(|at| one_by_one(&mut reads[at..=at], at)),
+        None => short
+            .into_iter()
+            .try_for_each(|at| one_by_one(&mut reads[at..=at], at))
+            .map_err(|(at, error)| Failed::Read(at, error)),
     }
 }
 
@@ -150,6 +171,29 @@ mod tests {
         for (page, at) in memory.bytes().chunks(PAGE_BYTES).zip(&order) {
             assert_eq!(page, &bytes[at * PAGE_BYTES..][..PAGE_BYTES]);
         }
+    }
+
+    #[test]
+    fn a_ring_that_the_kernel_refuses_is_given_up_and_the_reads_are_done() {
+        // Where the kernel forbids rings, there is nothing to refuse.
+        let Ok(disabled) = IoUring::builder().setup_r_disabled().build(IN_FLIGHT as u32) else { return };
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pages");
+        std::fs::write(&path, [[1; PAGE_BYTES], [2; PAGE_BYTES]].concat()).unwrap();
+        let file = OsDisk::default().open_direct(&path).unwrap();
+        let mut memory = PageBuffer::new(2 * PAGE_BYTES);
+        memory.set_length(2 * PAGE_BYTES);
+        let mut reads: Vec<PageRead<'_>> = memory
+            .bytes_mut()
+            .chunks_mut(PAGE_BYTES)
+            .zip([1, 0])
+            .map(|(into, at)| PageRead { file: &*file, offset: at * PAGE_BYTES as u64, into })
+            .collect();
+        let mut reader = Reader { ring: Some(Box::new(disabled)), refused: false };
+        reader.read_all(&mut reads).unwrap();
+        assert!(reader.ring.is_none() && reader.refused);
+        assert!(memory.bytes()[..PAGE_BYTES].iter().all(|byte| *byte == 2));
+        assert!(memory.bytes()[PAGE_BYTES..].iter().all(|byte| *byte == 1));
     }
 
     #[test]
