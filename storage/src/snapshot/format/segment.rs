@@ -104,7 +104,9 @@ pub fn decode_header(page: &[u8]) -> Result<SegmentId, Malformed> {
     if reader.u32()? != PAGE_BYTES as u32 {
         return Err(Malformed::at(12, format!("pages are not of {PAGE_BYTES} bytes")));
     }
-    Ok(SegmentId { store: reader.u128()?, number: reader.u64()? })
+    let segment = SegmentId { store: reader.u128()?, number: reader.u64()? };
+    reader.zeros(PAGE_BYTES - 4 - 40)?;
+    Ok(segment)
 }
 
 /// What follows the data of a segment: directory, checksums, zeros and the footer, whole pages together.
@@ -246,7 +248,8 @@ impl Footer {
         let (from, length, kind, _) = (reader.u32()?, reader.u32()?, reader.u32()?, reader.zeros(4)?);
         let contents = match kind {
             1 => Contents::Records { block: BlockId(block), from },
-            2 => Contents::Removed,
+            2 if block == 0 && from == 0 => Contents::Removed,
+            2 => return Err(Malformed::at(at + 16, "removed keys that claim to be of a block")),
             _ => return Err(Malformed::at(at + 40, format!("an extent of kind {kind}"))),
         };
         let inside = offset.checked_add(length.into()).is_some_and(|end| end <= self.directory_at());
@@ -293,6 +296,24 @@ mod tests {
 
     const HEADER_SUM: u32 = 3_006_926_832;
     const FOOTER_SUM: u32 = 2_110_718_017;
+
+    #[test]
+    fn bytes_that_have_to_be_zero_are_checked() {
+        let mut page = encode_header(SEGMENT);
+        page[100] = 1;
+        let sum = checksum(&page[..PAGE_BYTES - 4]).to_le_bytes();
+        page[PAGE_BYTES - 4..].copy_from_slice(&sum);
+        assert!(decode_header(&page).is_err());
+        let (mut tail, footer) = encode_tail(SEGMENT, &entries(), &[1, 2, 3]);
+        tail.truncate(tail.len() - FOOTER_BYTES);
+        // Block, and place in it, of the removed keys.
+        for at in [20, 32] {
+            let mut tail = tail.clone();
+            tail[at] = 1;
+            let footer = Footer { directory_checksum: checksum(&tail[..2 * ENTRY_BYTES]), ..footer };
+            assert!(footer.decode_tail(&tail).is_err(), "byte {at}");
+        }
+    }
 
     #[test]
     fn a_file_of_a_newer_version_says_so() {
