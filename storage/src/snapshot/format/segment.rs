@@ -201,11 +201,11 @@ impl Footer {
             let what = format!("the file has {length} bytes and was written with {stored_length}");
             return Err(Malformed::at(base, what));
         }
-        // Each page and entry takes room in the file, so none of these sums overflows once both are below its length.
-        let expected = (pages <= length && u64::from(footer.entries) <= length)
-            .then(|| footer.checksums_at() + pages * 4 + FOOTER_BYTES as u64)
-            .map(|end| end.next_multiple_of(PAGE_BYTES as u64));
-        if expected != Some(length) {
+        // In numbers that cannot overflow, whatever the counts are; where they add up, none of the others does.
+        let (pages, entries) = (u128::from(pages), u128::from(footer.entries));
+        let data = u128::from(DATA_AT) + pages * PAGE_BYTES as u128;
+        let expected = data + entries * ENTRY_BYTES as u128 + pages * 4 + FOOTER_BYTES as u128;
+        if expected.next_multiple_of(PAGE_BYTES as u128) != u128::from(length) {
             return Err(Malformed::at(base, "the footer's counts do not add up to the file's length"));
         }
         Ok(footer)
@@ -296,6 +296,18 @@ mod tests {
 
     const HEADER_SUM: u32 = 3_006_926_832;
     const FOOTER_SUM: u32 = 2_110_718_017;
+
+    #[test]
+    fn counts_that_no_file_has_are_refused() {
+        let (_, sound) = encode_tail(SEGMENT, &entries(), &[1, 2, 3]);
+        for (pages, entries) in [(u64::MAX, 0), (u64::MAX >> 12, u32::MAX), (1 << 52, 2), (3, u32::MAX)] {
+            for length in [sound.length, u64::MAX, 1 << 63, 1 << 52] {
+                let footer = Footer { pages, entries, length, ..sound };
+                let bytes = encode_footer(&footer);
+                assert!(Footer::decode(&bytes, length).is_err(), "{footer:?}");
+            }
+        }
+    }
 
     #[test]
     fn bytes_that_have_to_be_zero_are_checked() {
