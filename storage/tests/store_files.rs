@@ -321,7 +321,7 @@ fn compaction_forgets_what_has_expired() {
     for number in 0..3_000 {
         table.put(key(number), &[number; 64]);
     }
-    table.expire_with(Box::new(|value| value[0].to_native() % 3 == 0));
+    table.expire_with(Box::new(|_, value| value[0].to_native() % 3 == 0));
     let before = snapshot(&mut store, &mut table, 1).unwrap();
     assert_eq!(contents(&mut table).len(), 3_000);
     // Two of three records move on, so all blocks of the first snapshot are compacted.

@@ -18,7 +18,7 @@ use crate::{
 };
 
 use super::{
-    composite::{CompositeBuffer, CompositeColumn, Within},
+    composite::{CompositeBuffer, CompositeColumn, Within, split},
     page::{self, Page},
 };
 
@@ -305,6 +305,16 @@ impl<K: Key, T: IsRecord, B: StateBackend> ListState<K, T, B> {
         mut visit: impl FnMut(KeyView<'_>, u64) -> bool,
     ) -> Option<usize> {
         self.heads.scan(cursor, |key, head| visit(key, head.len.to_native()))
+    }
+
+    /// Has the backend show pages that it would have to copy, with the keys of their lists. None may go by itself.
+    pub(super) fn watch_copies(&mut self, seen: impl Fn(KeyView<'_>, &[u8]) + 'static) {
+        self.pages.expire_with(Box::new(move |composite, page| {
+            if let Some((key, _)) = split(composite) {
+                seen(key, page);
+            }
+            false
+        }));
     }
 
     /// Gives memory back if the backend's budget is used up, as [`KeyedTable::relieve`].

@@ -104,6 +104,17 @@ impl<K: Key, M: Key, V: IsRecord, B: StateBackend> MapState<K, M, V, B> {
         self.entries.read(at, |entry| lend(&entry.0))
     }
 
+    /// As [`read`](Self::read), for the canonical bytes of a map key.
+    pub(super) fn read_bytes<R>(
+        &mut self,
+        key: KeyView<'_>,
+        map_key: &[u8],
+        lend: impl FnOnce(&Archived<V>) -> R,
+    ) -> Option<R> {
+        let at = self.composite.with(key, |out| out.extend_from_slice(map_key));
+        self.entries.read(at, |entry| lend(&entry.0))
+    }
+
     /// The value of a map key, copied.
     pub fn get(&mut self, key: KeyView<'_>, map_key: &M) -> Option<V> {
         self.read(key, map_key, |value| restore::<V>(value))
@@ -249,6 +260,14 @@ impl<K: Key, M: Key, V: IsRecord, B: StateBackend> MapState<K, M, V, B> {
             Some((key, map_key)) => visit(key, map_key, &entry.0),
             None => fault(broken::<M>(entry.1.position.to_native()).into()),
         })
+    }
+
+    /// Has the backend show entries that it would have to copy, under their composite keys. None may go by itself.
+    pub(super) fn watch_copies(&mut self, seen: impl Fn(KeyView<'_>, &Archived<V>) + 'static) {
+        self.entries.expire_with(Box::new(move |composite, entry| {
+            seen(composite, &entry.0);
+            false
+        }));
     }
 
     /// Gives memory back if the backend's budget is used up, as [`KeyedTable::relieve`].

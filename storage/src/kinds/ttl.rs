@@ -5,9 +5,15 @@
 //! * when it is read;
 //! * by an incremental cleanup: each call looks at a few keys more, from a cursor on, and so goes round and round;
 //! * by a store that compacts, where it would have to copy the value ([`KeyedTable::expire_with`]), by the time of the
-//!   state's last use. This holds for values alone: an element or entry is counted elsewhere and cannot just vanish.
+//!   state's last use. An element or entry is counted elsewhere and cannot just vanish: it is copied and noted, and the
+//!   next uses of the state remove what was noted, a few each.
 //!
 //! The time is that which the caller gives, in milliseconds: the wall clock's, as in Flink, or event time.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
 use rkyv::Archived;
 
@@ -119,6 +125,60 @@ impl Found {
 
     pub(super) fn key(&self) -> KeyView<'_> {
         KeyView { hash: self.hash, bytes: &self.bytes }
+    }
+}
+
+/// What compaction has noted, to be removed by the uses that follow.
+pub(super) struct Noted {
+    /// The time of the last use, by which compaction judges.
+    now: Rc<Cell<i64>>,
+    found: Rc<RefCell<Vec<Found>>>,
+}
+
+/// The side of [`Noted`] that compaction has.
+pub(super) struct Notes {
+    now: Rc<Cell<i64>>,
+    found: Rc<RefCell<Vec<Found>>>,
+}
+
+/// Noted keys at most; what is found beyond that is found again.
+const NOTED_MAX: usize = 1024;
+/// Noted keys that one use removes.
+const NOTED_PER_USE: usize = 2;
+
+impl Noted {
+    pub(super) fn new() -> Self {
+        Self { now: Rc::new(Cell::new(i64::MIN)), found: Rc::default() }
+    }
+
+    /// For compaction.
+    pub(super) fn notes(&self) -> Notes {
+        Notes { now: Rc::clone(&self.now), found: Rc::clone(&self.found) }
+    }
+
+    /// Begins a use at a time; `remove` gets keys that were noted, and has to see for itself whether they have expired.
+    #[inline]
+    pub(super) fn at(&self, now: i64, mut remove: impl FnMut(KeyView<'_>)) {
+        self.now.set(now);
+        for _ in 0..NOTED_PER_USE {
+            let Some(found) = self.found.borrow_mut().pop() else { return };
+            remove(found.key());
+        }
+    }
+}
+
+impl Notes {
+    /// The time of the state's last use.
+    pub(super) fn now(&self) -> i64 {
+        self.now.get()
+    }
+
+    /// Notes a key.
+    pub(super) fn note(&self, key: KeyView<'_>) {
+        let mut found = self.found.borrow_mut();
+        if found.len() < NOTED_MAX {
+            found.push(Found::new(key));
+        }
     }
 }
 

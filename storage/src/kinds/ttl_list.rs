@@ -3,18 +3,21 @@
 //! Elements are appended in the order of time, so those that have expired are in front: whole pages of them are removed,
 //! the rest of the first page is passed over until its turn comes.
 
+use std::cell::RefCell;
+
 use rkyv::Archived;
 
 use crate::{
     key::Key,
     record::{Record, restore},
     state::{KeyView, Migration, StateBackend, StateError, StateName},
+    writer::RecordWriter,
 };
 
 use super::{
     list::ListState,
-    page::Page,
-    ttl::{Cleanup, Stamped, TtlConfig, TtlStamp},
+    page::{self, Page},
+    ttl::{Cleanup, Noted, Stamped, TtlConfig, TtlStamp},
 };
 
 /// Elements in order, per key, with a time to live each. Times are milliseconds.
@@ -22,6 +25,7 @@ pub struct TtlListState<K: Key, T: Record, B: StateBackend> {
     list: ListState<K, Stamped<T>, B>,
     ttl: TtlConfig,
     cleanup: Cleanup,
+    noted: Noted,
 }
 
 impl<K: Key, T: Record, B: StateBackend> TtlListState<K, T, B> {
@@ -35,7 +39,27 @@ impl<K: Key, T: Record, B: StateBackend> TtlListState<K, T, B> {
         migrations: Vec<Migration<Page<Stamped<T>>>>,
         ttl: TtlConfig,
     ) -> Result<Self, StateError> {
-        Ok(Self { list: ListState::open(backend, name, migrations)?, ttl, cleanup: Cleanup::default() })
+        let (mut list, noted) =
+            (ListState::<K, Stamped<T>, B>::open(backend, name, migrations)?, Noted::new());
+        let (notes, scratch) = (noted.notes(), RefCell::new(RecordWriter::default()));
+        list.watch_copies(move |key, page| {
+            let expired =
+                |element: &Archived<Stamped<T>>| ttl.is_expired(element.1.at.to_native(), notes.now());
+            // A page that is damaged is not noted: whoever reads it says so.
+            if matches!(page::visit::<Stamped<T>>(page, &mut scratch.borrow_mut(), expired), Ok(true)) {
+                notes.note(key);
+            }
+        });
+        Ok(Self { list, ttl, cleanup: Cleanup::default(), noted })
+    }
+
+    /// Begins a use: removes some of what compaction has found expired.
+    #[inline]
+    fn begin(&mut self, now: i64) {
+        let (list, ttl) = (&mut self.list, self.ttl);
+        self.noted.at(now, |key| {
+            list.drop_front(key, |element| ttl.is_expired(element.1.at.to_native(), now));
+        });
     }
 
     /// Number of keys that have elements, be they expired.
@@ -55,6 +79,7 @@ impl<K: Key, T: Record, B: StateBackend> TtlListState<K, T, B> {
 
     /// Appends an element.
     pub fn add(&mut self, key: KeyView<'_>, now: i64, element: T) {
+        self.begin(now);
         self.list.add(key, &(element, TtlStamp { at: now }));
     }
 
@@ -74,6 +99,7 @@ impl<K: Key, T: Record, B: StateBackend> TtlListState<K, T, B> {
     /// Visits the elements of a key that are shown, in order and in place. Where reading renews time stamps the whole list
     /// is written again, as in Flink.
     pub fn for_each(&mut self, key: KeyView<'_>, now: i64, mut visit: impl FnMut(&Archived<T>)) {
+        self.begin(now);
         let ttl = self.ttl;
         let (mut some_expired, mut some_older) = (false, false);
         self.list.for_each(key, |element| {
@@ -124,6 +150,7 @@ impl<K: Key, T: Record, B: StateBackend> TtlListState<K, T, B> {
     /// Looks at the lists of `keys_max` keys more and removes the pages in front whose elements have all expired; returns
     /// how many elements went. Takes time by `keys_max` and by the pages that go.
     pub fn clean_up(&mut self, now: i64, keys_max: usize) -> u64 {
+        self.begin(now);
         let ttl = self.ttl;
         let mut removed = 0;
         self.cleanup.step::<_, u64>(

@@ -9,8 +9,9 @@ use crate::{
 };
 
 use super::{
+    composite::split,
     map::{MapEntry, MapState},
-    ttl::{Found, Stamped, TtlConfig, TtlStamp},
+    ttl::{Found, Noted, Stamped, TtlConfig, TtlStamp},
     ttl_value::{Once, renew},
 };
 
@@ -19,6 +20,7 @@ pub struct TtlMapState<K: Key, M: Key, V: Record, B: StateBackend> {
     map: MapState<K, M, Stamped<V>, B>,
     ttl: TtlConfig,
     cursor: usize,
+    noted: Noted,
 }
 
 impl<K: Key, M: Key, V: Record, B: StateBackend> TtlMapState<K, M, V, B> {
@@ -32,7 +34,28 @@ impl<K: Key, M: Key, V: Record, B: StateBackend> TtlMapState<K, M, V, B> {
         migrations: Vec<Migration<MapEntry<Stamped<V>>>>,
         ttl: TtlConfig,
     ) -> Result<Self, StateError> {
-        Ok(Self { map: MapState::open(backend, name, migrations)?, ttl, cursor: 0 })
+        let (mut map, noted) =
+            (MapState::<K, M, Stamped<V>, B>::open(backend, name, migrations)?, Noted::new());
+        let notes = noted.notes();
+        map.watch_copies(move |composite, value| {
+            if ttl.is_expired(value.1.at.to_native(), notes.now()) {
+                notes.note(composite);
+            }
+        });
+        Ok(Self { map, ttl, cursor: 0, noted })
+    }
+
+    /// Begins a use: removes some of what compaction has found expired.
+    #[inline]
+    fn begin(&mut self, now: i64) {
+        let (map, ttl) = (&mut self.map, self.ttl);
+        self.noted.at(now, |composite| {
+            let Some((key, map_key)) = split(composite) else { return };
+            let stamp = map.read_bytes(key, map_key, |value| value.1.at.to_native());
+            if stamp.is_some_and(|stamp| ttl.is_expired(stamp, now)) {
+                map.remove_bytes(key, map_key);
+            }
+        });
     }
 
     /// Number of keys that have entries, be they expired.
@@ -58,6 +81,7 @@ impl<K: Key, M: Key, V: Record, B: StateBackend> TtlMapState<K, M, V, B> {
         now: i64,
         lend: impl FnOnce(&Archived<V>) -> R,
     ) -> Option<R> {
+        self.begin(now);
         let ttl = self.ttl;
         let (result, stamp) = self.map.read(key, map_key, |value| {
             let stamp = value.1.at.to_native();
@@ -90,6 +114,7 @@ impl<K: Key, M: Key, V: Record, B: StateBackend> TtlMapState<K, M, V, B> {
 
     /// Sets the value of a map key.
     pub fn put(&mut self, key: KeyView<'_>, map_key: &M, now: i64, value: V) {
+        self.begin(now);
         self.map.put(key, map_key, (value, TtlStamp { at: now }));
     }
 
@@ -103,6 +128,7 @@ impl<K: Key, M: Key, V: Record, B: StateBackend> TtlMapState<K, M, V, B> {
         create: impl FnOnce() -> V,
         update: impl FnOnce(&mut V) -> R,
     ) -> R {
+        self.begin(now);
         let ttl = self.ttl;
         let create = Once::new(create);
         self.map.update(
@@ -120,6 +146,7 @@ impl<K: Key, M: Key, V: Record, B: StateBackend> TtlMapState<K, M, V, B> {
 
     /// Visits the entries of a key that are shown, in an arbitrary order. Values are lent in place.
     pub fn for_each(&mut self, key: KeyView<'_>, now: i64, mut visit: impl FnMut(M, &Archived<V>)) {
+        self.begin(now);
         let ttl = self.ttl;
         let mut touched = Vec::new();
         self.map.for_each(key, |map_key, value| {
@@ -145,6 +172,7 @@ impl<K: Key, M: Key, V: Record, B: StateBackend> TtlMapState<K, M, V, B> {
     /// Looks at `entries_max` entries more, of any keys, and removes those that have expired; returns how many. Takes time
     /// by `entries_max`.
     pub fn clean_up(&mut self, now: i64, entries_max: usize) -> usize {
+        self.begin(now);
         if entries_max == 0 {
             return 0;
         }

@@ -55,7 +55,7 @@ impl<K: Key, V: Record, B: StateBackend> TtlValueState<K, V, B> {
         let mut table = backend.table::<K, Stamped<V>>(state, WHOLE);
         let now = Rc::new(Cell::new(i64::MIN));
         let clock = Rc::clone(&now);
-        table.expire_with(Box::new(move |value| ttl.is_expired(value.1.at.to_native(), clock.get())));
+        table.expire_with(Box::new(move |_, value| ttl.is_expired(value.1.at.to_native(), clock.get())));
         Ok(Self { table, ttl, cleanup: Cleanup::default(), now })
     }
 

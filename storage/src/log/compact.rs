@@ -80,8 +80,9 @@ impl<K: Key, V: Record> LogTable<K, V> {
             if !place.is_dead::<K, V>()
                 && let Some(slot) = self.index.find(place.hash(), |own| own == address)
             {
-                if self.expired.as_ref().is_some_and(|expired| expired(place.value::<K, V>())) {
-                    self.take_out(place.key::<K, V>(), address);
+                let (key, value) = (place.key::<K, V>(), place.value::<K, V>());
+                if self.expired.as_ref().is_some_and(|expired| expired(key, value)) {
+                    self.take_out(key, address);
                 } else {
                     self.renew(slot, place.0);
                 }

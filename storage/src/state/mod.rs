@@ -185,8 +185,8 @@ pub trait KeyedTable<K: Key, V: Record>: 'static {
     }
 }
 
-/// Whether a stored value has expired.
-pub type Expired<V> = Box<dyn Fn(&Archived<V>) -> bool>;
+/// Whether the value stored under a key has expired and may go.
+pub type Expired<V> = Box<dyn Fn(KeyView<'_>, &Archived<V>) -> bool>;
 
 /// Unwinds with an error that leaves nothing to do but to stop the job. The panic hook does not see it.
 #[cold]

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
 use tidemill_storage::{
+    key::hash_bits,
     kinds::{
         ttl::{TtlConfig, TtlUpdate, TtlVisibility},
         ttl_list::TtlListState,
         ttl_map::TtlMapState,
         ttl_value::TtlValueState,
     },
-    state::StateBackend,
+    state::{KeyView, StateBackend, StateName},
+    store::{Store, StoreOptions},
 };
 
 use crate::{name, with_key};
@@ -221,4 +223,33 @@ pub fn lists_expire<B: StateBackend>(make: impl Fn() -> B) {
         }
         prop_assert_eq!(state.keys(), 0);
     });
+}
+
+/// What has expired goes while a store compacts: without being read, and without a cleanup.
+#[test]
+fn compaction_finds_expired_entries_and_elements() {
+    let mut store = Store::new(StoreOptions::new());
+    let ttl = TtlConfig::new(TTL as u64);
+    let name = |state| StateName::new("operator", state);
+    let mut map =
+        TtlMapState::<u64, u64, [u64; 8], _>::open(&mut store, name("map"), Vec::new(), ttl).unwrap();
+    let mut list = TtlListState::<u64, [u64; 8], _>::open(&mut store, name("list"), Vec::new(), ttl).unwrap();
+    let key = |number: u64| KeyView { hash: hash_bits(number), bytes: &[] };
+    for number in 0..20_000 {
+        map.put(key(number), &number, 0, [number; 8]);
+        list.add(key(number), 0, [number; 8]);
+    }
+    // Two of three go, so that the store compacts: it would have to copy the third.
+    for number in (0..20_000).filter(|number| number % 3 != 0) {
+        map.remove(key(number), &number);
+        list.clear(key(number));
+    }
+    let now = TTL;
+    for number in (0..20_000).map(|number| 20_000 + number % 1_000) {
+        map.put(key(number), &number, now, [number; 8]);
+        list.replace(key(number), now, [[number; 8]]);
+    }
+    assert!(map.keys() < 3_000 && list.keys() < 3_000, "{} and {} keys", map.keys(), list.keys());
+    assert!((20_000..21_000).all(|number| map.get(key(number), &number, now) == Some([number; 8])));
+    assert!((20_000..21_000).all(|number| list.get(key(number), now) == [[number; 8]]));
 }
