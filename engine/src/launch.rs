@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
-use tidemill_storage::log::pool::BlockPool;
+use tidemill_storage::{log::pool::BlockPool, snapshot::disk::Disk};
 
 use crate::{
     control::handle::JobHandle,
     model::{
+        checkpoint::CheckpointContext,
         config::JobConfig,
         error::Error,
-        graph::{BuildContext, JobGraph, TaskBuilder},
+        graph::{BuildContext, JobGraph, StoreRegistry, TaskBuilder},
         metrics::OperatorInfo,
         shared::JobShared,
         source::SubtaskContext,
     },
     platform::{Clock, Drive, DriveFactory, Platform, Turn, Wake},
-    runtime::worker::{self, Worker},
+    runtime::worker::{self, OpenedTask, Worker},
 };
 
 /// Checks the job and the machine, wires the job up and starts its workers.
@@ -42,6 +43,8 @@ pub fn launch(mut graph: JobGraph, config: JobConfig, platform: &dyn Platform) -
             inline_io: platform.inline_io(),
             shared: Arc::clone(&shared),
             operators: Arc::clone(&operators),
+            disk: platform.disk(),
+            checkpoints: CheckpointContext::default(),
         };
         Box::new(move || seat.take()) as DriveFactory
     });
@@ -50,30 +53,45 @@ pub fn launch(mut graph: JobGraph, config: JobConfig, platform: &dyn Platform) -
 }
 
 /// The tasks of worker `index`: subtask i of every chain lives on worker i.
-fn tasks_of(graph: &JobGraph, index: usize) -> Vec<(usize, TaskBuilder)> {
+fn tasks_of(graph: &JobGraph, index: usize) -> Vec<TaskPlan> {
     let here = graph.nodes.iter().filter(|node| index < node.parallelism);
-    here.map(|node| (node.parallelism, (node.instance)())).collect()
+    here.map(|node| TaskPlan {
+        parallelism: node.parallelism,
+        is_source: node.is_source,
+        build: (node.instance)(),
+    })
+    .collect()
+}
+
+/// A task to be built.
+struct TaskPlan {
+    parallelism: usize,
+    is_source: bool,
+    build: TaskBuilder,
 }
 
 /// Everything that a worker needs, on its way to the worker's thread.
 struct Seat {
     index: usize,
-    tasks: Vec<(usize, TaskBuilder)>,
+    tasks: Vec<TaskPlan>,
     config: Arc<JobConfig>,
     clock: Arc<dyn Clock>,
     waker: Arc<dyn Wake>,
     inline_io: bool,
     shared: Arc<JobShared>,
     operators: Arc<[OperatorInfo]>,
+    disk: Arc<dyn Disk>,
+    checkpoints: CheckpointContext,
 }
 
 impl Seat {
     fn take(self) -> Box<dyn Drive> {
-        let Self { index, tasks, config, clock, waker, inline_io, shared, operators } = self;
+        let Self { index, tasks, config, clock, waker, inline_io, shared, operators, disk, checkpoints } = self;
         let mut built = Vec::with_capacity(tasks.len());
         // A platform whose workers read by themselves has no threads to spare for memory either.
         let state_pool = BlockPool::new(!inline_io);
-        for (parallelism, build) in tasks {
+        let stores = StoreRegistry::default();
+        for TaskPlan { parallelism, is_source, build } in tasks {
             let context = BuildContext {
                 subtask: SubtaskContext {
                     subtask: index,
@@ -85,9 +103,12 @@ impl Seat {
                 config: Arc::clone(&config),
                 operators: Arc::clone(&operators),
                 state_pool: Arc::clone(&state_pool),
+                disk: Arc::clone(&disk),
+                checkpoints: checkpoints.clone(),
+                stores: StoreRegistry::clone(&stores),
             };
             match worker::open(|| build(&context)) {
-                Ok(task) => built.push((index, task)),
+                Ok(task) => built.push(OpenedTask { subtask: index, is_source, task }),
                 Err((operator, cause)) => {
                     let info = operator.and_then(|operator| operators.get(operator as usize));
                     let operator = info.map_or_else(|| "unknown".to_owned(), |info| info.name.clone());
@@ -97,7 +118,7 @@ impl Seat {
                 }
             }
         }
-        Box::new(Worker::new(index, built, shared, operators, clock))
+        Box::new(Worker::new(index, built, stores, shared, operators, clock))
     }
 }
 

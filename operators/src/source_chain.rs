@@ -4,10 +4,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tidemill_engine::{
     model::{
+        checkpoint::SplitPart,
         graph::BuildContext,
         item::Owned,
         operator::{Chain, OpenError, OperatorIndex, Push},
         source::{BoxError, Source},
+        time::Timestamp,
         watermark::{AssignTimestamps, WatermarkStrategy},
     },
     runtime::{
@@ -15,6 +17,9 @@ use tidemill_engine::{
         source_task::{SourceConfig, SourceTask},
     },
 };
+use tidemill_storage::record::{Record, from_bytes};
+
+use crate::source::error::SourceError;
 
 /// A chain that begins with a source.
 pub struct FromSource<S, A> {
@@ -52,11 +57,37 @@ impl<S: Source, A: AssignTimestamps<S::Item>> Chain for FromSource<S, A> {
         down: D,
     ) -> Result<Self::Task<D>, OpenError> {
         let Self { operator, source, strategy } = self;
-        let opened = Blame::on(operator, || {
-            source.lock().unwrap_or_else(PoisonError::into_inner).open(&context.subtask)
-        });
-        let reader = opened.map_err(|cause| OpenError { operator, cause })?;
-        let config = SourceConfig::new(operator, &context.config, Arc::clone(&context.subtask.clock));
-        Ok(SourceTask::new(reader, strategy.assign, strategy.bounds, down, config))
+        let (reader, newest) = Blame::on(operator, || {
+            let source = source.lock().unwrap_or_else(PoisonError::into_inner);
+            open(&*source, operator, context)
+        })
+        .map_err(|cause| OpenError { operator, cause })?;
+        let config = SourceConfig::new(operator, context);
+        Ok(SourceTask::new(reader, &newest, strategy.assign, strategy.bounds, down, config))
     }
+}
+
+/// Opens the reader of one subtask: with the splits that a checkpoint has for it and the greatest timestamp seen in each, or
+/// from the beginning.
+fn open<S: Source>(
+    source: &S,
+    operator: OperatorIndex,
+    context: &BuildContext,
+) -> Result<(S::Reader, Vec<Timestamp>), BoxError> {
+    let subtask = &context.subtask;
+    let restored = context.restored(operator);
+    let Some(parts) = restored.and_then(|state| state.splits(subtask.subtask, subtask.parallelism)) else {
+        return Ok((source.open(subtask, source.splits(subtask)?)?, Vec::new()));
+    };
+    let splits = parts.iter().map(|part| restore::<S::Split>(part)).collect::<Result<_, _>>()?;
+    let newest = parts.iter().map(|part| part.newest).collect();
+    Ok((source.open(subtask, splits)?, newest))
+}
+
+fn restore<T: Record>(part: &SplitPart) -> Result<T, BoxError> {
+    if part.schema != T::schema() {
+        let (stored, wanted) = (part.schema.to_string(), T::schema().into_owned());
+        return Err(SourceError::OtherSplits { stored, wanted }.into());
+    }
+    Ok(from_bytes(&part.bytes)?)
 }

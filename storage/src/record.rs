@@ -24,12 +24,13 @@ use rkyv::{
     api::high::HighValidator,
     bytecheck::CheckBytes,
     rancor::{Error, Source, Strategy},
+    util::AlignedVec,
     validation::{Validator, archive::ArchiveValidator, shared::SharedValidator},
 };
 
 pub use write_as::WriteAs;
 
-use crate::writer::RecordWriter;
+use crate::writer::{BUFFER_ALIGN, RecordWriter};
 
 /// The rkyv serializer that every record is written with; its failures carry a trace.
 pub type RecordSerializer = Strategy<RecordWriter, Error>;
@@ -214,6 +215,18 @@ pub fn to_bytes<T: Record>(value: &T) -> Result<RecordWriter, RecordError> {
         }
         Err(source) => Err(RecordError::Write { record: T::schema(), source }),
     }
+}
+
+/// Reads back what [`to_bytes`] has written, from bytes at any address.
+///
+/// # Errors
+/// [`RecordError::Invalid`] when they are no such record.
+pub fn from_bytes<T: Record>(bytes: &[u8]) -> Result<T, RecordError> {
+    let mut aligned = AlignedVec::<BUFFER_ALIGN>::with_capacity(bytes.len());
+    aligned.extend_from_slice(bytes);
+    // Too few bytes are refused by the check, wherever the root is said to be.
+    let root = last_root::<T>(bytes.len()).unwrap_or(0);
+    access::<T>(&aligned, root).and_then(from_archived::<T>)
 }
 
 /// Where the root is in `len` bytes that end with it; `None` if they are too few.

@@ -6,11 +6,15 @@
 //! channel := element* End
 //! element := Batch | Watermark(w)   (w never falls)
 //!          | Idle | Active          (Idle and Active may repeat; Active, Batch or Watermark make an idle channel active)
+//!          | Barrier(b)             (the checkpoint rises; behind a final barrier comes End, behind a suspending one nothing)
 //! ```
 //!
-//! After `End` nothing follows. Barriers join the alternatives when checkpoints do; they travel in band, too.
+//! After `End` nothing follows.
 
-use super::time::{Timestamp, WATERMARK_MIN};
+use super::{
+    checkpoint::{Barrier, BarrierKind, CheckpointId},
+    time::{Timestamp, WATERMARK_MIN},
+};
 
 /// One element on a channel that carries batches of type `B`.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub enum Element<B> {
     Idle,
     /// The sender is back.
     Active,
+    /// What came before belongs to this checkpoint.
+    Barrier(Barrier),
     /// Nothing follows.
     End,
 }
@@ -32,11 +38,14 @@ pub enum Element<B> {
 pub struct Grammar {
     ended: bool,
     watermark: Timestamp,
+    checkpoint: CheckpointId,
+    /// What follows the last barrier.
+    follows: BarrierKind,
 }
 
 impl Default for Grammar {
     fn default() -> Self {
-        Self { ended: false, watermark: WATERMARK_MIN }
+        Self { ended: false, watermark: WATERMARK_MIN, checkpoint: 0, follows: BarrierKind::Running }
     }
 }
 
@@ -46,6 +55,13 @@ impl Grammar {
     pub fn follow<B>(&mut self, element: &Element<B>) {
         if cfg!(debug_assertions) {
             assert!(!self.ended, "an element follows End");
+            match self.follows {
+                BarrierKind::Running => {}
+                BarrierKind::Suspending => panic!("an element follows a suspending barrier"),
+                BarrierKind::Final => {
+                    assert!(matches!(element, Element::End), "not the end follows a final barrier");
+                }
+            }
             match element {
                 Element::Watermark(watermark) => {
                     assert!(
@@ -54,6 +70,11 @@ impl Grammar {
                         self.watermark
                     );
                     self.watermark = *watermark;
+                }
+                Element::Barrier(barrier) => {
+                    let (last, next) = (self.checkpoint, barrier.checkpoint);
+                    assert!(next > last, "the barrier of checkpoint {next} follows that of {last}");
+                    (self.checkpoint, self.follows) = (next, barrier.kind);
                 }
                 Element::End => self.ended = true,
                 Element::Batch(_) | Element::Idle | Element::Active => {}
@@ -72,6 +93,24 @@ mod tests {
         let mut grammar = Grammar::default();
         grammar.follow::<()>(&Element::Watermark(5));
         grammar.follow::<()>(&Element::Watermark(4));
+    }
+
+    #[test]
+    #[should_panic(expected = "the barrier of checkpoint 3 follows that of 3")]
+    fn a_barrier_comes_once() {
+        let barrier = Barrier { checkpoint: 3, kind: BarrierKind::Running };
+        let mut grammar = Grammar::default();
+        grammar.follow::<()>(&Element::Barrier(barrier));
+        grammar.follow::<()>(&Element::Barrier(barrier));
+    }
+
+    #[test]
+    #[should_panic(expected = "follows a suspending barrier")]
+    fn nothing_follows_a_suspending_barrier() {
+        let mut grammar = Grammar::default();
+        let barrier = Barrier { checkpoint: 1, kind: BarrierKind::Suspending };
+        grammar.follow::<()>(&Element::Barrier(barrier));
+        grammar.follow::<()>(&Element::Idle);
     }
 
     #[test]

@@ -2,17 +2,21 @@
 
 use std::{
     any::Any,
+    cell::RefCell,
     panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
     sync::Arc,
 };
 
-use tidemill_storage::{log::pool::BlockPool, state::StateError};
+use tidemill_storage::{log::pool::BlockPool, snapshot::disk::Disk, state::StateError, store::Snapshots};
 
 use super::{
+    checkpoint::{CheckpointContext, OperatorState},
     config::JobConfig,
     error::Error,
     metrics::OperatorInfo,
     operator::{OpenError, OperatorIndex},
+    sink::Committer,
     source::{BoxError, SubtaskContext},
     task::Task,
 };
@@ -33,12 +37,36 @@ pub struct BuildContext {
     pub operators: Arc<[OperatorInfo]>,
     /// Where the state of all tasks of this worker has its memory from.
     pub state_pool: Arc<BlockPool>,
+    /// Where stores keep their files.
+    pub disk: Arc<dyn Disk>,
+    /// What there is to know about checkpoints.
+    pub checkpoints: CheckpointContext,
+    /// Where stores make themselves known, so that the worker hears what becomes of their snapshots.
+    pub stores: StoreRegistry,
 }
+
+/// A store of one operator, known to its worker.
+pub struct RegisteredStore {
+    /// The operator.
+    pub operator: OperatorIndex,
+    /// Its subtask.
+    pub subtask: usize,
+    /// By which its snapshots are followed and given up.
+    pub snapshots: Snapshots,
+}
+
+/// The stores of one worker. Used by one thread.
+pub type StoreRegistry = Rc<RefCell<Vec<RegisteredStore>>>;
 
 impl BuildContext {
     /// The stable id of an operator, under which its state is kept.
     pub fn operator_id(&self, operator: OperatorIndex) -> &str {
         &self.operators[operator as usize].id
+    }
+
+    /// What the checkpoint that the job goes on from holds of an operator.
+    pub fn restored(&self, operator: OperatorIndex) -> Option<&OperatorState> {
+        self.checkpoints.restored.get(self.operator_id(operator))
     }
 }
 
@@ -49,6 +77,8 @@ pub type TaskBuilder = Box<dyn FnOnce(&BuildContext) -> Result<Box<dyn Task>, Op
 pub struct Node {
     /// Number of subtasks.
     pub parallelism: usize,
+    /// Whether it begins with a source.
+    pub is_source: bool,
     /// Makes the builder of one subtask.
     pub instance: Box<dyn Fn() -> TaskBuilder + Send>,
 }
@@ -72,6 +102,9 @@ pub struct EdgeNode {
 /// Checks a source or sink before anything runs.
 pub type Preparation = Box<dyn FnMut() -> Result<(), BoxError> + Send>;
 
+/// Opens what commits for a sink, if the sink has transactions.
+pub type CommitterMaker = Box<dyn Fn() -> Result<Option<Box<dyn Committer>>, BoxError> + Send>;
+
 /// A job, described.
 #[derive(Default)]
 pub struct JobGraph {
@@ -83,6 +116,8 @@ pub struct JobGraph {
     pub edges: Vec<EdgeNode>,
     /// What has to be checked first, and for which operator.
     pub preparations: Vec<(OperatorIndex, Preparation)>,
+    /// What commits for each sink.
+    pub committers: Vec<(OperatorIndex, CommitterMaker)>,
     /// What was already found wrong while the job was described.
     pub problems: Vec<Error>,
 }

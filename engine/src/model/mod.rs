@@ -1,10 +1,12 @@
 //! Nouns and contracts that the data plane and the control plane share; nothing here runs by itself.
 
+pub mod checkpoint;
 pub mod config;
 pub mod element;
 pub mod error;
 pub mod graph;
 pub mod item;
+pub mod mailbox;
 pub mod metrics;
 pub mod operator;
 pub mod shared;

@@ -12,6 +12,7 @@
 use tidemill_storage::record::Record;
 
 use super::{
+    checkpoint::{Barrier, Part},
     graph::BuildContext,
     item::Item,
     metrics::OperatorVisitor,
@@ -33,6 +34,9 @@ pub enum Signal {
     Idle,
     /// Records come again.
     Active,
+    /// Everything before it belongs to this checkpoint: an operator with state hands it to the context
+    /// ([`StepContext::add_part`]) before it hands the barrier on.
+    Barrier(Barrier),
     /// Nothing follows. A watermark of `WATERMARK_MAX` came before it.
     End,
 }
@@ -127,6 +131,22 @@ pub struct StepContext {
     pushed: bool,
     wake_at: Option<Nanos>,
     failure: Option<OpenError>,
+    /// Barriers that the sources are to send, in the order of their checkpoints. A source keeps account of those it has sent.
+    pub triggers: Vec<Barrier>,
+    /// Whether the sources are to end as if their input had.
+    pub drains: bool,
+    checkpoint: TaskCheckpoint,
+}
+
+/// What the task in work has to say about checkpoints.
+#[derive(Debug, Default)]
+pub struct TaskCheckpoint {
+    /// What its operators added since the last barrier.
+    pub parts: Vec<(OperatorIndex, Part)>,
+    /// The barriers that it has passed, with what its operators added at each.
+    pub passed: Vec<(Barrier, Vec<(OperatorIndex, Part)>)>,
+    /// Whether it is a source that has come to the end of its input.
+    pub at_end: bool,
 }
 
 impl StepContext {
@@ -143,6 +163,9 @@ impl StepContext {
             pushed: false,
             wake_at: None,
             failure: None,
+            triggers: Vec::new(),
+            drains: false,
+            checkpoint: TaskCheckpoint::default(),
         }
     }
 
@@ -213,6 +236,29 @@ impl StepContext {
     /// Notes, once for many records, that something was or may have been pushed.
     pub fn note_pushed(&mut self, pushed: bool) {
         self.pushed |= pushed;
+    }
+
+    /// Adds what an operator has for the checkpoint whose barrier it is handed.
+    pub fn add_part(&mut self, operator: OperatorIndex, part: Part) {
+        self.checkpoint.parts.push((operator, part));
+    }
+
+    /// Says that all operators of the task have been handed this barrier.
+    pub fn pass(&mut self, barrier: Barrier) {
+        let parts = std::mem::take(&mut self.checkpoint.parts);
+        self.checkpoint.passed.push((barrier, parts));
+    }
+
+    /// Says that the task is a source that has come to the end of its input.
+    pub fn arrive_at_end(&mut self) {
+        self.checkpoint.at_end = true;
+    }
+
+    /// What the task has said about checkpoints in this step, if anything.
+    #[inline]
+    pub fn take_checkpoint(&mut self) -> Option<TaskCheckpoint> {
+        let quiet = self.checkpoint.passed.is_empty() && !self.checkpoint.at_end;
+        if quiet { None } else { Some(std::mem::take(&mut self.checkpoint)) }
     }
 
     /// Stops the job with the error of an operator. The first one counts.

@@ -1,4 +1,5 @@
-//! What a job's handle and its workers share: a flag to stop, the first failure, and reports on request.
+//! What a job's handle and its workers share: a flag to stop, the first failure, reports on request, and the mail between
+//! the workers and the control plane.
 //!
 //! On the data path a worker reads two atomics that hardly ever change, once per turn.
 
@@ -7,7 +8,12 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use super::{error::Error, metrics::WorkerReport};
+use super::{
+    checkpoint::{FromWorker, ToWorker},
+    error::Error,
+    mailbox::Mailbox,
+    metrics::WorkerReport,
+};
 use crate::platform::Wake;
 
 /// Shared between the control plane and the workers of one job.
@@ -17,6 +23,9 @@ pub struct JobShared {
     state: Mutex<State>,
     changed: Condvar,
     wakers: Vec<Arc<dyn Wake>>,
+    to_workers: Vec<Mailbox<ToWorker>>,
+    from_workers: Mailbox<FromWorker>,
+    control: Option<Arc<dyn Wake>>,
 }
 
 struct State {
@@ -40,8 +49,55 @@ impl JobShared {
             report_wanted: AtomicU64::new(0),
             state: Mutex::new(State { failure: None, reports }),
             changed: Condvar::new(),
+            to_workers: wakers.iter().map(|_| Mailbox::default()).collect(),
+            from_workers: Mailbox::default(),
+            control: None,
             wakers,
         }
+    }
+
+    /// With a control plane that hears what workers say; it is woken by `control`.
+    pub fn with_control(mut self, control: Arc<dyn Wake>) -> Self {
+        self.control = Some(control);
+        self
+    }
+
+    /// Says something to every worker.
+    pub fn tell_workers(&self, message: ToWorker) {
+        for (mailbox, waker) in self.to_workers.iter().zip(&self.wakers) {
+            mailbox.put(message);
+            waker.wake();
+        }
+    }
+
+    /// The next thing that was said to a worker.
+    #[inline]
+    pub fn next_for_worker(&self, worker: usize) -> Option<ToWorker> {
+        self.to_workers[worker].take()
+    }
+
+    /// Says something to the control plane, if there is one that listens.
+    pub fn tell_control(&self, message: FromWorker) {
+        if let Some(control) = &self.control {
+            self.from_workers.put(message);
+            control.wake();
+        }
+    }
+
+    /// The next thing that a worker has said.
+    pub fn next_for_control(&self) -> Option<FromWorker> {
+        self.from_workers.take()
+    }
+
+    /// Stops the job without a failure: everything that is to be kept is in a checkpoint.
+    pub fn suspend(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake_all();
+    }
+
+    /// Whether every worker has left.
+    pub fn all_left(&self) -> bool {
+        self.state().reports.iter().all(|reported| reported.done)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -66,6 +122,7 @@ impl JobShared {
         drop(state);
         self.stop.store(true, Ordering::Release);
         self.wake_all();
+        self.control.iter().for_each(|control| control.wake());
     }
 
     /// Whether workers are to drop everything and leave.
@@ -95,6 +152,7 @@ impl JobShared {
     pub fn leave(&self, worker: usize) {
         self.state().reports[worker].done = true;
         self.changed.notify_all();
+        self.control.iter().for_each(|control| control.wake());
     }
 
     /// Asks every worker for a report and waits for it.

@@ -1,6 +1,7 @@
 //! The contract of a sink that takes owned records; one writer is opened per subtask.
 
 use super::{
+    checkpoint::{CheckpointId, Committable},
     source::{BoxError, SubtaskContext},
     time::Timestamp,
 };
@@ -21,6 +22,47 @@ pub trait Sink<T>: Send + Sync + 'static {
     /// # Errors
     /// Whatever makes the destination unusable.
     fn open(&self, context: &SubtaskContext) -> Result<Self::Writer, BoxError>;
+
+    /// What commits that which writers have prepared, for all subtasks together. `None`, the default, for a sink that
+    /// hands everything on at once: after a crash it may get records a second time.
+    ///
+    /// # Errors
+    /// Whatever makes the destination unusable.
+    fn committer(&self) -> Result<Option<Box<dyn Committer>>, BoxError> {
+        Ok(None)
+    }
+}
+
+/// The second half of a two-phase commit. Called by the control plane, off the data cores, so it may block.
+///
+/// Between a writer's [`pre_commit`](SinkWriter::pre_commit) and the end of [`commit`](Self::commit) the process may die at any
+/// point. Then [`recover`](Self::recover) is called with what the newest complete checkpoint holds, whether or not it was
+/// committed already.
+pub trait Committer: Send + 'static {
+    /// Makes sure that what these name will survive a crash. The checkpoint is complete only after this.
+    ///
+    /// # Errors
+    /// An error fails the checkpoint.
+    fn secure(&mut self, committables: &[Committable]) -> Result<(), BoxError>;
+
+    /// Makes what these name visible to readers. Idempotent: what is visible already is left as it is.
+    ///
+    /// # Errors
+    /// An error fails the job, which then starts again from this checkpoint.
+    fn commit(&mut self, committables: &[Committable]) -> Result<(), BoxError>;
+
+    /// Gives up what these name: their checkpoint will never be complete.
+    ///
+    /// # Errors
+    /// An error is told and otherwise ignored; [`recover`](Self::recover) cleans up, too.
+    fn abort(&mut self, committables: &[Committable]) -> Result<(), BoxError>;
+
+    /// Before the job goes on from a checkpoint, or begins afresh (without any): commits what these name, and gives up
+    /// whatever else earlier runs of this job have prepared.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    fn recover(&mut self, committables: &[Committable]) -> Result<(), BoxError>;
 }
 
 /// Writes the records of one subtask; called on one thread only.
@@ -36,6 +78,17 @@ pub trait SinkWriter<T>: 'static {
     /// # Errors
     /// As [`write`](Self::write).
     fn flush(&mut self) -> Result<(), BoxError>;
+
+    /// Ends the transaction that all records since the last call are in, and says how to commit it: nothing, if there are
+    /// none. Called at the barrier of a checkpoint; must not block for long.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    fn pre_commit(&mut self, checkpoint: CheckpointId) -> Result<Vec<Committable>, BoxError> {
+        let _ = checkpoint;
+        self.flush()?;
+        Ok(Vec::new())
+    }
 
     /// Flushes and closes: no record follows. Not called when the job fails.
     ///

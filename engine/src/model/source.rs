@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tidemill_storage::record::Record;
+
 use crate::platform::{Clock, Nanos, Wake};
 
 /// An error of user code or of a connector, of any type; the engine adds operator and subtask.
@@ -24,36 +26,55 @@ pub struct SubtaskContext {
 }
 
 /// A source: says what there is to read. One [`Reader`] is opened per subtask.
+///
+/// What there is to read is cut into *splits*: a range of a file, a partition, a range of numbers. A split says what it is
+/// and where it is to be read on, so that a checkpoint can keep it and any subtask can take it up. A source that cannot be read
+/// twice has splits without a content, such as `()`; what was read since the last checkpoint is lost with a crash.
 pub trait Source: Send + Sync + 'static {
     /// The records that it produces.
     type Item: 'static;
+    /// A part of the input, from the first record that was not emitted yet.
+    type Split: Record;
     /// What reads a share of them.
-    type Reader: Reader<Item = Self::Item>;
+    type Reader: Reader<Item = Self::Item, Split = Self::Split>;
 
-    /// Plans the splits. Called once, on the thread that starts the job, before any worker runs: a missing
+    /// Finds out what there is. Called once, on the thread that starts the job, before any worker runs: a missing
     /// file or a port in use is found here.
     ///
     /// # Errors
     /// Whatever makes the source unreadable.
     fn prepare(&mut self, parallelism: usize) -> Result<(), BoxError>;
 
-    /// Opens the share of one subtask. Called on the worker's thread, after `prepare`.
+    /// The splits of one subtask in a job that starts afresh. Called on the worker's thread, after `prepare`; again at each
+    /// restart without a checkpoint, with the same result.
     ///
     /// # Errors
     /// Whatever makes this share unreadable.
-    fn open(&self, context: &SubtaskContext) -> Result<Self::Reader, BoxError>;
+    fn splits(&self, context: &SubtaskContext) -> Result<Vec<Self::Split>, BoxError>;
+
+    /// Opens the reader of one subtask for these splits: its own of a fresh start, or those that fell to it from a checkpoint.
+    ///
+    /// # Errors
+    /// Whatever makes them unreadable: also that what they name is not there any more.
+    fn open(&self, context: &SubtaskContext, splits: Vec<Self::Split>) -> Result<Self::Reader, BoxError>;
 }
 
 /// Reads the share of one subtask; called on one thread only, again and again, and never blocks.
 pub trait Reader: 'static {
     /// The records that it produces.
     type Item: 'static;
+    /// A part of the input.
+    type Split: Record;
 
     /// Number of splits in this share, known from the start. A watermark is the least over all splits
     /// that are neither idle nor finished, so a split that was not begun yet holds it back.
     fn splits(&self) -> usize {
         1
     }
+
+    /// Split `split` (below [`splits`](Self::splits), and not finished) from the first record on that was not emitted yet.
+    /// Called between two polls.
+    fn position(&self, split: usize) -> Self::Split;
 
     /// Whether splits are read one after the other, as files are. Then none is idle before its first record: it
     /// only waits for its turn.

@@ -14,6 +14,7 @@ use super::{Clock, DriveFactory, Fleet, Platform, PlatformError, Running, Wake};
 use glommio::LocalExecutor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
+use tidemill_storage::snapshot::disk::{Disk, os::OsDisk};
 
 /// Pinned executors on io_uring.
 #[derive(Clone)]
@@ -77,6 +78,10 @@ impl GlommioPlatform {
 impl Platform for GlommioPlatform {
     fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.clock) as Arc<dyn Clock>
+    }
+
+    fn disk(&self) -> Arc<dyn Disk> {
+        Arc::new(OsDisk::default())
     }
 
     fn memory_bytes(&self) -> Option<u64> {

@@ -27,6 +27,8 @@ pub use sim::{SIM_EPOCH_MILLIS, SimPlatform};
 
 use std::sync::Arc;
 
+use tidemill_storage::snapshot::disk::Disk;
+
 /// Nanoseconds on the platform's monotonic clock, from an arbitrary start.
 pub type Nanos = u64;
 
@@ -79,6 +81,8 @@ pub trait Platform: Send + Sync {
     fn memory_bytes(&self) -> Option<u64> {
         None
     }
+    /// Where state and checkpoints are kept.
+    fn disk(&self) -> Arc<dyn Disk>;
     /// Checks that `workers` can run here and makes their wake handles, without starting anything.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use tidemill_storage::snapshot::disk::{Disk, os::OsDisk};
 
 /// The wall clock at virtual time zero: 2020-01-01T00:00:00Z.
 pub const SIM_EPOCH_MILLIS: i64 = 1_577_836_800_000;
@@ -24,12 +25,21 @@ pub struct SimPlatform {
     seed: u64,
     open: bool,
     clock: Arc<SimClock>,
+    disk: Arc<dyn Disk>,
 }
 
 impl SimPlatform {
     /// A closed world whose every choice follows from `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { seed, open: false, clock: Arc::new(SimClock(AtomicU64::new(0))) }
+        // State that leaves memory goes to the real disk, unless a test says otherwise.
+        let disk = Arc::new(OsDisk::default());
+        Self { seed, open: false, clock: Arc::new(SimClock(AtomicU64::new(0))), disk }
+    }
+
+    /// Keeps state and checkpoints on this disk instead of the real one.
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.disk = disk;
+        self
     }
 
     /// No thread outside wakes a worker (the default): when all are idle with nothing to wait for, the run
@@ -96,6 +106,10 @@ impl Platform for SimPlatform {
 
     fn inline_io(&self) -> bool {
         true
+    }
+
+    fn disk(&self) -> Arc<dyn Disk> {
+        Arc::clone(&self.disk)
     }
 
     fn prepare(&self, workers: usize) -> Result<Box<dyn Fleet>, PlatformError> {

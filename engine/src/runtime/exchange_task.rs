@@ -123,6 +123,9 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
                     }
                     Some(Arrival::Signal(signal)) => {
                         let flow = self.head.signal(signal, context);
+                        if let Signal::Barrier(barrier) = signal {
+                            context.pass(barrier);
+                        }
                         self.settle(flow, signal == Signal::End);
                     }
                     Some(Arrival::Nothing) => {}

@@ -1,6 +1,7 @@
 //! The data plane: everything that happens once a job runs, on the workers' own threads.
 
 pub mod blame;
+mod checkpoints;
 pub mod exchange;
 pub mod exchange_task;
 mod held;

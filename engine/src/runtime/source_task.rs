@@ -3,17 +3,34 @@
 //! Watermarks are made per split and merged: a split that was not begun holds the watermark back, a split
 //! without records for the idleness timeout does not. They go out at the end of a step, when the reader has run dry
 //! or the interval has passed, so that a stream of them does not cut batches short.
+//!
+//! Checkpoints begin here: between two polls the task notes where its splits stand and sends the barrier.
+//!
+//! ```text
+//!            ┌── ordinary barrier ──┐
+//!            ▼                      │     suspending barrier
+//!         Reading ──────────────────┴──────────────────────────▶ Silent
+//!            │ input read, or to be drained
+//!            ▼
+//!   checkpoints are to end it? ── no ─────────────┐
+//!            │ yes                                ▼
+//!            ▼                                Finishing ── outputs drained ──▶ done
+//!          AtEnd ── final barrier, then End ──────┘
+//! ```
 
 use std::sync::Arc;
+
+use tidemill_storage::record::{Record, to_bytes};
 
 use super::{blame::Blame, held::Held, progress::splits::SplitProgress};
 use crate::{
     model::{
-        config::JobConfig,
+        checkpoint::{Barrier, BarrierKind, CheckpointId, Part, SplitPart},
+        graph::BuildContext,
         item::Owned,
         metrics::{LatencyHistogram, OperatorCounters, OperatorVisitor},
         operator::{OperatorIndex, Push, Signal, StepContext},
-        source::{Flow, Output, Polled, Reader},
+        source::{BoxError, Flow, Output, Polled, Reader},
         task::{Step, Task},
         time::{NO_TIMESTAMP, Timestamp, WATERMARK_MAX},
         watermark::{AssignTimestamps, WatermarkBounds},
@@ -31,6 +48,8 @@ pub struct SourceTask<R, A, D> {
     pump: Pump<A, D>,
     config: SourceConfig,
     state: State,
+    /// The last checkpoint whose barrier was sent.
+    sent: CheckpointId,
     /// When the step with the newest records began, and their number.
     emitted: (Nanos, u64),
     latency: LatencyHistogram,
@@ -48,17 +67,21 @@ pub struct SourceConfig {
     pub watermark_interval: Nanos,
     /// The platform's clock.
     pub clock: Arc<dyn Clock>,
+    /// Whether the end waits for a final checkpoint.
+    pub ends_with_checkpoint: bool,
 }
 
 impl SourceConfig {
     /// The settings of a job's source.
-    pub fn new(operator: OperatorIndex, config: &JobConfig, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(operator: OperatorIndex, context: &BuildContext) -> Self {
+        let config = &context.config;
         Self {
             operator,
+            clock: Arc::clone(&context.subtask.clock),
+            ends_with_checkpoint: context.checkpoints.ends_with_checkpoint,
             step_records_max: config.step_records_max,
             step_time_max: config.step_us_max * 1_000,
             watermark_interval: config.watermark_interval_us * 1_000,
-            clock,
         }
     }
 }
@@ -66,6 +89,10 @@ impl SourceConfig {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Reading,
+    /// Everything was read; the final checkpoint is awaited.
+    AtEnd,
+    /// Nothing is to be said any more.
+    Silent,
     Finishing,
 }
 
@@ -239,16 +266,26 @@ where
     A: AssignTimestamps<R::Item>,
     D: Push<Owned<R::Item>>,
 {
-    /// A task that reads from `reader` and pushes into `down`.
-    pub fn new(reader: R, assign: A, bounds: WatermarkBounds, down: D, config: SourceConfig) -> Self {
-        let progress =
+    /// A task that reads from `reader` and pushes into `down`. `newest` has the greatest timestamps that were seen in the
+    /// reader's splits before, for those that a checkpoint gave.
+    pub fn new(
+        reader: R,
+        newest: &[Timestamp],
+        assign: A,
+        bounds: WatermarkBounds,
+        down: D,
+        config: SourceConfig,
+    ) -> Self {
+        let mut progress =
             SplitProgress::new(reader.splits(), reader.reads_in_turn(), bounds, config.clock.now());
+        newest.iter().enumerate().for_each(|(split, newest)| progress.resume(split, *newest));
         Self {
             reader,
             progress,
             pump: Pump { assign, down: Held::new(down), counters: OperatorCounters::default() },
             config,
             state: State::Reading,
+            sent: 0,
             emitted: (0, 0),
             latency: LatencyHistogram::default(),
         }
@@ -291,6 +328,65 @@ where
         }
     }
 
+    /// Sends the barriers that are due.
+    #[cold]
+    fn send_barriers(&mut self, context: &mut StepContext) {
+        for i in 0..context.triggers.len() {
+            let barrier = context.triggers[i];
+            if barrier.checkpoint <= self.sent || matches!(self.state, State::Silent | State::Finishing) {
+                continue;
+            }
+            if let Err(error) = self.send_barrier(barrier, context) {
+                context.fail(self.config.operator, error);
+            }
+        }
+    }
+
+    fn send_barrier(&mut self, barrier: Barrier, context: &mut StepContext) -> Result<(), BoxError> {
+        self.sent = barrier.checkpoint;
+        let splits = Blame::on(self.config.operator, || self.positions())?;
+        context.add_part(self.config.operator, Part::Splits(splits));
+        self.pump.down.signal(Signal::Barrier(barrier), context);
+        context.pass(barrier);
+        match barrier.kind {
+            BarrierKind::Running => {}
+            BarrierKind::Suspending => self.state = State::Silent,
+            BarrierKind::Final => {
+                self.state = State::Finishing;
+                self.pump.down.signal(Signal::End, context);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the splits stand that have something left.
+    fn positions(&self) -> Result<Vec<SplitPart>, BoxError> {
+        if self.state == State::AtEnd {
+            return Ok(Vec::new());
+        }
+        let position = |(split, newest)| {
+            let bytes = to_bytes(&self.reader.position(split))?;
+            Ok(SplitPart { newest, schema: R::Split::schema(), bytes: bytes.bytes().to_vec() })
+        };
+        self.progress.unfinished().map(position).collect()
+    }
+
+    /// Says that the input was read.
+    fn end(&mut self, context: &mut StepContext) {
+        // Where this subtask has come to, for those behind it that wait for idle ones only.
+        if let Some(watermark) = self.progress.reached() {
+            self.pump.down.signal(Signal::Watermark(watermark), context);
+        }
+        self.pump.down.signal(Signal::Watermark(WATERMARK_MAX), context);
+        if self.config.ends_with_checkpoint {
+            self.state = State::AtEnd;
+            context.arrive_at_end();
+        } else {
+            self.state = State::Finishing;
+            self.pump.down.signal(Signal::End, context);
+        }
+    }
+
     /// Sends what event time has come to: at once when the reader has run dry, else once per interval.
     fn tell_progress(&mut self, dry: bool, context: &mut StepContext) {
         if A::ENABLED {
@@ -319,25 +415,26 @@ where
             self.progress.hold_up(context.now);
             return Step::Blocked;
         }
-        if self.state == State::Finishing {
-            return Step::Done;
+        if context.triggers.last().is_some_and(|last| last.checkpoint > self.sent) {
+            self.send_barriers(context);
         }
-        self.progress.go_on(context.now);
-        let step = self.read(context);
-        if context.has_failed() {
-            return step;
-        }
-        if step == Step::Done {
-            self.state = State::Finishing;
-            // Where this subtask has come to, for those behind it that wait for idle ones only.
-            if let Some(watermark) = self.progress.reached() {
-                self.pump.down.signal(Signal::Watermark(watermark), context);
+        let step = match self.state {
+            State::Finishing => Step::Done,
+            State::AtEnd | State::Silent => Step::Idle,
+            State::Reading => {
+                self.progress.go_on(context.now);
+                let read = if context.drains { Step::Done } else { self.read(context) };
+                if context.has_failed() {
+                    return read;
+                }
+                if read == Step::Done {
+                    self.end(context);
+                } else {
+                    self.tell_progress(read == Step::Idle, context);
+                }
+                if self.state == State::AtEnd { Step::Progress } else { read }
             }
-            self.pump.down.signal(Signal::Watermark(WATERMARK_MAX), context);
-            self.pump.down.signal(Signal::End, context);
-        } else {
-            self.tell_progress(step == Step::Idle, context);
-        }
+        };
         context.set_dry(step != Step::Progress);
         self.pump.down.drain(context);
         if context.is_blocked() {
@@ -365,7 +462,7 @@ where
     }
 
     fn watermark(&self) -> Timestamp {
-        if self.state == State::Finishing { WATERMARK_MAX } else { self.progress.merged() }
+        if matches!(self.state, State::AtEnd | State::Finishing) { WATERMARK_MAX } else { self.progress.merged() }
     }
 
     fn queue(&self) -> (usize, usize) {

@@ -1,6 +1,6 @@
 //! The worker: one per core, *the* hot loop. It steps its tasks in the order of flow and never blocks.
 //!
-//! A turn: look for a stop or a wish for a report; give each unfinished task one step; say whether anything
+//! A turn: look for a stop, a wish for a report and mail from the control plane; give each unfinished task one step; say whether anything
 //! was done. The platform calls it again at once, or parks the core until a channel or a timer wakes it.
 //!
 //! A task that fails or panics stops the whole job: the first failure is kept, with the name of the
@@ -11,13 +11,14 @@ use std::{
     sync::Arc,
 };
 
-use super::blame::Blame;
+use super::{blame::Blame, checkpoints::CheckpointDesk};
 use crate::{
     model::{
+        checkpoint::{CheckpointId, FromWorker, ToWorker},
         error::Error,
-        graph::unwound,
+        graph::{StoreRegistry, unwound},
         metrics::{OperatorCounters, OperatorInfo, OperatorVisitor, TaskReport, TaskTimes, WorkerReport},
-        operator::{OpenError, OperatorIndex, StepContext},
+        operator::{OpenError, OperatorIndex, StepContext, TaskCheckpoint},
         shared::JobShared,
         source::BoxError,
         task::{Step, Task},
@@ -32,6 +33,9 @@ const WALL_AGE_MAX: Nanos = 100_000;
 struct Slot {
     task: Box<dyn Task>,
     subtask: usize,
+    is_source: bool,
+    /// The last checkpoint whose barrier it has passed.
+    passed: CheckpointId,
     done: bool,
     /// What the last step came to; the time since then is charged to it.
     last: Step,
@@ -50,21 +54,35 @@ pub struct Worker {
     wall_millis: i64,
     wall_read_at: Nanos,
     reported: u64,
+    checkpoints: CheckpointDesk,
+}
+
+/// A task, on its way to its worker.
+pub struct OpenedTask {
+    /// Its subtask's index.
+    pub subtask: usize,
+    /// Whether it begins with a source.
+    pub is_source: bool,
+    /// The task.
+    pub task: Box<dyn Task>,
 }
 
 impl Worker {
-    /// A worker with `tasks` (each with its subtask's index), in the order of flow.
+    /// A worker with `tasks`, in the order of flow, and the stores of their operators.
     pub fn new(
         index: usize,
-        tasks: Vec<(usize, Box<dyn Task>)>,
+        tasks: Vec<OpenedTask>,
+        stores: StoreRegistry,
         shared: Arc<JobShared>,
         operators: Arc<[OperatorInfo]>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let now = clock.now();
-        let slots = tasks.into_iter().map(|(subtask, task)| Slot {
+        let slots = tasks.into_iter().map(|OpenedTask { subtask, is_source, task }| Slot {
             task,
             subtask,
+            is_source,
+            passed: 0,
             done: false,
             last: Step::Idle,
             since: now,
@@ -73,7 +91,19 @@ impl Worker {
         let slots = slots.collect();
         let wall_millis = clock.wall_millis();
         let context = StepContext::new(now, wall_millis);
-        Self { index, slots, shared, operators, clock, context, wall_millis, wall_read_at: now, reported: 0 }
+        let checkpoints = CheckpointDesk::new(Arc::clone(&shared), stores);
+        Self {
+            index,
+            slots,
+            shared,
+            operators,
+            clock,
+            context,
+            wall_millis,
+            wall_read_at: now,
+            reported: 0,
+            checkpoints,
+        }
     }
 
     fn step_all(&mut self, now: Nanos) -> Turn {
@@ -105,6 +135,9 @@ impl Worker {
                     return Turn::Busy;
                 }
             };
+            if let Some(checkpoint) = self.context.take_checkpoint() {
+                self.note_checkpoint(index, checkpoint);
+            }
             let slot = &mut self.slots[index];
             match step {
                 Step::Progress | Step::Done => {
@@ -125,13 +158,51 @@ impl Worker {
                 wake_at = Some(wake_at.map_or(at, |earlier: Nanos| earlier.min(at)));
             }
         }
-        if !unfinished {
+        if !unfinished && !self.checkpoints.is_waiting() {
             self.leave();
             Turn::Done
         } else if busy {
             Turn::Busy
         } else {
             Turn::Idle { wake_at }
+        }
+    }
+
+    /// Takes what the task in slot `index` has said about checkpoints.
+    #[cold]
+    fn note_checkpoint(&mut self, index: usize, checkpoint: TaskCheckpoint) {
+        let slot = &mut self.slots[index];
+        if checkpoint.at_end {
+            self.shared.tell_control(FromWorker::AtEnd);
+        }
+        for (barrier, parts) in checkpoint.passed {
+            slot.passed = barrier.checkpoint;
+            self.checkpoints.pass(slot.subtask, barrier, parts);
+        }
+        let sources = self.slots.iter().filter(|slot| slot.is_source && !slot.done);
+        let sent = sources.map(|slot| slot.passed).min().unwrap_or(CheckpointId::MAX);
+        self.context.triggers.retain(|barrier| barrier.checkpoint > sent);
+    }
+
+    /// Does what the control plane asks for, and hears what became of snapshots.
+    fn attend(&mut self) {
+        let mut heard = Ok(());
+        while let Some(message) = self.shared.next_for_worker(self.index) {
+            match message {
+                ToWorker::Trigger(barrier) if self.slots.iter().any(|slot| slot.is_source) => {
+                    self.context.triggers.push(barrier);
+                }
+                ToWorker::Trigger(_) => {}
+                ToWorker::Drain => self.context.drains = true,
+                ToWorker::Retire(checkpoint) => heard = heard.and(self.checkpoints.retire(checkpoint)),
+            }
+        }
+        if self.checkpoints.is_waiting() {
+            heard = heard.and(self.checkpoints.poll());
+        }
+        if let Err((operator, error)) = heard {
+            let operator = self.operators[operator as usize].name.clone();
+            self.shared.fail(Error::Operator { operator, subtask: self.index, cause: Arc::new(error.into()) });
         }
     }
 
@@ -153,6 +224,7 @@ impl Worker {
 
     /// The last report, and nothing left behind.
     fn leave(&mut self) {
+        self.checkpoints.close();
         self.shared.report(self.index, self.shared.report_wanted(), true, self.report());
         self.slots.clear();
     }
@@ -201,6 +273,7 @@ impl Drive for Worker {
             self.reported = wanted;
             self.shared.report(self.index, wanted, false, self.report());
         }
+        self.attend();
         self.step_all(now)
     }
 }
@@ -275,9 +348,9 @@ mod tests {
             fn wake(&self) {}
         }
         let shared = Arc::new(JobShared::new(vec![Arc::new(Nobody)]));
-        let tasks: Vec<(usize, Box<dyn Task>)> = vec![(0, Box::new(Endless))];
+        let tasks = vec![OpenedTask { subtask: 0, is_source: false, task: Box::new(Endless) }];
         let clock = SimPlatform::new(1).clock();
-        let worker = Worker::new(0, tasks, Arc::clone(&shared), Arc::new([]), clock);
+        let worker = Worker::new(0, tasks, StoreRegistry::default(), Arc::clone(&shared), Arc::new([]), clock);
         drop(worker);
         assert!(shared.is_stopped());
         assert!(matches!(shared.failure(), Some(Error::Platform(_))), "{:?}", shared.failure());

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    fmt,
     path::PathBuf,
     rc::Rc,
     sync::Arc,
@@ -27,9 +28,21 @@ pub struct FileOptions {
     pub store: u128,
     /// The disk.
     pub disk: Arc<dyn Disk>,
+    /// Called on the writer's thread when it has something to say, if anybody wants to know.
+    pub notify: Option<Notify>,
     /// Whether a thread of its own writes. Without, every write is done where it is asked for, in a fixed order: for
     /// tests and simulation.
     pub thread: bool,
+}
+
+/// A function that is called when there is news.
+#[derive(Clone)]
+pub struct Notify(pub Arc<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Notify {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Notify")
+    }
 }
 
 /// What became of a snapshot.
@@ -140,7 +153,8 @@ impl Files {
             };
             let (disk, settings) = (Arc::clone(&options.disk), self.settings.clone());
             self.end = Some(if options.thread {
-                End::Thread(Writer::start(disk, settings, || {})?)
+                let notify = options.notify.clone();
+                End::Thread(Writer::start(disk, settings, move || notify.iter().for_each(|notify| (notify.0)()))?)
             } else {
                 End::Here(Box::new(WriterCore::open(disk, settings)?), VecDeque::new())
             });

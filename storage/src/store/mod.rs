@@ -20,7 +20,7 @@
 //!
 //! # fn main() -> Result<(), tidemill_storage::state::StateError> {
 //! # let directory = std::env::temp_dir().join(format!("tidemill-doc-{}", std::process::id()));
-//! let files = FileOptions { directory: directory.clone(), store: 1, disk: Arc::new(OsDisk::default()), thread: true };
+//! let files = FileOptions { directory: directory.clone(), store: 1, disk: Arc::new(OsDisk::default()), notify: None, thread: true };
 //! let mut store = Store::new(StoreOptions { files: Some(files), ..StoreOptions::new() });
 //! let state = store.open::<u64, u64>(StateName::new("counter", "counts"), Vec::new())?;
 //! let mut counts = store.table::<u64, u64>(state, WHOLE);
@@ -201,12 +201,17 @@ impl Store {
         self.shared.files.borrow_mut().snapshot(snapshot, seal, sealed)
     }
 
+    /// By what somebody else than the owner of the store follows its snapshots.
+    pub fn snapshots(&self) -> Snapshots {
+        Snapshots { shared: Rc::clone(&self.shared) }
+    }
+
     /// Forgets a snapshot; files that only it needed are removed.
     ///
     /// # Errors
     /// As [`snapshot`](Self::snapshot).
     pub fn release(&mut self, snapshot: u64) -> Result<(), StateError> {
-        self.shared.files.borrow_mut().release(snapshot)
+        self.snapshots().release(snapshot)
     }
 
     /// Brings a kept snapshot to another directory.
@@ -222,9 +227,7 @@ impl Store {
     /// # Errors
     /// When the writer is gone or could not write what does not fit memory.
     pub fn next_snapshot_event(&mut self) -> Result<Option<SnapshotEvent>, StateError> {
-        let mut files = self.shared.files.borrow_mut();
-        files.poll(false)?;
-        Ok(files.next_snapshot_event())
+        self.snapshots().next_event()
     }
 
     /// Waits for the next thing that becomes of a snapshot; there must be one under way.
@@ -313,6 +316,31 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+/// Follows the snapshots of a store, on the store's thread.
+pub struct Snapshots {
+    shared: Rc<Shared>,
+}
+
+impl Snapshots {
+    /// As [`Store::next_snapshot_event`].
+    ///
+    /// # Errors
+    /// When the writer is gone or could not write what does not fit memory.
+    pub fn next_event(&self) -> Result<Option<SnapshotEvent>, StateError> {
+        let mut files = self.shared.files.borrow_mut();
+        files.poll(false)?;
+        Ok(files.next_snapshot_event())
+    }
+
+    /// As [`Store::release`].
+    ///
+    /// # Errors
+    /// As [`Store::snapshot`].
+    pub fn release(&self, snapshot: u64) -> Result<(), StateError> {
+        self.shared.files.borrow_mut().release(snapshot)
     }
 }
 

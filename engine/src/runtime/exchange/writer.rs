@@ -240,6 +240,7 @@ fn element_of<B>(signal: Signal) -> Element<B> {
         Signal::Watermark(watermark) => Element::Watermark(watermark),
         Signal::Idle => Element::Idle,
         Signal::Active => Element::Active,
+        Signal::Barrier(barrier) => Element::Barrier(barrier),
         Signal::End => Element::End,
     }
 }

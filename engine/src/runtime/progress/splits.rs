@@ -61,6 +61,23 @@ impl SplitProgress {
         }
     }
 
+    /// Goes on with a split in which `newest` was the greatest timestamp.
+    pub(in crate::runtime) fn resume(&mut self, split: usize, newest: Timestamp) {
+        let seen = &mut self.splits[split];
+        seen.newest = newest;
+        let watermark = self.bounds.watermark(newest);
+        // Not sent yet: it goes out before a record that it has passed.
+        seen.unsent_watermark = watermark;
+        let risen = self.merge.watermark(split, watermark);
+        self.keep(risen);
+    }
+
+    /// The splits that have not ended, with the greatest timestamp seen in each.
+    pub(in crate::runtime) fn unfinished(&self) -> impl Iterator<Item = (usize, Timestamp)> {
+        let open = self.splits.iter().enumerate().filter(|(_, split)| !split.ended);
+        open.map(|(index, split)| (index, split.newest))
+    }
+
     /// Notes the timestamp of a record of `split`. True when the watermark has passed it and has to go out first.
     #[inline(always)]
     pub(in crate::runtime) fn note(&mut self, split: usize, timestamp: Timestamp) -> bool {

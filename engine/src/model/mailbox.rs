@@ -1,0 +1,64 @@
+//! A queue from any threads to one, for the few messages between control plane and workers.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// A queue whose emptiness is seen by one load, so that a worker may look once per turn.
+pub struct Mailbox<T> {
+    messages: Mutex<VecDeque<T>>,
+    waiting: AtomicUsize,
+}
+
+impl<T> Default for Mailbox<T> {
+    fn default() -> Self {
+        Self { messages: Mutex::default(), waiting: AtomicUsize::new(0) }
+    }
+}
+
+impl<T> Mailbox<T> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<T>> {
+        // Nothing that could panic runs under this lock.
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a message behind those that wait.
+    pub fn put(&self, message: T) {
+        let mut messages = self.lock();
+        messages.push_back(message);
+        self.waiting.store(messages.len(), Ordering::Release);
+    }
+
+    /// The oldest message.
+    #[inline]
+    pub fn take(&self) -> Option<T> {
+        if self.waiting.load(Ordering::Acquire) == 0 { None } else { self.take_waiting() }
+    }
+
+    #[cold]
+    fn take_waiting(&self) -> Option<T> {
+        let mut messages = self.lock();
+        let message = messages.pop_front();
+        self.waiting.store(messages.len(), Ordering::Release);
+        message
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_out_in_the_order_in_which_they_went_in() {
+        let mailbox = Mailbox::default();
+        assert_eq!(mailbox.take(), None);
+        (0..3).for_each(|message| mailbox.put(message));
+        assert_eq!((mailbox.take(), mailbox.take()), (Some(0), Some(1)));
+        mailbox.put(3);
+        assert_eq!((mailbox.take(), mailbox.take(), mailbox.take()), (Some(2), Some(3), None));
+    }
+}

@@ -1,0 +1,126 @@
+//! A worker's share in checkpoints: keeps what its tasks have added until their state is durable, then tells the control plane.
+
+use std::sync::Arc;
+
+use tidemill_storage::{state::StateError, store::files::SnapshotEvent};
+
+use crate::model::{
+    checkpoint::{Barrier, CheckpointId, FromWorker, Part, Passed, SubtaskState},
+    graph::StoreRegistry,
+    operator::OperatorIndex,
+    shared::JobShared,
+};
+
+/// The checkpoints under way on one worker.
+pub(super) struct CheckpointDesk {
+    shared: Arc<JobShared>,
+    stores: StoreRegistry,
+    waiting: Vec<Waiting>,
+}
+
+/// A task that has passed a barrier, and the operators whose state is not durable yet.
+struct Waiting {
+    passed: Passed,
+    stores: Vec<OperatorIndex>,
+}
+
+impl CheckpointDesk {
+    pub(super) fn new(shared: Arc<JobShared>, stores: StoreRegistry) -> Self {
+        Self { shared, stores, waiting: Vec::new() }
+    }
+
+    /// Whether some state is not durable yet.
+    #[inline]
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Takes what the operators of a task have added at a barrier.
+    pub(super) fn pass(&mut self, subtask: usize, barrier: Barrier, parts: Vec<(OperatorIndex, Part)>) {
+        let mut stores = Vec::new();
+        let mut operators: Vec<(OperatorIndex, SubtaskState)> = Vec::new();
+        for (operator, part) in parts {
+            let at = operators.iter().position(|(known, _)| *known == operator).unwrap_or_else(|| {
+                operators.push((operator, SubtaskState::default()));
+                operators.len() - 1
+            });
+            let state = &mut operators[at].1;
+            match part {
+                Part::Bytes(bytes) => state.bytes = Some(bytes),
+                Part::Splits(splits) => state.splits = Some(splits),
+                Part::Committables(committables) => state.committables.extend(committables),
+                Part::State => stores.push(operator),
+            }
+        }
+        let passed = Passed { checkpoint: barrier.checkpoint, subtask, operators, bytes_written: 0 };
+        self.waiting.push(Waiting { passed, stores });
+        self.tell();
+    }
+
+    /// Hears what became of the snapshots.
+    ///
+    /// # Errors
+    /// Of a store that cannot go on, with its operator.
+    pub(super) fn poll(&mut self) -> Result<(), (OperatorIndex, StateError)> {
+        let stores = std::mem::take(&mut *self.stores.borrow_mut());
+        let heard = stores.iter().try_for_each(|store| {
+            while let Some(event) = store.snapshots.next_event().map_err(|error| (store.operator, error))? {
+                self.note(store.operator, store.subtask, event);
+            }
+            Ok(())
+        });
+        *self.stores.borrow_mut() = stores;
+        self.tell();
+        heard
+    }
+
+    fn note(&mut self, operator: OperatorIndex, subtask: usize, event: SnapshotEvent) {
+        match event {
+            SnapshotEvent::Done { snapshot, manifest, bytes_written } => {
+                let theirs =
+                    |waiting: &&mut Waiting| waiting.passed.checkpoint == snapshot && waiting.stores.contains(&operator);
+                let Some(waiting) = self.waiting.iter_mut().find(theirs) else { return };
+                waiting.stores.retain(|open| *open != operator);
+                waiting.passed.bytes_written += bytes_written;
+                let operators = waiting.passed.operators.iter_mut();
+                operators.filter(|(own, _)| *own == operator).for_each(|(_, state)| {
+                    state.manifest = Some(manifest.clone());
+                });
+            }
+            SnapshotEvent::Failed { snapshot, error } => {
+                self.waiting.retain(|waiting| {
+                    waiting.passed.checkpoint != snapshot || !waiting.stores.contains(&operator)
+                });
+                let cause = Box::new(error);
+                self.shared.tell_control(FromWorker::Declined { checkpoint: snapshot, operator, subtask, cause });
+            }
+            SnapshotEvent::Exported { .. } => {}
+        }
+    }
+
+    /// Tells of all that is durable.
+    fn tell(&mut self) {
+        let (durable, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|one| one.stores.is_empty());
+        self.waiting = waiting;
+        let durable: Vec<Waiting> = durable;
+        for Waiting { passed, .. } in durable {
+            self.shared.tell_control(FromWorker::Passed(Box::new(passed)));
+        }
+    }
+
+    /// Gives up the snapshots of a checkpoint.
+    ///
+    /// # Errors
+    /// As [`poll`](Self::poll).
+    pub(super) fn retire(&mut self, checkpoint: CheckpointId) -> Result<(), (OperatorIndex, StateError)> {
+        self.stores.borrow().iter().try_for_each(|store| {
+            store.snapshots.release(checkpoint).map_err(|error| (store.operator, error))
+        })
+    }
+
+    /// Lets all stores go.
+    pub(super) fn close(&mut self) {
+        self.waiting.clear();
+        self.stores.borrow_mut().clear();
+    }
+}
