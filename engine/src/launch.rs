@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tidemill_storage::{log::pool::BlockPool, snapshot::disk::Disk};
 
 use crate::{
-    control::handle::JobHandle,
+    control::{
+        handle::JobHandle,
+        supervisor::{MakeWorkers, Supervisor},
+    },
     model::{
         checkpoint::CheckpointContext,
         config::JobConfig,
@@ -23,33 +26,47 @@ use crate::{
 ///
 /// # Errors
 /// Whatever is wrong with the settings, a source, a sink or the machine. Then nothing runs.
-pub fn launch(mut graph: JobGraph, config: JobConfig, platform: &dyn Platform) -> Result<JobHandle, Error> {
+pub fn launch(
+    mut graph: JobGraph,
+    config: JobConfig,
+    platform: Arc<dyn Platform>,
+) -> Result<JobHandle, Error> {
     config.check()?;
-    let fleet = platform.prepare(config.parallelism)?;
+    // Whether the machine can run it comes before what is asked of others.
+    drop(platform.prepare(config.parallelism)?);
     graph.prepare()?;
-    let wakers = fleet.wakers();
-    graph.connect(&config, &wakers);
-    let shared = Arc::new(JobShared::new(wakers.clone()));
     let operators: Arc<[OperatorInfo]> = graph.operators.clone().into();
     let state_memory_bytes = config.state_memory_bytes(platform.memory_bytes());
     let config = Arc::new(JobConfig { state_memory_bytes_max: Some(state_memory_bytes), ..config });
-    let factories = (0..config.parallelism).map(|index| {
-        let seat = Seat {
-            index,
-            tasks: tasks_of(&graph, index),
-            config: Arc::clone(&config),
-            clock: platform.clock(),
-            waker: Arc::clone(&wakers[index]),
-            inline_io: platform.inline_io(),
-            shared: Arc::clone(&shared),
-            operators: Arc::clone(&operators),
-            disk: platform.disk(),
-            checkpoints: CheckpointContext::default(),
-        };
-        Box::new(move || seat.take()) as DriveFactory
-    });
-    let running = fleet.start(factories.collect())?;
-    Ok(JobHandle::new(running, shared, operators))
+    let make_workers = make_workers(Arc::clone(&config), Arc::clone(&platform), Arc::clone(&operators));
+    let mut supervisor = Supervisor::new(graph, config, platform, operators, make_workers)?;
+    let first = supervisor.begin()?;
+    JobHandle::new(supervisor, first)
+}
+
+fn make_workers(
+    config: Arc<JobConfig>,
+    platform: Arc<dyn Platform>,
+    operators: Arc<[OperatorInfo]>,
+) -> MakeWorkers {
+    Box::new(move |graph, seating| {
+        let factories = (0..config.parallelism).map(|index| {
+            let seat = Seat {
+                index,
+                tasks: tasks_of(graph, index),
+                config: Arc::clone(&config),
+                clock: platform.clock(),
+                waker: Arc::clone(&seating.wakers[index]),
+                inline_io: platform.inline_io(),
+                shared: Arc::clone(seating.shared),
+                operators: Arc::clone(&operators),
+                disk: platform.disk(),
+                checkpoints: seating.checkpoints.clone(),
+            };
+            Box::new(move || seat.take()) as DriveFactory
+        });
+        factories.collect()
+    })
 }
 
 /// The tasks of worker `index`: subtask i of every chain lives on worker i.
@@ -86,7 +103,8 @@ struct Seat {
 
 impl Seat {
     fn take(self) -> Box<dyn Drive> {
-        let Self { index, tasks, config, clock, waker, inline_io, shared, operators, disk, checkpoints } = self;
+        let Self { index, tasks, config, clock, waker, inline_io, shared, operators, disk, checkpoints } =
+            self;
         let mut built = Vec::with_capacity(tasks.len());
         // A platform whose workers read by themselves has no threads to spare for memory either.
         let state_pool = BlockPool::new(!inline_io);

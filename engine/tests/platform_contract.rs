@@ -32,7 +32,7 @@ fn run(
             Box::new(move || make(worker, wakers)) as DriveFactory
         })
         .collect();
-    fleet.start(factories)?.join()
+    fleet.start(factories, None)?.join()
 }
 
 /// Passes a token round the ring of workers, waking the next one, `laps` times.

@@ -38,7 +38,7 @@ fn job(workers: usize) -> Result<(), PlatformError> {
     let fleet = GlommioPlatform::new().prepare(workers)?;
     let factories =
         (0..workers).map(|_| Box::new(|| Box::new(Turns(1_000)) as Box<dyn Drive>) as DriveFactory).collect();
-    fleet.start(factories)?.join()
+    fleet.start(factories, None)?.join()
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn executors_that_run_out_of_files_half_way_start_nothing_and_leave_the_process_
         let factories = (0..8)
             .map(|_| Box::new(|| -> Box<dyn Drive> { unreachable!("nothing starts") }) as DriveFactory)
             .collect();
-        let error = fleet.start(factories).err().expect("there are too few files");
+        let error = fleet.start(factories, None).err().expect("there are too few files");
         println!("refused: {error}");
         drop(spare);
         return job(2).expect("the process is usable");

@@ -32,7 +32,7 @@ where
             Box::new(move || Box::new(Closure(turn)) as Box<dyn Drive>) as DriveFactory
         })
         .collect();
-    fleet.start(factories)?.join()
+    fleet.start(factories, None)?.join()
 }
 
 type Trace = Vec<(usize, Nanos)>;

@@ -1,39 +1,52 @@
-//! The handle of a running job: wait, cancel, look.
+//! The handle of a running job: wait, cancel, look, ask for savepoints.
 
-use std::sync::Arc;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
 
+use super::{
+    board::Board,
+    supervisor::{Attempt, Supervisor},
+};
 use crate::{
     model::{
         error::Error,
         metrics::{JobMetrics, OperatorInfo},
-        shared::JobShared,
     },
-    platform::Running,
+    platform::PlatformError,
 };
 
 /// A running job.
 ///
 /// Dropping the handle cancels the job and waits until its workers have left; nothing of a job outlives it.
 pub struct JobHandle {
-    running: Option<Box<dyn Running>>,
+    thread: Option<JoinHandle<Result<(), Error>>>,
     monitor: JobMonitor,
 }
 
 /// Watches or cancels a running job from any thread; clones watch the same job.
 #[derive(Clone)]
 pub struct JobMonitor {
-    shared: Arc<JobShared>,
+    board: Arc<Board>,
     operators: Arc<[OperatorInfo]>,
 }
 
 impl JobHandle {
-    /// The handle of a job that was just started.
-    pub(crate) fn new(
-        running: Box<dyn Running>,
-        shared: Arc<JobShared>,
-        operators: Arc<[OperatorInfo]>,
-    ) -> Self {
-        Self { running: Some(running), monitor: JobMonitor { shared, operators } }
+    /// The handle of a job whose first attempt was just started.
+    ///
+    /// # Errors
+    /// When there is no thread to supervise it.
+    pub(crate) fn new(supervisor: Supervisor, first: Attempt) -> Result<Self, Error> {
+        let monitor = JobMonitor { board: supervisor.board(), operators: supervisor.operators() };
+        let thread = thread::Builder::new().name("tidemill-job".into()).spawn(move || supervisor.run(first));
+        let thread = thread.map_err(|error| PlatformError::Unfit {
+            what: "starting the thread that supervises the job".into(),
+            why: error.to_string(),
+            fix: "Raise the limit on processes (`ulimit -u`).".into(),
+        })?;
+        Ok(Self { thread: Some(thread), monitor })
     }
 
     /// Waits for the end of the job and returns its last metrics.
@@ -62,29 +75,66 @@ impl JobHandle {
     }
 
     fn join(&mut self) -> Result<(), Error> {
-        let joined = self.running.take().map_or(Ok(()), Running::join);
-        match self.monitor.shared.failure() {
-            Some(failure) => Err(failure),
-            None => Ok(joined?),
-        }
+        let joined = self.thread.take().map_or(Ok(Ok(())), JoinHandle::join);
+        joined.unwrap_or_else(|_panic| {
+            let cause = "the thread that supervises the job panicked".to_owned();
+            Err(PlatformError::WorkerLost { worker: 0, cause }.into())
+        })
     }
 }
 
 impl JobMonitor {
     /// As [`JobHandle::cancel`].
     pub fn cancel(&self) {
-        self.shared.fail(Error::Cancelled);
+        self.board.cancel();
     }
 
     /// As [`JobHandle::metrics`]; after the end, the last metrics.
     pub fn metrics(&self) -> JobMetrics {
-        JobMetrics::merge(&self.operators, self.shared.collect_reports())
+        let merged = JobMetrics::merge(&self.operators, self.board.collect_reports());
+        JobMetrics { checkpoints: self.board.stats(), ..merged }
+    }
+
+    /// Takes a checkpoint now and waits until it is complete; returns its manifest.
+    ///
+    /// # Errors
+    /// When it fails, the job has ended, or checkpoints are off.
+    pub fn checkpoint(&self) -> Result<PathBuf, Error> {
+        self.board.ask(None, false, false)
+    }
+
+    /// Writes a savepoint to `directory`, made if it does not exist, while the job goes on: whole, and the user's to keep.
+    /// A job begins with it by [`CheckpointConfig::savepoint`](crate::model::checkpoint_config::CheckpointConfig).
+    ///
+    /// # Errors
+    /// As [`checkpoint`](Self::checkpoint), and when the directory holds a savepoint already.
+    pub fn savepoint(&self, directory: impl AsRef<Path>) -> Result<PathBuf, Error> {
+        self.board.ask(Some(directory.as_ref().to_owned()), false, false)
+    }
+
+    /// Writes a savepoint and stops the job behind it: nothing is emitted after it. With `drain` all windows fire and all
+    /// timers of event time run before, as at the end of the input; a job that begins with such a savepoint does not fire
+    /// them again.
+    ///
+    /// # Errors
+    /// As [`savepoint`](Self::savepoint).
+    pub fn stop_with_savepoint(&self, directory: impl AsRef<Path>, drain: bool) -> Result<PathBuf, Error> {
+        self.board.ask(Some(directory.as_ref().to_owned()), true, drain)
+    }
+
+    /// Takes a checkpoint and stops the job behind it; started again with the same directory, it goes on from there.
+    /// [`wait`](JobHandle::wait) then returns without an error.
+    ///
+    /// # Errors
+    /// As [`checkpoint`](Self::checkpoint).
+    pub fn suspend(&self) -> Result<PathBuf, Error> {
+        self.board.ask(None, true, false)
     }
 }
 
 impl Drop for JobHandle {
     fn drop(&mut self) {
-        if self.running.is_some() {
+        if self.thread.is_some() {
             self.cancel();
             // The outcome of a job that nobody waits for is nobody's business.
             let _outcome = self.join();

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use tidemill_storage::key::MAX_PARALLELISM_MAX;
 
-use super::error::Error;
+use super::{
+    checkpoint_config::{CheckpointConfig, RestartStrategy},
+    error::Error,
+};
 
 /// Where keyed operators keep their state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,9 +32,9 @@ const STATE_MEMORY_BYTES_MIN: u64 = 1 << 20;
 const STATE_MEMORY_BYTES: u64 = 1 << 30;
 
 /// The settings of a job.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct JobConfig {
-    /// Name shown in messages and metrics.
+    /// Name shown in messages and metrics, and by which a checkpoint knows its job.
     pub name: String,
     /// Number of workers, one per core by default; every operator has as many subtasks unless told otherwise.
     pub parallelism: usize,
@@ -60,6 +63,10 @@ pub struct JobConfig {
     /// [`state_dir`](Self::state_dir). `None` chooses half of the memory that the process may use (the machine's, or
     /// its control group's limit), in equal parts for all workers.
     pub state_memory_bytes_max: Option<u64>,
+    /// How often the job is checkpointed and where to; `None` for never.
+    pub checkpoints: Option<CheckpointConfig>,
+    /// Whether the job is started again when it fails.
+    pub restart: RestartStrategy,
 }
 
 impl Default for JobConfig {
@@ -78,6 +85,8 @@ impl Default for JobConfig {
             state_backend: StateBackendKind::default(),
             state_dir: None,
             state_memory_bytes_max: None,
+            checkpoints: None,
+            restart: RestartStrategy::None,
         }
     }
 }
@@ -135,11 +144,22 @@ impl JobConfig {
         between("step_records_max", self.step_records_max as u64, 1, 1 << 24)?;
         between("step_us_max", self.step_us_max, 1, 60_000_000)?;
         between("watermark_interval_us", self.watermark_interval_us, 0, 3_600_000_000)?;
-        if self.state_memory_bytes_max.is_some() && self.state_dir.is_none() {
+        if let Some(checkpoints) = &self.checkpoints {
+            checkpoints.check()?;
+            if self.state_backend == StateBackendKind::Memory {
+                return Err(Error::config(
+                    "checkpoints are on and state_backend is `memory`".to_owned(),
+                    "state in plain tables cannot be made durable".to_owned(),
+                    "set state_backend to `log`, or checkpoints to none".to_owned(),
+                ));
+            }
+        }
+        let has_place = self.state_dir.is_some() || self.checkpoints.is_some();
+        if self.state_memory_bytes_max.is_some() && !has_place {
             return Err(Error::config(
                 "state_memory_bytes_max is set and state_dir is not".to_owned(),
                 "state that is over the bound would have nowhere to go".to_owned(),
-                "set state_dir to a directory on a local disk".to_owned(),
+                "set state_dir to a directory on a local disk, or switch checkpoints on".to_owned(),
             ));
         }
         let state_memory = self.state_memory_bytes_max.unwrap_or(STATE_MEMORY_BYTES_MIN);

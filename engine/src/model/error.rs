@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::source::BoxError;
+use super::{checkpoint_error::CheckpointError, source::BoxError};
 use crate::platform::PlatformError;
 
 /// Why a job could not start, or stopped. Cheap to clone: every caller that waits gets the same one.
@@ -40,6 +40,12 @@ pub enum Error {
     /// The job was cancelled through its handle.
     #[error("the job was cancelled")]
     Cancelled,
+    /// A checkpoint cannot be written, read or gone on from.
+    #[error(transparent)]
+    Checkpoint(Arc<CheckpointError>),
+    /// Something was asked of a job that has ended.
+    #[error("the job has ended")]
+    Over,
     /// The machine cannot run the job, or lost a worker.
     #[error(transparent)]
     Platform(Arc<PlatformError>),
@@ -49,6 +55,12 @@ impl Error {
     /// An [`Error::Config`] from its three parts.
     pub fn config(what: String, why: String, fix: String) -> Self {
         Self::Config { what, why, fix }
+    }
+}
+
+impl From<CheckpointError> for Error {
+    fn from(error: CheckpointError) -> Self {
+        Self::Checkpoint(Arc::new(error))
     }
 }
 

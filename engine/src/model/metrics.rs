@@ -5,7 +5,7 @@
 
 use hdrhistogram::Histogram;
 
-use super::{operator::OperatorIndex, time::Timestamp};
+use super::{checkpoint::CheckpointId, operator::OperatorIndex, time::Timestamp};
 use crate::platform::Nanos;
 
 /// What one operator instance has counted.
@@ -52,6 +52,31 @@ pub struct TaskTimes {
     pub blocked: Nanos,
     /// Time without input.
     pub idle: Nanos,
+}
+
+/// What became of a job's checkpoints, over all its attempts.
+#[derive(Clone, Debug, Default)]
+pub struct CheckpointStats {
+    /// Complete ones.
+    pub completed: u64,
+    /// Those that were given up.
+    pub failed: u64,
+    /// The newest complete one.
+    pub last: Option<CheckpointId>,
+    /// Bytes of state written for all complete ones.
+    pub bytes_written: u64,
+    /// Bytes of state written for the newest.
+    pub last_bytes_written: u64,
+    /// Why the last one that failed did.
+    pub last_failure: Option<String>,
+    /// The checkpoint that the present attempt went on from.
+    pub restored_from: Option<CheckpointId>,
+    /// Times the job was started again.
+    pub restarts: u64,
+    /// Why it was started again the last time.
+    pub last_restart: Option<String>,
+    /// From the trigger to the commit, of complete ones.
+    pub durations: LatencyHistogram,
 }
 
 /// A histogram of latencies in nanoseconds with two significant digits.
@@ -160,6 +185,8 @@ pub struct JobMetrics {
     pub operators: Vec<OperatorMetrics>,
     /// Each worker's own report.
     pub workers: Vec<WorkerReport>,
+    /// What became of checkpoints.
+    pub checkpoints: CheckpointStats,
 }
 
 impl JobMetrics {
@@ -167,7 +194,7 @@ impl JobMetrics {
     pub fn merge(infos: &[OperatorInfo], workers: Vec<WorkerReport>) -> Self {
         let operators = infos.iter().enumerate();
         let operators = operators.filter_map(|(index, info)| merge_operator(index, info, &workers)).collect();
-        Self { operators, workers }
+        Self { operators, workers, checkpoints: CheckpointStats::default() }
     }
 
     /// The operator with this name or id, the first in the order of construction.

@@ -1,6 +1,8 @@
 //! Nouns and contracts that the data plane and the control plane share; nothing here runs by itself.
 
 pub mod checkpoint;
+pub mod checkpoint_config;
+pub mod checkpoint_error;
 pub mod config;
 pub mod element;
 pub mod error;

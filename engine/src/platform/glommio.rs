@@ -4,13 +4,14 @@
 //! A parked worker blocks its thread, so nothing else may wait on the executor's ring then
 //! (docs/design/001-parking.md).
 
+use super::bell::{self, Bell};
 use super::clock::MachineClock;
 use super::cores::Cores;
 use super::park::{self, Parker, Waker};
 use super::probe::probe;
 use super::pump::{Patience, Pump, Stretch};
 use super::seats::{Seat, cause_of};
-use super::{Clock, DriveFactory, Fleet, Platform, PlatformError, Running, Wake};
+use super::{Clock, DriveFactory, Fleet, Nanos, Platform, PlatformError, Running, Wake};
 use glommio::LocalExecutor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
@@ -84,6 +85,10 @@ impl Platform for GlommioPlatform {
         Arc::new(OsDisk::default())
     }
 
+    fn pause(&self, wait: Nanos, enough: &dyn Fn() -> bool) {
+        bell::pause(wait, &*self.clock, enough);
+    }
+
     fn memory_bytes(&self) -> Option<u64> {
         super::memory::memory_of_this_process()
     }
@@ -99,8 +104,9 @@ impl Platform for GlommioPlatform {
             park_ns_max: self.park_ms_max.saturating_mul(1_000_000),
         };
         let cores = if self.pin { self.cores.assign(workers) } else { vec![None; workers] };
+        let control = Arc::new(Bell::default());
         let (parkers, wakers) = (0..workers).map(|_| park::pair()).unzip();
-        Ok(Box::new(GlommioFleet { clock: self.clock(), cores, patience, parkers, wakers }))
+        Ok(Box::new(GlommioFleet { clock: self.clock(), cores, patience, parkers, wakers, control }))
     }
 }
 
@@ -110,6 +116,7 @@ struct GlommioFleet {
     patience: Patience,
     parkers: Vec<Parker>,
     wakers: Vec<Waker>,
+    control: Arc<Bell>,
 }
 
 /// What a worker's thread needs.
@@ -125,7 +132,15 @@ impl Fleet for GlommioFleet {
         self.wakers.iter().map(|waker| Arc::new(waker.clone()) as Arc<dyn Wake>).collect()
     }
 
-    fn start(self: Box<Self>, factories: Vec<DriveFactory>) -> Result<Box<dyn Running>, PlatformError> {
+    fn control_waker(&self) -> Arc<dyn Wake> {
+        Arc::clone(&self.control) as Arc<dyn Wake>
+    }
+
+    fn start(
+        self: Box<Self>,
+        factories: Vec<DriveFactory>,
+        control: Option<DriveFactory>,
+    ) -> Result<Box<dyn Running>, PlatformError> {
         assert_eq!(factories.len(), self.parkers.len(), "one factory per prepared worker");
         let mut seats = Vec::with_capacity(factories.len());
         for core in self.cores {
@@ -137,7 +152,8 @@ impl Fleet for GlommioFleet {
                 }
             }
         }
-        let (clock, patience) = (self.clock, self.patience);
+        let (clock, patience, bell) = (self.clock, self.patience, self.control);
+        let control = control.map(|make| Control { make, clock: Arc::clone(&clock), bell });
         let outcomes = seats
             .into_iter()
             .zip(self.parkers)
@@ -147,7 +163,7 @@ impl Fleet for GlommioFleet {
                 seat.work(Box::new(move |executor| berth.run(executor)))
             })
             .collect();
-        Ok(Box::new(GlommioRunning { outcomes }))
+        Ok(Box::new(GlommioRunning { outcomes, control }))
     }
 }
 
@@ -176,10 +192,22 @@ impl Berth {
 
 struct GlommioRunning {
     outcomes: Vec<mpsc::Receiver<Result<(), String>>>,
+    control: Option<Control>,
+}
+
+/// What is driven beside the workers, by the thread that waits for them.
+struct Control {
+    make: DriveFactory,
+    clock: Arc<dyn Clock>,
+    bell: Arc<Bell>,
 }
 
 impl Running for GlommioRunning {
     fn join(self: Box<Self>) -> Result<(), PlatformError> {
+        if let Some(Control { make, clock, bell }) = self.control {
+            // What it says when it panics, it says to the job as it is dropped.
+            let _outcome = catch_unwind(AssertUnwindSafe(|| bell::drive(make(), &*clock, &bell)));
+        }
         let mut lost = Ok(());
         for (worker, outcome) in self.outcomes.into_iter().enumerate() {
             let ended = outcome.recv().unwrap_or_else(|_| Err("its executor broke".into()));

@@ -4,6 +4,7 @@
 //! it for the time. `glommio` pins one executor per core; `sim` runs all
 //! workers on one thread in a seeded order and in virtual time. No other module calls the operating system.
 
+mod bell;
 mod cgroup;
 mod clock;
 mod cores;
@@ -83,6 +84,8 @@ pub trait Platform: Send + Sync {
     }
     /// Where state and checkpoints are kept.
     fn disk(&self) -> Arc<dyn Disk>;
+    /// Waits this long, or until `enough` says so; for the thread that supervises a job, between two of its attempts.
+    fn pause(&self, wait: Nanos, enough: &dyn Fn() -> bool);
     /// Checks that `workers` can run here and makes their wake handles, without starting anything.
     ///
     /// # Errors
@@ -94,11 +97,18 @@ pub trait Platform: Send + Sync {
 pub trait Fleet: Send {
     /// One wake handle per worker, in worker order.
     fn wakers(&self) -> Vec<Arc<dyn Wake>>;
-    /// Starts one driven worker per factory. `factories.len()` is the number given to `prepare`.
+    /// Wakes what `control` makes.
+    fn control_waker(&self) -> Arc<dyn Wake>;
+    /// Starts one driven worker per factory; `factories.len()` is the number given to `prepare`. `control` makes one more,
+    /// which is no worker: it is driven off the workers' cores, by [`Running::join`] if nowhere else, and may block.
     ///
     /// # Errors
     /// When a thread or an executor cannot be made; then nothing runs.
-    fn start(self: Box<Self>, factories: Vec<DriveFactory>) -> Result<Box<dyn Running>, PlatformError>;
+    fn start(
+        self: Box<Self>,
+        factories: Vec<DriveFactory>,
+        control: Option<DriveFactory>,
+    ) -> Result<Box<dyn Running>, PlatformError>;
 }
 
 /// Workers that run.

@@ -26,6 +26,8 @@ pub struct SimPlatform {
     open: bool,
     clock: Arc<SimClock>,
     disk: Arc<dyn Disk>,
+    /// Fleets that were started: each runs in an order of its own.
+    started: Arc<AtomicU64>,
 }
 
 impl SimPlatform {
@@ -33,7 +35,8 @@ impl SimPlatform {
     pub fn new(seed: u64) -> Self {
         // State that leaves memory goes to the real disk, unless a test says otherwise.
         let disk = Arc::new(OsDisk::default());
-        Self { seed, open: false, clock: Arc::new(SimClock(AtomicU64::new(0))), disk }
+        let clock = Arc::new(SimClock(AtomicU64::new(0)));
+        Self { seed, open: false, clock, disk, started: Arc::default() }
     }
 
     /// Keeps state and checkpoints on this disk instead of the real one.
@@ -112,11 +115,15 @@ impl Platform for SimPlatform {
         Arc::clone(&self.disk)
     }
 
+    fn pause(&self, wait: Nanos, _enough: &dyn Fn() -> bool) {
+        self.clock.0.fetch_add(wait, Ordering::Relaxed);
+    }
+
     fn prepare(&self, workers: usize) -> Result<Box<dyn Fleet>, PlatformError> {
         if workers == 0 {
             return Err(super::no_workers());
         }
-        let bells = Arc::new(Bells { rung: Mutex::new(vec![false; workers]), any: Condvar::new() });
+        let bells = Arc::new(Bells { rung: Mutex::new(vec![false; workers + 1]), any: Condvar::new() });
         Ok(Box::new(SimFleet { platform: self.clone(), bells, workers }))
     }
 }
@@ -134,8 +141,18 @@ impl Fleet for SimFleet {
             .collect()
     }
 
-    fn start(self: Box<Self>, factories: Vec<DriveFactory>) -> Result<Box<dyn Running>, PlatformError> {
+    fn control_waker(&self) -> Arc<dyn Wake> {
+        Arc::new(SimWake { worker: self.workers, bells: Arc::clone(&self.bells) })
+    }
+
+    fn start(
+        self: Box<Self>,
+        mut factories: Vec<DriveFactory>,
+        control: Option<DriveFactory>,
+    ) -> Result<Box<dyn Running>, PlatformError> {
         assert_eq!(factories.len(), self.workers, "one factory per prepared worker");
+        // One more hand among them: it is scheduled like a worker.
+        factories.extend(control);
         let Self { platform, bells, .. } = *self;
         let thread = std::thread::Builder::new()
             .name("tidemill-sim".into())
@@ -182,7 +199,8 @@ struct Simulation {
 
 impl Simulation {
     fn new(platform: SimPlatform, bells: Arc<Bells>) -> Self {
-        let mut random = Random::from_seed(platform.seed);
+        let started = platform.started.fetch_add(1, Ordering::Relaxed);
+        let mut random = Random::from_seed(platform.seed.wrapping_add(started << 32));
         let spurious = random.one_in(2);
         Self { platform, bells, random, hands: Vec::new(), mood_turns_left: 0, spurious, lost: None }
     }

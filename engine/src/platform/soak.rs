@@ -67,7 +67,7 @@ impl Soak {
         let (tell, told) = std::sync::mpsc::channel();
         let theirs = Arc::clone(&boxes);
         let factory: DriveFactory = Box::new(move || Box::new(Counter::new(theirs, tell)));
-        let running = fleet.start(vec![factory])?;
+        let running = fleet.start(vec![factory], None)?;
         let machine_clock = platform.clock();
         let (slots, clock, waker_now) = (&boxes.slots, &*machine_clock, &*waker);
         let outcomes: Vec<(u64, bool)> = std::thread::scope(|scope| {

@@ -77,8 +77,9 @@ impl CheckpointDesk {
     fn note(&mut self, operator: OperatorIndex, subtask: usize, event: SnapshotEvent) {
         match event {
             SnapshotEvent::Done { snapshot, manifest, bytes_written } => {
-                let theirs =
-                    |waiting: &&mut Waiting| waiting.passed.checkpoint == snapshot && waiting.stores.contains(&operator);
+                let theirs = |waiting: &&mut Waiting| {
+                    waiting.passed.checkpoint == snapshot && waiting.stores.contains(&operator)
+                };
                 let Some(waiting) = self.waiting.iter_mut().find(theirs) else { return };
                 waiting.stores.retain(|open| *open != operator);
                 waiting.passed.bytes_written += bytes_written;
@@ -92,7 +93,12 @@ impl CheckpointDesk {
                     waiting.passed.checkpoint != snapshot || !waiting.stores.contains(&operator)
                 });
                 let cause = Box::new(error);
-                self.shared.tell_control(FromWorker::Declined { checkpoint: snapshot, operator, subtask, cause });
+                self.shared.tell_control(FromWorker::Declined {
+                    checkpoint: snapshot,
+                    operator,
+                    subtask,
+                    cause,
+                });
             }
             SnapshotEvent::Exported { .. } => {}
         }
@@ -100,7 +106,8 @@ impl CheckpointDesk {
 
     /// Tells of all that is durable.
     fn tell(&mut self) {
-        let (durable, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|one| one.stores.is_empty());
+        let (durable, waiting) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|one| one.stores.is_empty());
         self.waiting = waiting;
         let durable: Vec<Waiting> = durable;
         for Waiting { passed, .. } in durable {

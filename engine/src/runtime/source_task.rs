@@ -462,7 +462,11 @@ where
     }
 
     fn watermark(&self) -> Timestamp {
-        if matches!(self.state, State::AtEnd | State::Finishing) { WATERMARK_MAX } else { self.progress.merged() }
+        if matches!(self.state, State::AtEnd | State::Finishing) {
+            WATERMARK_MAX
+        } else {
+            self.progress.merged()
+        }
     }
 
     fn queue(&self) -> (usize, usize) {

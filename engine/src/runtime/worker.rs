@@ -202,7 +202,11 @@ impl Worker {
         }
         if let Err((operator, error)) = heard {
             let operator = self.operators[operator as usize].name.clone();
-            self.shared.fail(Error::Operator { operator, subtask: self.index, cause: Arc::new(error.into()) });
+            self.shared.fail(Error::Operator {
+                operator,
+                subtask: self.index,
+                cause: Arc::new(error.into()),
+            });
         }
     }
 
@@ -350,7 +354,8 @@ mod tests {
         let shared = Arc::new(JobShared::new(vec![Arc::new(Nobody)]));
         let tasks = vec![OpenedTask { subtask: 0, is_source: false, task: Box::new(Endless) }];
         let clock = SimPlatform::new(1).clock();
-        let worker = Worker::new(0, tasks, StoreRegistry::default(), Arc::clone(&shared), Arc::new([]), clock);
+        let worker =
+            Worker::new(0, tasks, StoreRegistry::default(), Arc::clone(&shared), Arc::new([]), clock);
         drop(worker);
         assert!(shared.is_stopped());
         assert!(matches!(shared.failure(), Some(Error::Platform(_))), "{:?}", shared.failure());

@@ -119,6 +119,6 @@ impl StreamEnvironment {
     /// # Errors
     /// Whatever keeps the job from starting: a setting, a source, a sink, the machine.
     pub fn start(self) -> Result<JobHandle, Error> {
-        launch(self.graph.take(), self.config, &*self.platform)
+        launch(self.graph.take(), self.config, self.platform)
     }
 }

@@ -154,7 +154,9 @@ impl Files {
             let (disk, settings) = (Arc::clone(&options.disk), self.settings.clone());
             self.end = Some(if options.thread {
                 let notify = options.notify.clone();
-                End::Thread(Writer::start(disk, settings, move || notify.iter().for_each(|notify| (notify.0)()))?)
+                End::Thread(Writer::start(disk, settings, move || {
+                    notify.iter().for_each(|notify| (notify.0)())
+                })?)
             } else {
                 End::Here(Box::new(WriterCore::open(disk, settings)?), VecDeque::new())
             });

@@ -225,6 +225,11 @@ impl Disk for MemoryDisk {
         state.seen.remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn remove_directory(&self, _: &Path) -> io::Result<()> {
+        // Directories exist by what is in them.
+        Ok(())
+    }
+
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         let mut state = self.step()?;
         let State { seen, durable, .. } = &mut *state;

@@ -78,6 +78,12 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Of the system.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// Of the system.
+    fn remove_directory(&self, path: &Path) -> io::Result<()>;
+
     /// Makes the names in a directory durable.
     ///
     /// # Errors

@@ -1,0 +1,185 @@
+//! What a job's handle sees of all its attempts, and what it may ask for.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+};
+
+use crate::{
+    model::{
+        checkpoint::CheckpointId,
+        error::Error,
+        mailbox::Mailbox,
+        metrics::{CheckpointStats, WorkerReport},
+        shared::JobShared,
+    },
+    platform::{Nanos, Wake},
+};
+
+/// A checkpoint that somebody has asked for.
+pub(super) struct Request {
+    /// Where a savepoint is to be written; `None` for a checkpoint like others.
+    pub(super) directory: Option<PathBuf>,
+    /// Whether the job stops behind it.
+    pub(super) stops: bool,
+    /// Whether everything is brought to its end first, as if the input had ended.
+    pub(super) drains: bool,
+    answer: mpsc::Sender<Result<PathBuf, Error>>,
+}
+
+impl Request {
+    /// Says what became of it.
+    pub(super) fn answer(self, answer: Result<PathBuf, Error>) {
+        // Whoever has asked may not wait for it.
+        let _ = self.answer.send(answer);
+    }
+}
+
+/// Shared between the handle, the supervisor and the coordinators of a job.
+#[derive(Default)]
+pub(super) struct Board {
+    state: Mutex<State>,
+    requests: Mailbox<Request>,
+}
+
+#[derive(Default)]
+struct State {
+    attempt: Option<Arc<JobShared>>,
+    control: Option<Arc<dyn Wake>>,
+    cancelled: bool,
+    /// No further attempt follows.
+    over: bool,
+    /// Why the attempt failed, where its workers could not hear of it any more.
+    failure: Option<Error>,
+    finished: bool,
+    suspended: bool,
+    stats: CheckpointStats,
+}
+
+impl Board {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing that could panic runs under this lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new attempt begins, unless the job was cancelled meanwhile.
+    pub(super) fn begin(&self, attempt: &Arc<JobShared>, control: Option<Arc<dyn Wake>>) {
+        let mut state = self.state();
+        (state.attempt, state.control) = (Some(Arc::clone(attempt)), control);
+        let cancelled = state.cancelled;
+        drop(state);
+        if cancelled {
+            attempt.fail(Error::Cancelled);
+        }
+    }
+
+    /// Stops the job for good.
+    pub(super) fn cancel(&self) {
+        let mut state = self.state();
+        state.cancelled = true;
+        let attempt = state.attempt.clone();
+        drop(state);
+        attempt.iter().for_each(|attempt| attempt.fail(Error::Cancelled));
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.state().cancelled
+    }
+
+    /// The workers' reports of the present or the last attempt.
+    pub(super) fn collect_reports(&self) -> Vec<WorkerReport> {
+        let attempt = self.state().attempt.clone();
+        attempt.map(|attempt| attempt.collect_reports()).unwrap_or_default()
+    }
+
+    /// Asks for a checkpoint and waits for it.
+    pub(super) fn ask(
+        &self,
+        directory: Option<PathBuf>,
+        stops: bool,
+        drains: bool,
+    ) -> Result<PathBuf, Error> {
+        let (answer, answered) = mpsc::channel();
+        let state = self.state();
+        if state.over {
+            return Err(Error::Over);
+        }
+        self.requests.put(Request { directory, stops, drains, answer });
+        let control = state.control.clone();
+        drop(state);
+        control.iter().for_each(|control| control.wake());
+        answered.recv().unwrap_or(Err(Error::Over))
+    }
+
+    pub(super) fn next_request(&self) -> Option<Request> {
+        self.requests.take()
+    }
+
+    /// No attempt follows: whoever still waits is told.
+    pub(super) fn close(&self) {
+        self.state().over = true;
+        while let Some(request) = self.requests.take() {
+            request.answer(Err(Error::Over));
+        }
+    }
+
+    /// Why the attempt failed, where its workers may have left already.
+    pub(super) fn fail(&self, error: Error) {
+        self.state().failure.get_or_insert(error);
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.state().failure.is_some()
+    }
+
+    pub(super) fn take_failure(&self) -> Option<Error> {
+        self.state().failure.take()
+    }
+
+    pub(super) fn note_finished(&self) {
+        self.state().finished = true;
+    }
+
+    pub(super) fn note_suspended(&self) {
+        self.state().suspended = true;
+    }
+
+    /// Whether the job has come to its end with its last checkpoint.
+    pub(super) fn is_finished(&self) -> bool {
+        self.state().finished
+    }
+
+    /// Whether the job was stopped, to go on another time.
+    pub(super) fn is_suspended(&self) -> bool {
+        self.state().suspended
+    }
+
+    pub(super) fn note_completed(&self, checkpoint: CheckpointId, took: Nanos, bytes_written: u64) {
+        let stats = &mut self.state().stats;
+        stats.completed += 1;
+        stats.last = Some(checkpoint);
+        stats.bytes_written += bytes_written;
+        stats.last_bytes_written = bytes_written;
+        stats.durations.record(took, 1);
+    }
+
+    pub(super) fn note_failed(&self, cause: &str) {
+        let stats = &mut self.state().stats;
+        stats.failed += 1;
+        stats.last_failure = Some(cause.to_owned());
+    }
+
+    pub(super) fn note_restored(&self, checkpoint: Option<CheckpointId>) {
+        self.state().stats.restored_from = checkpoint;
+    }
+
+    pub(super) fn note_restart(&self, cause: &Error) {
+        let stats = &mut self.state().stats;
+        stats.restarts += 1;
+        stats.last_restart = Some(cause.to_string());
+    }
+
+    pub(super) fn stats(&self) -> CheckpointStats {
+        self.state().stats.clone()
+    }
+}

@@ -1,0 +1,99 @@
+//! The second phase of the sinks' commits: what is prepared, carried over from checkpoints that failed, and committed.
+
+use std::collections::BTreeMap;
+
+use crate::model::{
+    checkpoint::Committable, checkpoint_error::CheckpointError, metrics::OperatorInfo,
+    operator::OperatorIndex, sink::Committer, source::BoxError,
+};
+
+/// How often a commit is tried before the job fails and goes on from the checkpoint, which tries it again.
+const COMMIT_TRIES: usize = 3;
+
+/// What sinks have prepared, by operator.
+pub(super) type Prepared = BTreeMap<OperatorIndex, Vec<Committable>>;
+
+/// The committers of a job, with the operators that they are for.
+pub(super) struct Commits {
+    committers: BTreeMap<OperatorIndex, (OperatorInfo, Box<dyn Committer>)>,
+}
+
+impl Commits {
+    pub(super) fn new(
+        committers: impl IntoIterator<Item = (OperatorIndex, OperatorInfo, Box<dyn Committer>)>,
+    ) -> Self {
+        let committers = committers.into_iter().map(|(operator, info, own)| (operator, (info, own)));
+        Self { committers: committers.collect() }
+    }
+
+    /// Whether no sink has transactions.
+    pub(super) fn is_empty(&self) -> bool {
+        self.committers.is_empty()
+    }
+
+    fn each(
+        &mut self,
+        prepared: &Prepared,
+        mut act: impl FnMut(&mut dyn Committer, &[Committable]) -> Result<(), BoxError>,
+    ) -> Result<(), CheckpointError> {
+        for (operator, committables) in prepared {
+            let Some((info, committer)) = self.committers.get_mut(operator) else { continue };
+            act(&mut **committer, committables).map_err(|cause| CheckpointError::Commit {
+                sink: info.name.clone(),
+                cause: cause.to_string(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// As [`Committer::secure`], of all sinks.
+    pub(super) fn secure(&mut self, prepared: &Prepared) -> Result<(), CheckpointError> {
+        self.each(prepared, |committer, committables| committer.secure(committables))
+    }
+
+    /// As [`Committer::commit`], of all sinks; what fails is tried again at once, as it may be the other side that hiccups.
+    pub(super) fn commit(&mut self, prepared: &Prepared) -> Result<(), CheckpointError> {
+        self.each(prepared, |committer, committables| {
+            let mut committed = committer.commit(committables);
+            for _ in 1..COMMIT_TRIES {
+                if committed.is_ok() {
+                    break;
+                }
+                committed = committer.commit(committables);
+            }
+            committed
+        })
+    }
+
+    /// As [`Committer::abort`], of all sinks. What cannot be given up now is given up at the next recovery.
+    pub(super) fn abort(&mut self, prepared: &Prepared) {
+        for (operator, committables) in prepared {
+            let Some((info, committer)) = self.committers.get_mut(operator) else { continue };
+            if let Err(error) = committer.abort(committables) {
+                tracing::warn!(sink = info.name, %error, "cannot give up what a sink has prepared");
+            }
+        }
+    }
+
+    /// As [`Committer::recover`], of all sinks: each gets what `prepared_by` says of its operator's stable id.
+    pub(super) fn recover(
+        &mut self,
+        prepared_by: impl Fn(&str) -> Vec<Committable>,
+    ) -> Result<(), CheckpointError> {
+        for (info, committer) in self.committers.values_mut() {
+            let recovered = committer.recover(&prepared_by(&info.id));
+            recovered.map_err(|cause| CheckpointError::Commit {
+                sink: info.name.clone(),
+                cause: cause.to_string(),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds what is in `more`.
+pub(super) fn join(prepared: &mut Prepared, more: Prepared) {
+    for (operator, committables) in more {
+        prepared.entry(operator).or_default().extend(committables);
+    }
+}

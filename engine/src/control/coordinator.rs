@@ -1,0 +1,418 @@
+//! The coordinator of one attempt: begins checkpoints, gathers what tasks say, completes them, and lets sinks commit.
+//!
+//! ```text
+//!            due, or asked for                all tasks have passed
+//!  (none) ─────────────────────▶ Underway ───────────────────────────▶ secured ─▶ manifest ─▶ committed ─▶ older retired
+//!                                   │ a task declines, the time is up            │ fails        │ fails
+//!                                   ▼                                            ▼              ▼
+//!                                 failed: what sinks have prepared            failed         the job fails
+//!                                 goes with the next checkpoint
+//! ```
+//!
+//! It is driven like a worker, on a thread that is no worker's: under simulation in the same seeded order. It may block: on
+//! the disk, and on what a sink commits to.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use super::{
+    board::{Board, Request},
+    commits::{Prepared, join},
+    manifest::{JobManifest, ManifestKind},
+    savepoint,
+    vault::Vault,
+};
+use crate::{
+    model::{
+        checkpoint::{
+            Barrier, BarrierKind, CheckpointId, FromWorker, OperatorState, Passed, Restored, ToWorker,
+        },
+        checkpoint_config::CheckpointConfig,
+        checkpoint_error::CheckpointError,
+        error::Error,
+        metrics::OperatorInfo,
+        operator::OperatorIndex,
+        shared::JobShared,
+    },
+    platform::{Clock, Drive, Nanos, Turn},
+};
+
+const NANOS_PER_MILLI: Nanos = 1_000_000;
+
+/// What a coordinator is made with.
+pub(super) struct Plan {
+    /// Number of tasks: subtasks of all chains.
+    pub(super) tasks: usize,
+    /// Those that begin with a source.
+    pub(super) sources: usize,
+    /// Number of key groups.
+    pub(super) max_parallelism: u32,
+    /// Name of the job.
+    pub(super) job: String,
+    /// How often, if at all.
+    pub(super) config: Option<CheckpointConfig>,
+    /// All operators, by index.
+    pub(super) operators: Arc<[OperatorInfo]>,
+}
+
+/// A checkpoint that is not complete.
+struct Underway {
+    checkpoint: CheckpointId,
+    kind: BarrierKind,
+    began: Nanos,
+    /// Tasks that have not passed its barrier.
+    missing: usize,
+    operators: BTreeMap<OperatorIndex, OperatorState>,
+    bytes_written: u64,
+    /// Who has asked for it, if it was asked for.
+    request: Option<Request>,
+}
+
+/// Coordinates the checkpoints of one attempt.
+pub(super) struct Coordinator {
+    plan: Plan,
+    shared: Arc<JobShared>,
+    board: Arc<Board>,
+    vault: Arc<Vault>,
+    clock: Arc<dyn Clock>,
+    underway: Vec<Underway>,
+    /// What sinks have prepared for checkpoints that failed.
+    carried: Prepared,
+    last_begun: Nanos,
+    last_ended: Nanos,
+    failures: u32,
+    sources_at_end: usize,
+    /// A request that waits until everything was drained.
+    draining: Option<Request>,
+    /// The job has come, or is being brought, to its last checkpoint.
+    closing: bool,
+    done: bool,
+}
+
+impl Coordinator {
+    pub(super) fn new(
+        plan: Plan,
+        shared: Arc<JobShared>,
+        board: Arc<Board>,
+        vault: Arc<Vault>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let now = clock.now();
+        Self {
+            plan,
+            shared,
+            board,
+            vault,
+            clock,
+            underway: Vec::new(),
+            carried: Prepared::new(),
+            last_begun: now,
+            last_ended: now,
+            failures: 0,
+            sources_at_end: 0,
+            draining: None,
+            closing: false,
+            done: false,
+        }
+    }
+
+    /// Sends a barrier to all sources.
+    fn trigger(&mut self, kind: BarrierKind, request: Option<Request>, now: Nanos) {
+        let checkpoint = self.vault.lock().next_checkpoint();
+        self.closing |= kind != BarrierKind::Running;
+        self.last_begun = now;
+        self.underway.push(Underway {
+            checkpoint,
+            kind,
+            began: now,
+            missing: self.plan.tasks,
+            operators: BTreeMap::new(),
+            bytes_written: 0,
+            request,
+        });
+        self.shared.tell_workers(ToWorker::Trigger(Barrier { checkpoint, kind }));
+    }
+
+    fn hear(&mut self) {
+        while let Some(message) = self.shared.next_for_control() {
+            match message {
+                FromWorker::Passed(passed) => self.note(*passed),
+                FromWorker::Declined { checkpoint, operator, subtask, cause } => {
+                    let name = &self.plan.operators[operator as usize].name;
+                    self.fail_checkpoint(
+                        checkpoint,
+                        format!("operator `{name}`, subtask {subtask}: {cause}"),
+                    );
+                }
+                FromWorker::AtEnd => self.sources_at_end += 1,
+            }
+        }
+    }
+
+    fn note(&mut self, passed: Passed) {
+        let Some(at) = self.underway.iter().position(|own| own.checkpoint == passed.checkpoint) else {
+            // It has failed, and what was prepared for it is only safe with the next one.
+            for (operator, state) in passed.operators {
+                self.carried.entry(operator).or_default().extend(state.committables);
+            }
+            return;
+        };
+        let own = &mut self.underway[at];
+        own.missing -= 1;
+        own.bytes_written += passed.bytes_written;
+        for (operator, state) in passed.operators {
+            let name = || self.plan.operators[operator as usize].name.clone();
+            let of_operator = own
+                .operators
+                .entry(operator)
+                .or_insert_with(|| OperatorState { name: name(), subtasks: Vec::new() });
+            if of_operator.subtasks.len() <= passed.subtask {
+                of_operator.subtasks.resize_with(passed.subtask + 1, Default::default);
+            }
+            of_operator.subtasks[passed.subtask] = state;
+        }
+        if own.missing == 0 {
+            let own = self.underway.remove(at);
+            self.complete(own);
+        }
+    }
+
+    /// All tasks have passed the barrier, and their state is durable.
+    fn complete(&mut self, mut own: Underway) {
+        let mut prepared = std::mem::take(&mut self.carried);
+        for (operator, carried) in &prepared {
+            let state = own.operators.entry(*operator).or_default();
+            state.name.clone_from(&self.plan.operators[*operator as usize].name);
+            if state.subtasks.is_empty() {
+                state.subtasks.resize_with(1, Default::default);
+            }
+            let of_operator: Vec<_> = state
+                .subtasks
+                .iter_mut()
+                .flat_map(|subtask| std::mem::take(&mut subtask.committables))
+                .collect();
+            state.subtasks[0].committables = carried.iter().cloned().chain(of_operator).collect();
+        }
+        for (operator, state) in &own.operators {
+            let committables: Vec<_> =
+                state.subtasks.iter().flat_map(|subtask| subtask.committables.clone()).collect();
+            if !committables.is_empty() {
+                prepared.insert(*operator, committables);
+            }
+        }
+        match self.make_durable(&own, &prepared) {
+            Ok(at) => {
+                let committed = self.vault.lock().commits.commit(&prepared);
+                match committed {
+                    Ok(()) => self.succeed(own, at),
+                    Err(error) => self.stop_with(own.request, error),
+                }
+            }
+            Err(error) => {
+                let checkpoint = own.checkpoint;
+                join(&mut self.carried, prepared);
+                self.underway.push(own);
+                self.fail_checkpoint(checkpoint, error.to_string());
+            }
+        }
+    }
+
+    /// Writes the manifest, and the savepoint if one was asked for; returns where that is.
+    fn make_durable(
+        &mut self,
+        own: &Underway,
+        prepared: &Prepared,
+    ) -> Result<Option<PathBuf>, CheckpointError> {
+        let mut vault = self.vault.lock();
+        vault.commits.secure(prepared)?;
+        let Some(library) = &mut vault.library else { return Ok(None) };
+        let operators = own.operators.iter().map(|(operator, state)| {
+            let id = self.plan.operators[*operator as usize].id.clone();
+            (id, state.clone())
+        });
+        let manifest = JobManifest {
+            job: self.plan.job.clone(),
+            checkpoint: own.checkpoint,
+            kind: ManifestKind::Checkpoint,
+            wall_millis: self.clock.wall_millis(),
+            max_parallelism: self.plan.max_parallelism,
+            operators: operators.collect::<Restored>(),
+        };
+        let target = own.request.as_ref().and_then(|request| request.directory.clone());
+        let saved = target
+            .map(|target| savepoint::write(&**library.disk(), manifest.clone(), &target))
+            .transpose()?;
+        let file = library.add(&manifest)?;
+        Ok(Some(saved.unwrap_or(file)))
+    }
+
+    fn succeed(&mut self, own: Underway, at: Option<PathBuf>) {
+        let now = self.clock.now();
+        self.failures = 0;
+        self.last_ended = now;
+        self.board.note_completed(own.checkpoint, now.saturating_sub(own.began), own.bytes_written);
+        let retained_max = self.plan.config.as_ref().map_or(1, |config| config.retained_max);
+        let mut vault = self.vault.lock();
+        let retired = vault.library.as_mut().map(|library| library.retire(retained_max)).unwrap_or_default();
+        drop(vault);
+        for checkpoint in retired {
+            self.shared.tell_workers(ToWorker::Retire(checkpoint));
+        }
+        if let Some(request) = own.request {
+            request.answer(Ok(at.unwrap_or_default()));
+        }
+        match own.kind {
+            BarrierKind::Running => {}
+            BarrierKind::Suspending => {
+                self.board.note_suspended();
+                self.shared.suspend();
+            }
+            BarrierKind::Final => self.board.note_finished(),
+        }
+    }
+
+    /// Gives a checkpoint up. Too many in a row fail the job; so does the last one, behind which nothing comes.
+    fn fail_checkpoint(&mut self, checkpoint: CheckpointId, cause: String) {
+        let Some(at) = self.underway.iter().position(|own| own.checkpoint == checkpoint) else { return };
+        let own = self.underway.remove(at);
+        tracing::warn!(checkpoint, cause, "a checkpoint failed");
+        for (operator, state) in own.operators {
+            let committables = state.subtasks.into_iter().flat_map(|subtask| subtask.committables);
+            self.carried.entry(operator).or_default().extend(committables);
+        }
+        self.shared.tell_workers(ToWorker::Retire(checkpoint));
+        self.last_ended = self.clock.now();
+        self.failures += 1;
+        self.board.note_failed(&cause);
+        let failures_max = self.plan.config.as_ref().map_or(0, |config| config.failures_max);
+        if own.kind != BarrierKind::Running || self.failures > failures_max {
+            let error = CheckpointError::TooManyFailures { failures: self.failures, failures_max, cause };
+            self.stop_with(own.request, error);
+        } else if let Some(request) = own.request {
+            let error = CheckpointError::TooManyFailures { failures: 1, failures_max: 0, cause };
+            request.answer(Err(error.into()));
+        }
+    }
+
+    fn stop_with(&mut self, request: Option<Request>, error: CheckpointError) {
+        let error = Error::from(error);
+        if let Some(request) = request {
+            request.answer(Err(error.clone()));
+        }
+        // The workers may have left already.
+        self.board.fail(error.clone());
+        self.shared.fail(error);
+    }
+
+    /// Gives up checkpoints whose time is up.
+    fn expire(&mut self, now: Nanos) {
+        let Some(config) = &self.plan.config else { return };
+        let timeout = config.timeout_ms.saturating_mul(NANOS_PER_MILLI);
+        let late =
+            |own: &&Underway| own.kind == BarrierKind::Running && now.saturating_sub(own.began) >= timeout;
+        let expired: Vec<_> =
+            self.underway.iter().filter(late).map(|own| (own.checkpoint, own.missing)).collect();
+        for (checkpoint, missing) in expired {
+            let ms = timeout / NANOS_PER_MILLI;
+            self.fail_checkpoint(
+                checkpoint,
+                format!("{missing} tasks had not passed its barrier after {ms} ms"),
+            );
+        }
+    }
+
+    fn serve(&mut self, now: Nanos) {
+        while let Some(request) = self.board.next_request() {
+            let refused = if self.plan.config.is_none() {
+                Some(("checkpoints are off", "set `checkpoints` in the job's settings"))
+            } else if self.closing || self.draining.is_some() {
+                Some(("the job is being stopped", "start it again and ask it then"))
+            } else {
+                None
+            };
+            if let Some((why, fix)) = refused {
+                let what = "cannot take a savepoint".to_owned();
+                request.answer(Err(Error::config(what, why.to_owned(), fix.to_owned())));
+            } else if request.drains {
+                self.draining = Some(request);
+                self.shared.tell_workers(ToWorker::Drain);
+            } else {
+                let kind = if request.stops { BarrierKind::Suspending } else { BarrierKind::Running };
+                self.trigger(kind, Some(request), now);
+            }
+        }
+    }
+
+    /// Begins the checkpoint that is due; returns when the next one is.
+    fn trigger_due(&mut self, now: Nanos) -> Option<Nanos> {
+        if self.closing {
+            return None;
+        }
+        if self.sources_at_end == self.plan.sources {
+            let request = self.draining.take();
+            self.trigger(BarrierKind::Final, request, now);
+            return None;
+        }
+        let config = self.plan.config.as_ref()?;
+        let interval = config.interval_ms.saturating_mul(NANOS_PER_MILLI);
+        let pause = config.pause_ms_min.saturating_mul(NANOS_PER_MILLI);
+        let due = self.last_begun.saturating_add(interval).max(self.last_ended.saturating_add(pause));
+        if self.underway.len() >= config.concurrent_max {
+            let timeout = config.timeout_ms.saturating_mul(NANOS_PER_MILLI);
+            return self.underway.iter().map(|own| own.began.saturating_add(timeout)).min();
+        }
+        if now < due {
+            return Some(due);
+        }
+        self.trigger(BarrierKind::Running, None, now);
+        Some(now.saturating_add(interval))
+    }
+
+    /// The attempt is over: what was prepared and not committed is given up. What a checkpoint holds that is complete after
+    /// all will be found there.
+    fn leave(&mut self) {
+        self.done = true;
+        let mut prepared = std::mem::take(&mut self.carried);
+        for own in std::mem::take(&mut self.underway) {
+            for (operator, state) in own.operators {
+                let committables = state.subtasks.into_iter().flat_map(|subtask| subtask.committables);
+                prepared.entry(operator).or_default().extend(committables);
+            }
+            let stopped = || self.shared.failure().unwrap_or(Error::Cancelled);
+            own.request.into_iter().for_each(|request| request.answer(Err(stopped())));
+        }
+        if self.plan.config.is_none() {
+            self.vault.lock().commits.abort(&prepared);
+        }
+        let stopped = || self.shared.failure().unwrap_or(Error::Cancelled);
+        self.draining.take().into_iter().for_each(|request| request.answer(Err(stopped())));
+    }
+}
+
+impl Drive for Coordinator {
+    fn turn(&mut self, now: Nanos) -> Turn {
+        if self.shared.failure().is_some() || self.board.has_failed() {
+            self.leave();
+            return Turn::Done;
+        }
+        let left = self.shared.all_left();
+        self.hear();
+        if left {
+            self.leave();
+            return Turn::Done;
+        }
+        self.serve(now);
+        self.expire(now);
+        Turn::Idle { wake_at: self.trigger_due(now) }
+    }
+}
+
+impl Drop for Coordinator {
+    fn drop(&mut self) {
+        if !self.done {
+            // It was unwound: nobody would commit what the workers prepare.
+            let cause = "the coordinator of checkpoints panicked".to_owned();
+            let worker = usize::MAX;
+            self.shared.fail(crate::platform::PlatformError::WorkerLost { worker, cause }.into());
+        }
+    }
+}

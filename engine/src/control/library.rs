@@ -1,0 +1,326 @@
+//! The directory of a job's checkpoints: what is in it, what goes in, what goes out.
+//!
+//! ```text
+//! DIRECTORY/job                              whose it is
+//!           checkpoints/00000000000000000042   a manifest: there only if the checkpoint is complete
+//!           state/3/OPERATOR/SUBTASK/          files of the stores of the third attempt
+//! ```
+//!
+//! * A manifest gets its name when everything that it names is durable, and loses it before any of that goes.
+//! * Each attempt of the job has a directory for its stores. It goes as a whole once no kept manifest names a file in it; while
+//!   the attempt runs, its stores themselves remove what is needed no more.
+//! * A manifest that cannot be read is never taken for nothing: the one before is used, and that is said; when there is none
+//!   that can be used, that is an error and not a fresh start.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tidemill_storage::{
+    snapshot::{
+        disk::{DirectoryLock, Disk, read_whole},
+        restore::Parts,
+    },
+    state::StateError,
+};
+
+use super::manifest::JobManifest;
+use crate::model::{checkpoint::CheckpointId, checkpoint_error::CheckpointError};
+
+/// Name of the file that says whose the directory is.
+const OWNER: &str = "job";
+const MANIFESTS: &str = "checkpoints";
+const STATE: &str = "state";
+/// A job's name is not longer.
+const OWNER_BYTES_MAX: u64 = 1 << 16;
+
+/// The directory of one job's checkpoints, taken for this process.
+pub(super) struct Library {
+    disk: Arc<dyn Disk>,
+    root: PathBuf,
+    _lock: DirectoryLock,
+    /// Complete checkpoints, with the attempts whose files they name.
+    kept: BTreeMap<CheckpointId, BTreeSet<PathBuf>>,
+    /// Those that cannot be used, and why.
+    unusable: BTreeMap<CheckpointId, String>,
+    /// The directory of the attempt that runs.
+    attempt: Option<PathBuf>,
+    /// Directories whose names are durable.
+    synced: BTreeSet<PathBuf>,
+    next: CheckpointId,
+}
+
+fn failed<'a>(doing: &'static str, file: &'a Path) -> impl FnOnce(io::Error) -> CheckpointError + use<'a> {
+    move |source| CheckpointError::Io { doing, file: file.to_owned(), source }
+}
+
+impl Library {
+    /// Takes the directory of `job`; makes it if there is none.
+    ///
+    /// # Errors
+    /// When it cannot be written, is taken, or is another job's.
+    pub(super) fn open(disk: Arc<dyn Disk>, root: &Path, job: &str) -> Result<Self, CheckpointError> {
+        let manifests = root.join(MANIFESTS);
+        disk.create_directory(&manifests).map_err(failed("create", &manifests))?;
+        let lock = disk.lock(root)?;
+        claim(&*disk, root, job)?;
+        let files = disk.list(&manifests).map_err(failed("list", &manifests))?;
+        let numbers =
+            files.iter().filter_map(|file| file.file_name()?.to_str()?.parse::<CheckpointId>().ok());
+        let kept: BTreeMap<CheckpointId, BTreeSet<PathBuf>> =
+            numbers.map(|id| (id, BTreeSet::new())).collect();
+        let next = kept.last_key_value().map_or(0, |(id, _)| *id) + 1;
+        Ok(Self {
+            disk,
+            root: root.to_owned(),
+            _lock: lock,
+            kept,
+            unusable: BTreeMap::new(),
+            attempt: None,
+            synced: BTreeSet::new(),
+            next,
+        })
+    }
+
+    /// A number that no checkpoint of the job has had.
+    pub(super) fn next_checkpoint(&mut self) -> CheckpointId {
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// The newest checkpoint that can be used; `None` when the job has never completed one.
+    ///
+    /// # Errors
+    /// When there are some and none can be used, or the newest is of a newer version.
+    pub(super) fn newest(&mut self) -> Result<Option<JobManifest>, CheckpointError> {
+        let candidates: Vec<CheckpointId> = self.kept.keys().rev().copied().collect();
+        let mut newest = None;
+        for id in candidates {
+            if self.unusable.contains_key(&id) {
+                continue;
+            }
+            match self.read(id) {
+                Ok(manifest) => {
+                    self.kept.insert(id, attempts_of(&self.root, &manifest));
+                    newest.get_or_insert(manifest);
+                }
+                Err(Unusable::Newer(error)) => return Err(error),
+                Err(Unusable::Damaged(reason)) => self.reject(id, reason),
+            }
+        }
+        if newest.is_none() && !self.unusable.is_empty() {
+            let reasons: Vec<&str> = self.unusable.values().map(String::as_str).collect();
+            return Err(CheckpointError::NoneWhole {
+                directory: self.root.clone(),
+                reasons: reasons.join("\n"),
+            });
+        }
+        Ok(newest)
+    }
+
+    fn read(&self, id: CheckpointId) -> Result<JobManifest, Unusable> {
+        let file = self.manifest_path(id);
+        let manifest = JobManifest::read(&*self.disk, &file, &self.root).map_err(|error| match error {
+            CheckpointError::NewerVersion { .. } => Unusable::Newer(error),
+            error => Unusable::Damaged(error.to_string()),
+        })?;
+        if manifest.checkpoint != id {
+            let (found, file) = (manifest.checkpoint, file.display());
+            return Err(Unusable::Damaged(format!("{file} is the manifest of checkpoint {found}")));
+        }
+        for operator in manifest.operators.values() {
+            let groups = 0..manifest.max_parallelism;
+            let parts = Parts::open(Arc::clone(&self.disk), &operator.manifests(), groups);
+            parts.map_err(|error| Unusable::Damaged(format!("checkpoint {id}: {error}")))?;
+        }
+        Ok(manifest)
+    }
+
+    /// Never again uses a checkpoint in which something is wrong.
+    pub(super) fn reject(&mut self, id: CheckpointId, reason: String) {
+        tracing::warn!(checkpoint = id, reason, "a checkpoint cannot be used; the one before is tried");
+        self.unusable.insert(id, reason);
+    }
+
+    /// The number of the newest checkpoint that is complete.
+    pub(super) fn newest_kept(&self) -> Option<CheckpointId> {
+        self.kept.keys().rev().copied().find(|id| !self.unusable.contains_key(id))
+    }
+
+    fn manifest_path(&self, id: CheckpointId) -> PathBuf {
+        self.root.join(MANIFESTS).join(format!("{id:020}"))
+    }
+
+    /// The directory of the job's checkpoints.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The disk that it is on.
+    pub(super) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// Makes a directory for the stores of a new attempt.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub(super) fn begin_attempt(&mut self) -> Result<PathBuf, CheckpointError> {
+        let state = self.root.join(STATE);
+        self.disk.create_directory(&state).map_err(failed("create", &state))?;
+        let there = self.attempts()?;
+        let last = there.last_key_value().map_or(0, |(number, _)| *number);
+        let directory = state.join((last + 1).to_string());
+        self.disk.create_directory(&directory).map_err(failed("create", &directory))?;
+        self.attempt = Some(directory.clone());
+        Ok(directory)
+    }
+
+    fn attempts(&self) -> Result<BTreeMap<u64, PathBuf>, CheckpointError> {
+        let state = self.root.join(STATE);
+        let there = match self.disk.list(&state) {
+            Ok(there) => there,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(failed("list", &state)(error)),
+        };
+        let number = |path: PathBuf| Some((path.file_name()?.to_str()?.parse().ok()?, path));
+        Ok(there.into_iter().filter_map(number).collect())
+    }
+
+    /// Makes a checkpoint complete. What its manifest names is durable already, but for the names of directories.
+    ///
+    /// # Errors
+    /// Of the disk. Whether the checkpoint is complete is then unknown; it is safe to go on as if it were not, as long as what
+    /// it has prepared is committed with the next.
+    pub(super) fn add(&mut self, manifest: &JobManifest) -> Result<PathBuf, CheckpointError> {
+        self.sync_names(manifest)?;
+        let file = self.manifest_path(manifest.checkpoint);
+        write_manifest(&*self.disk, &file, &manifest.encode(&self.root))?;
+        self.kept.insert(manifest.checkpoint, attempts_of(&self.root, manifest));
+        Ok(file)
+    }
+
+    fn sync_names(&mut self, manifest: &JobManifest) -> Result<(), CheckpointError> {
+        let parts = manifest.operators.values().flat_map(|operator| operator.manifests());
+        let inside = |path: &Path| path.starts_with(&self.root);
+        let directories: BTreeSet<PathBuf> = parts
+            .flat_map(|part| {
+                part.ancestors()
+                    .skip(2)
+                    .take_while(|path| inside(path))
+                    .map(Path::to_owned)
+                    .collect::<Vec<_>>()
+            })
+            .filter(|directory| !self.synced.contains(directory))
+            .collect();
+        for directory in directories.into_iter().rev() {
+            self.disk.sync_directory(&directory).map_err(failed("sync", &directory))?;
+            // The attempt's own directory gets more entries with each store, all of them before its first checkpoint.
+            self.synced.insert(directory);
+        }
+        Ok(())
+    }
+
+    /// Takes the manifests of all but the newest `retained_max` away; returns their checkpoints, whose files are needed no
+    /// more. Those that cannot be used do not count, and are kept.
+    pub(super) fn retire(&mut self, retained_max: usize) -> Vec<CheckpointId> {
+        let usable = self.kept.keys().filter(|id| !self.unusable.contains_key(id)).copied();
+        let usable: Vec<CheckpointId> = usable.collect();
+        let surplus = usable.len().saturating_sub(retained_max);
+        let mut retired = Vec::new();
+        for id in &usable[..surplus] {
+            // One that stays is tried again with the next checkpoint, and nothing it names goes before.
+            if self.disk.remove(&self.manifest_path(*id)).is_err() {
+                break;
+            }
+            self.kept.remove(id);
+            retired.push(*id);
+        }
+        if !retired.is_empty() {
+            let manifests = self.root.join(MANIFESTS);
+            if self.disk.sync_directory(&manifests).is_err() {
+                return Vec::new();
+            }
+            self.remove_unneeded_attempts();
+        }
+        retired
+    }
+
+    /// Removes the directories of attempts that no kept checkpoint needs. What cannot be removed is tried again later.
+    fn remove_unneeded_attempts(&mut self) {
+        // A manifest that was not read may need any of them.
+        if !self.unusable.is_empty() || self.kept.values().any(BTreeSet::is_empty) && self.kept.len() > 1 {
+            return;
+        }
+        let Ok(there) = self.attempts() else { return };
+        for directory in there.into_values() {
+            let is_needed = self.kept.values().any(|attempts| attempts.contains(&directory));
+            if !is_needed && self.attempt.as_ref() != Some(&directory) {
+                remove_tree(&*self.disk, &directory);
+            }
+        }
+    }
+
+    /// Removes all checkpoints and their files: there is nothing to go on from.
+    pub(super) fn clear(&mut self) {
+        let ids: Vec<CheckpointId> = std::mem::take(&mut self.kept).into_keys().collect();
+        for id in ids {
+            // What stays behind is only garbage: nobody goes on from it but a job of this name in this directory.
+            let _left = self.disk.remove(&self.manifest_path(id));
+        }
+        let _left = self.disk.sync_directory(&self.root.join(MANIFESTS));
+        remove_tree(&*self.disk, &self.root.join(STATE));
+    }
+}
+
+enum Unusable {
+    Damaged(String),
+    Newer(CheckpointError),
+}
+
+/// Says whose the directory is, or checks it.
+fn claim(disk: &dyn Disk, root: &Path, job: &str) -> Result<(), CheckpointError> {
+    let owner = root.join(OWNER);
+    match read_whole(disk, &owner, OWNER_BYTES_MAX) {
+        Ok(bytes) => {
+            let found = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+            if found == job {
+                return Ok(());
+            }
+            Err(CheckpointError::OtherJob { directory: root.to_owned(), found, job: job.to_owned() })
+        }
+        Err(StateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            write_manifest(disk, &owner, format!("{job}\n").as_bytes())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes a file so that it is there whole or not at all.
+pub(super) fn write_manifest(disk: &dyn Disk, file: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    let unfinished = file.with_extension("unfinished");
+    disk.write_whole(&unfinished, bytes).map_err(failed("write", &unfinished))?;
+    disk.rename(&unfinished, file).map_err(failed("write", file))?;
+    let directory = file.parent().unwrap_or(Path::new("."));
+    disk.sync_directory(directory).map_err(failed("sync", directory))
+}
+
+/// The directories of the attempts whose files a checkpoint names.
+fn attempts_of(root: &Path, manifest: &JobManifest) -> BTreeSet<PathBuf> {
+    let state = root.join(STATE);
+    let parts = manifest.operators.values().flat_map(|operator| operator.manifests());
+    parts.filter_map(|part| Some(state.join(part.strip_prefix(&state).ok()?.components().next()?))).collect()
+}
+
+/// Removes a directory and all in it, as far as possible.
+fn remove_tree(disk: &dyn Disk, path: &Path) {
+    if let Ok(inside) = disk.list(path) {
+        inside.iter().for_each(|path| remove_tree(disk, path));
+    }
+    if disk.remove(path).is_err() {
+        let _left = disk.remove_directory(path);
+    }
+}

@@ -1,0 +1,76 @@
+//! Savepoints: a checkpoint whole in a directory of its own, which shares nothing with the job.
+//!
+//! ```text
+//! DIRECTORY/savepoint               the manifest: there only if all else is
+//!           state/OPERATOR/SUBTASK/   the files of one store, copied and verified
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use tidemill_storage::snapshot::{
+    disk::Disk,
+    export::{ExportForm, export},
+};
+
+use super::{
+    library::write_manifest,
+    manifest::{JobManifest, ManifestKind},
+};
+use crate::model::checkpoint_error::CheckpointError;
+
+/// Name of a savepoint's manifest.
+const MANIFEST: &str = "savepoint";
+
+/// Copies a checkpoint to `target`; returns that directory.
+///
+/// # Errors
+/// Of the disk, when a file of the checkpoint is damaged, and when the directory holds a savepoint already. Files may then
+/// be left in it that no manifest names.
+pub(super) fn write(
+    disk: &dyn Disk,
+    mut manifest: JobManifest,
+    target: &Path,
+) -> Result<PathBuf, CheckpointError> {
+    let file = target.join(MANIFEST);
+    if disk.open(&file).is_ok() {
+        let source = std::io::ErrorKind::AlreadyExists.into();
+        return Err(CheckpointError::Io { doing: "write a savepoint over", file, source });
+    }
+    manifest.kind = ManifestKind::Savepoint;
+    for operator in manifest.operators.values_mut() {
+        for part in operator.subtasks.iter_mut().filter_map(|subtask| subtask.manifest.as_mut()) {
+            // DIRECTORY/state/ATTEMPT/OPERATOR/SUBTASK/part: the last two name a store within its attempt.
+            let store = part.parent().unwrap_or(Path::new("")).to_owned();
+            let subtask = store.file_name().unwrap_or_default();
+            let id = store.parent().and_then(Path::file_name).unwrap_or_default();
+            let own = target.join("state").join(id).join(subtask);
+            *part = export(disk, &store, manifest.checkpoint, &own, ExportForm::Copy)?.manifest;
+        }
+    }
+    sync_names(disk, &manifest, target)?;
+    write_manifest(disk, &file, &manifest.encode(target))?;
+    Ok(target.to_owned())
+}
+
+fn sync_names(disk: &dyn Disk, manifest: &JobManifest, target: &Path) -> Result<(), CheckpointError> {
+    let failed = |directory: &Path| {
+        let file = directory.to_owned();
+        move |source| CheckpointError::Io { doing: "sync", file, source }
+    };
+    disk.create_directory(target).map_err(failed(target))?;
+    for part in manifest.operators.values().flat_map(|operator| operator.manifests()) {
+        let above = part.ancestors().skip(2).take_while(|path| path.starts_with(target));
+        above
+            .map(|directory| disk.sync_directory(directory).map_err(failed(directory)))
+            .collect::<Result<(), _>>()?;
+    }
+    Ok(())
+}
+
+/// Reads the savepoint in a directory.
+///
+/// # Errors
+/// When it is not there whole, or of a newer version.
+pub(super) fn read(disk: &dyn Disk, directory: &Path) -> Result<JobManifest, CheckpointError> {
+    JobManifest::read(disk, &directory.join(MANIFEST), directory)
+}

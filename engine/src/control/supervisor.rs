@@ -1,0 +1,306 @@
+//! The supervisor of a job: runs one attempt after the other until the job has ended, was stopped, or is given up.
+//!
+//! ```text
+//!   restore point: newest checkpoint that can be used, else the savepoint, else the beginning
+//!        │ committers recover
+//!        ▼
+//!     attempt ── all input read, last checkpoint complete ──▶ finished
+//!        │ ├──── stopped behind a checkpoint ───────────────▶ suspended
+//!        │ └──── cancelled ─────────────────────────────────▶ cancelled
+//!        │ failed
+//!        ├── in what it was restored from: that checkpoint is not used again, the one before is tried
+//!        └── otherwise: the restart strategy says when to try again, or that it is over
+//! ```
+
+use std::{collections::BTreeSet, path::Path, sync::Arc};
+
+use tidemill_storage::state::StateError;
+
+use super::{
+    board::Board,
+    commits::Commits,
+    coordinator::{Coordinator, Plan},
+    library::Library,
+    manifest::JobManifest,
+    restart::RestartPolicy,
+    savepoint,
+    vault::Vault,
+};
+use crate::{
+    model::{
+        checkpoint::{CheckpointContext, CheckpointId, Restored},
+        checkpoint_config::CheckpointConfig,
+        checkpoint_error::CheckpointError,
+        config::JobConfig,
+        error::Error,
+        graph::JobGraph,
+        metrics::OperatorInfo,
+        shared::JobShared,
+    },
+    platform::{Drive, DriveFactory, Platform, Running},
+};
+
+/// Makes the workers of an attempt. Given by [`launch`](crate::launch), which alone knows both planes.
+pub(crate) type MakeWorkers = Box<dyn Fn(&JobGraph, Seating<'_>) -> Vec<DriveFactory> + Send>;
+
+/// What the workers of an attempt are made with.
+pub(crate) struct Seating<'a> {
+    /// What they share with the control plane.
+    pub(crate) shared: &'a Arc<JobShared>,
+    /// By what they are woken.
+    pub(crate) wakers: &'a [Arc<dyn crate::platform::Wake>],
+    /// What they are told about checkpoints.
+    pub(crate) checkpoints: CheckpointContext,
+}
+
+/// A job, checked and about to run.
+pub(crate) struct Supervisor {
+    graph: JobGraph,
+    config: Arc<JobConfig>,
+    platform: Arc<dyn Platform>,
+    operators: Arc<[OperatorInfo]>,
+    make_workers: MakeWorkers,
+    vault: Arc<Vault>,
+    board: Arc<Board>,
+    policy: RestartPolicy,
+}
+
+/// An attempt that runs.
+pub(crate) struct Attempt {
+    running: Box<dyn Running>,
+    shared: Arc<JobShared>,
+    restored_from: Option<CheckpointId>,
+    coordinated: bool,
+}
+
+impl Supervisor {
+    /// Takes the directory of the job's checkpoints, and opens what commits for its sinks. The graph is prepared.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the directory, or with where a sink commits to.
+    pub(crate) fn new(
+        graph: JobGraph,
+        config: Arc<JobConfig>,
+        platform: Arc<dyn Platform>,
+        operators: Arc<[OperatorInfo]>,
+        make_workers: MakeWorkers,
+    ) -> Result<Self, Error> {
+        let mut committers = Vec::new();
+        for (operator, make) in &graph.committers {
+            let info = operators[*operator as usize].clone();
+            let made = make()
+                .map_err(|cause| Error::Prepare { operator: info.name.clone(), cause: Arc::new(cause) })?;
+            committers.extend(made.map(|committer| (*operator, info, committer)));
+        }
+        let open = |checkpoints: &CheckpointConfig| {
+            Library::open(platform.disk(), &checkpoints.directory, &config.name)
+        };
+        let library = config.checkpoints.as_ref().map(open).transpose()?;
+        let vault = Arc::new(Vault::new(library, Commits::new(committers)));
+        let policy = RestartPolicy::new(config.restart.clone());
+        let board = Arc::default();
+        Ok(Self { graph, config, platform, operators, make_workers, vault, board, policy })
+    }
+
+    /// What the job's handle looks at.
+    pub(super) fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
+    }
+
+    /// All operators, by index.
+    pub(super) fn operators(&self) -> Arc<[OperatorInfo]> {
+        Arc::clone(&self.operators)
+    }
+
+    /// Starts an attempt.
+    ///
+    /// # Errors
+    /// Whatever keeps it from starting.
+    pub(crate) fn begin(&mut self) -> Result<Attempt, Error> {
+        let fleet = self.platform.prepare(self.config.parallelism)?;
+        let restore_point = self.restore_point()?;
+        let mut vault = self.vault.lock();
+        let committables =
+            |id: &str| restore_point.as_ref().map(|point| point.committables(id)).unwrap_or_default();
+        vault.commits.recover(committables)?;
+        let state_dir = vault.library.as_mut().map(Library::begin_attempt).transpose()?;
+        let coordinated = vault.library.is_some() || !vault.commits.is_empty();
+        drop(vault);
+        let restored_from = restore_point.as_ref().map(|point| point.checkpoint);
+        self.board.note_restored(restored_from);
+        let restored = restore_point.map(|point| point.operators).unwrap_or_else(Restored::new);
+        let checkpoints = CheckpointContext {
+            ends_with_checkpoint: coordinated,
+            restored: Arc::new(restored),
+            state_dir: state_dir.map(Into::into),
+        };
+        let wakers = fleet.wakers();
+        self.graph.connect(&self.config, &wakers);
+        let mut shared = JobShared::new(wakers.clone());
+        let control = coordinated.then(|| fleet.control_waker());
+        if let Some(control) = &control {
+            shared = shared.with_control(Arc::clone(control));
+        }
+        let shared = Arc::new(shared);
+        let seating = Seating { shared: &shared, wakers: &wakers, checkpoints };
+        let factories = (self.make_workers)(&self.graph, seating);
+        let coordinator = control.is_some().then(|| self.coordinator(&shared));
+        self.board.begin(&shared, control);
+        let running = fleet.start(factories, coordinator)?;
+        Ok(Attempt { running, shared, restored_from, coordinated })
+    }
+
+    fn coordinator(&self, shared: &Arc<JobShared>) -> DriveFactory {
+        let nodes = &self.graph.nodes;
+        let plan = Plan {
+            tasks: nodes.iter().map(|node| node.parallelism).sum(),
+            sources: nodes.iter().filter(|node| node.is_source).map(|node| node.parallelism).sum(),
+            max_parallelism: self.config.key_groups(),
+            job: self.config.name.clone(),
+            config: self.config.checkpoints.clone(),
+            operators: Arc::clone(&self.operators),
+        };
+        let (shared, board, vault) = (Arc::clone(shared), Arc::clone(&self.board), Arc::clone(&self.vault));
+        let clock = self.platform.clock();
+        Box::new(move || Box::new(Coordinator::new(plan, shared, board, vault, clock)) as Box<dyn Drive>)
+    }
+
+    /// What the next attempt goes on from.
+    fn restore_point(&self) -> Result<Option<JobManifest>, Error> {
+        let mut vault = self.vault.lock();
+        let (Some(library), Some(config)) = (&mut vault.library, &self.config.checkpoints) else {
+            return Ok(None);
+        };
+        let newest = library.newest()?;
+        let point = match (newest, &config.savepoint) {
+            (Some(newest), _) => Some((newest, library.root().to_owned())),
+            (None, Some(directory)) => {
+                Some((savepoint::read(&**library.disk(), directory)?, directory.clone()))
+            }
+            (None, None) => None,
+        };
+        let Some((point, place)) = point else { return Ok(None) };
+        self.check(&point, config, &place)?;
+        Ok(Some(point))
+    }
+
+    fn check(
+        &self,
+        point: &JobManifest,
+        config: &CheckpointConfig,
+        place: &Path,
+    ) -> Result<(), CheckpointError> {
+        let checkpoint = place.to_owned();
+        let (stored, wanted) = (point.max_parallelism, self.config.key_groups());
+        if stored != wanted {
+            return Err(CheckpointError::MaxParallelism { checkpoint, stored, wanted });
+        }
+        let ids: BTreeSet<&str> = self.operators.iter().map(|operator| operator.id.as_str()).collect();
+        let unknown = point.operators.iter().filter(|(id, _)| !ids.contains(id.as_str()));
+        let unknown: Vec<String> = unknown.map(|(id, state)| format!("`{id}` ({})", state.name)).collect();
+        if unknown.is_empty() || config.allow_non_restored_state {
+            return Ok(());
+        }
+        Err(CheckpointError::NonRestored { checkpoint, operators: unknown.join(", ") })
+    }
+
+    /// Runs the job to its end, from its first attempt on.
+    ///
+    /// # Errors
+    /// Why it did not come to its end.
+    pub(crate) fn run(mut self, first: Attempt) -> Result<(), Error> {
+        let mut attempt = Ok(first);
+        let outcome = loop {
+            let (failure, was_damage) = match attempt {
+                Err(error) => (error, false),
+                Ok(attempt) => {
+                    let restored_from = attempt.restored_from;
+                    match self.join(attempt) {
+                        Ok(()) => break Ok(()),
+                        Err(failure) => {
+                            let was_damage = self.reject_if_damaged(restored_from, &failure);
+                            (failure, was_damage)
+                        }
+                    }
+                }
+            };
+            // With one checkpoint less to go on from, that is not the same attempt again.
+            if !was_damage && !self.waits_for_next_attempt(&failure) {
+                break Err(if self.board.is_cancelled() { Error::Cancelled } else { failure });
+            }
+            attempt = self.begin();
+        };
+        self.board.close();
+        self.tidy_up(&outcome);
+        outcome
+    }
+
+    /// Waits for the end of an attempt.
+    fn join(&mut self, attempt: Attempt) -> Result<(), Error> {
+        let joined = attempt.running.join();
+        let failure = self.board.take_failure().or_else(|| attempt.shared.failure());
+        match failure {
+            Some(failure) => return Err(failure),
+            None => joined?,
+        }
+        if !attempt.coordinated || self.board.is_finished() || self.board.is_suspended() {
+            return Ok(());
+        }
+        let cause = "the job ended without its last checkpoint".to_owned();
+        Err(crate::platform::PlatformError::WorkerLost { worker: 0, cause }.into())
+    }
+
+    /// A checkpoint whose state turns out to be damaged is not used again; whether that is so.
+    fn reject_if_damaged(&self, restored_from: Option<CheckpointId>, failure: &Error) -> bool {
+        let mut vault = self.vault.lock();
+        let (Some(id), Some(library)) = (restored_from, &mut vault.library) else { return false };
+        let is_damaged = is_damage(failure) && library.newest_kept() == Some(id);
+        if is_damaged {
+            library.reject(id, format!("checkpoint {id}: {failure}"));
+        }
+        is_damaged
+    }
+
+    /// Waits as long as the restart strategy says; whether there is to be another attempt.
+    fn waits_for_next_attempt(&mut self, failure: &Error) -> bool {
+        let is_commit =
+            matches!(failure, Error::Checkpoint(error) if matches!(**error, CheckpointError::Commit { .. }));
+        // Without checkpoints, what was committed of the last one would be committed again by a replay.
+        let is_lost = is_commit && self.config.checkpoints.is_none();
+        // What is wrong with the settings or the checkpoints stays wrong.
+        let is_lasting = match failure {
+            Error::Cancelled | Error::Config { .. } => true,
+            Error::Checkpoint(error) => {
+                matches!(**error, CheckpointError::NoneWhole { .. } | CheckpointError::NewerVersion { .. })
+            }
+            _ => false,
+        };
+        if self.board.is_cancelled() || is_lost || is_lasting {
+            return false;
+        }
+        let Some(delay) = self.policy.fail(self.platform.clock().now()) else { return false };
+        tracing::warn!(%failure, delay_ms = delay / 1_000_000, "the job failed and is started again");
+        self.board.note_restart(failure);
+        self.platform.pause(delay, &|| self.board.is_cancelled());
+        !self.board.is_cancelled()
+    }
+
+    /// Checkpoints that nothing will go on from are removed.
+    fn tidy_up(&self, outcome: &Result<(), Error>) {
+        let retained = match (outcome, &self.config.checkpoints) {
+            (Err(Error::Cancelled), Some(config)) => config.retain_on_cancel,
+            _ => true,
+        };
+        if !retained && let Some(library) = &mut self.vault.lock().library {
+            library.clear();
+        }
+    }
+}
+
+/// Whether a failure comes from files that are damaged or missing.
+fn is_damage(failure: &Error) -> bool {
+    let Error::Operator { cause, .. } = failure else { return false };
+    let Some(error) = cause.downcast_ref::<StateError>() else { return false };
+    matches!(error, StateError::Damaged { .. } | StateError::NoRecords { .. })
+        || matches!(error, StateError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+}

@@ -1,0 +1,114 @@
+//! How often a job is checkpointed, where to, and what happens when it fails.
+
+use std::path::PathBuf;
+
+use super::error::Error;
+
+/// How often a job is checkpointed and where to. Times are in milliseconds.
+///
+/// ```
+/// use tidemill_engine::model::checkpoint_config::CheckpointConfig;
+///
+/// let checkpoints = CheckpointConfig { interval_ms: 1_000, ..CheckpointConfig::new("/var/lib/orders/checkpoints") };
+/// # drop(checkpoints);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointConfig {
+    /// The job's own directory, on a local disk; made when its parent exists. A job that finds checkpoints there goes on
+    /// from the newest that is whole.
+    pub directory: PathBuf,
+    /// Time from the beginning of one checkpoint to that of the next.
+    pub interval_ms: u64,
+    /// Least time from the end of one checkpoint to the beginning of the next.
+    pub pause_ms_min: u64,
+    /// Time after which a checkpoint that is not complete is given up.
+    pub timeout_ms: u64,
+    /// Checkpoints under way at once.
+    pub concurrent_max: usize,
+    /// Checkpoints in a row that may fail without failing the job.
+    pub failures_max: u32,
+    /// Complete checkpoints that are kept.
+    pub retained_max: usize,
+    /// Whether checkpoints stay when the job is cancelled. Otherwise they always do: a job that failed or was stopped goes on
+    /// from the newest when it is started again; one that has come to the end of its input finds that, and ends at once.
+    pub retain_on_cancel: bool,
+    /// The savepoint to begin with instead of the newest checkpoint, in a directory that has no checkpoint of this job yet.
+    pub savepoint: Option<PathBuf>,
+    /// Whether to go on from a checkpoint that has state of operators that this job does not have: that state is dropped.
+    pub allow_non_restored_state: bool,
+}
+
+impl CheckpointConfig {
+    /// A checkpoint every 10 seconds.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            interval_ms: 10_000,
+            pause_ms_min: 0,
+            timeout_ms: 600_000,
+            concurrent_max: 1,
+            failures_max: 10,
+            retained_max: 2,
+            retain_on_cancel: true,
+            savepoint: None,
+            allow_non_restored_state: false,
+        }
+    }
+
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the setting.
+    pub fn check(&self) -> Result<(), Error> {
+        let at_least_one = |what: &str, value: u64| {
+            if value > 0 {
+                return Ok(());
+            }
+            Err(Error::config(
+                format!("checkpoints.{what} is 0"),
+                "it must be at least 1".to_owned(),
+                format!("set {what} to 1 or more"),
+            ))
+        };
+        at_least_one("interval_ms", self.interval_ms)?;
+        at_least_one("timeout_ms", self.timeout_ms)?;
+        at_least_one("concurrent_max", self.concurrent_max as u64)?;
+        at_least_one("retained_max", self.retained_max as u64)
+    }
+}
+
+/// Whether and when a job that failed is started again, from its newest complete checkpoint or, without one, from the
+/// beginning. As in Flink. Times are in milliseconds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum RestartStrategy {
+    /// Never.
+    #[default]
+    None,
+    /// After the same delay each time.
+    FixedDelay {
+        /// Restarts over the life of the job.
+        attempts_max: u32,
+        /// Time before each.
+        delay_ms: u64,
+    },
+    /// After a delay that grows with each failure, for ever.
+    ExponentialDelay {
+        /// The first delay.
+        initial_ms: u64,
+        /// The longest delay.
+        delay_ms_max: u64,
+        /// By how much it grows each time.
+        factor: f64,
+        /// Time without a failure after which the delay is the first one again.
+        reset_after_ms: u64,
+    },
+    /// As long as there are not too many failures in some time.
+    FailureRate {
+        /// Failures that are borne within `interval_ms`.
+        failures_max: u32,
+        /// The time in which they are counted.
+        interval_ms: u64,
+        /// Time before each restart.
+        delay_ms: u64,
+    },
+}

@@ -1,0 +1,113 @@
+//! What can be wrong with checkpoints, and what to do about it.
+
+use std::{io, path::PathBuf};
+
+use tidemill_storage::state::StateError;
+
+/// Why a checkpoint cannot be written, read or gone on from.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The operating system refused.
+    #[error("cannot {doing} {file}: {source}. Checkpoints need a directory on a local disk that this user may write to, with room on it", file = file.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The file or directory.
+        file: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The directory is another job's.
+    #[error(
+        "{directory} holds checkpoints of the job `{found}`, and this job is `{job}`: give each job a directory of its own, \
+         or this one its former name", directory = directory.display()
+    )]
+    OtherJob {
+        /// The directory.
+        directory: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Who asks.
+        job: String,
+    },
+    /// A manifest cannot be read.
+    #[error("{file} is no checkpoint that can be read: {what}", file = file.display())]
+    Manifest {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A manifest has a format that this version does not know.
+    #[error(
+        "{file} has format version {found}, and this version of Tidemill reads {known}: run the version that wrote it, or a \
+         newer one", file = file.display()
+    )]
+    NewerVersion {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The version that is known.
+        known: u32,
+    },
+    /// There are checkpoints, and none is whole.
+    #[error(
+        "none of the checkpoints in {directory} can be used:\n{reasons}\nBring back what is missing, name a savepoint to begin \
+         with, or move the directory away to begin afresh (the state is lost then)", directory = directory.display()
+    )]
+    NoneWhole {
+        /// The directory.
+        directory: PathBuf,
+        /// Why each cannot be used, one per line.
+        reasons: String,
+    },
+    /// The checkpoint has another number of key groups.
+    #[error(
+        "the checkpoint {checkpoint} was written with max_parallelism {stored} and the job has {wanted}: the number of key \
+         groups is fixed for the life of a job's state; set max_parallelism to {stored}", checkpoint = checkpoint.display()
+    )]
+    MaxParallelism {
+        /// The file.
+        checkpoint: PathBuf,
+        /// Of the checkpoint.
+        stored: u32,
+        /// Of the job.
+        wanted: u32,
+    },
+    /// The checkpoint has state that nobody would get.
+    #[error(
+        "the checkpoint {checkpoint} holds state of operators that this job does not have: {operators}. Give the operators \
+         their former ids with `.uid(…)`, or set allow_non_restored_state to drop that state", checkpoint = checkpoint.display()
+    )]
+    NonRestored {
+        /// The file.
+        checkpoint: PathBuf,
+        /// Ids and names, one after the other.
+        operators: String,
+    },
+    /// A part of the state is damaged or missing.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Too many checkpoints in a row failed.
+    #[error(
+        "{failures} checkpoints in a row failed, and failures_max is {failures_max}; the last one: {cause}"
+    )]
+    TooManyFailures {
+        /// How many.
+        failures: u32,
+        /// How many may.
+        failures_max: u32,
+        /// Why the last one did.
+        cause: String,
+    },
+    /// A sink's second phase failed.
+    #[error("cannot commit what the sink `{sink}` has prepared: {cause}")]
+    Commit {
+        /// Name of the sink.
+        sink: String,
+        /// What it said.
+        cause: String,
+    },
+}
