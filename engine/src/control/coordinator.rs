@@ -33,7 +33,7 @@ use crate::{
         operator::OperatorIndex,
         shared::JobShared,
     },
-    platform::{Clock, Drive, Nanos, Turn},
+    platform::{Clock, Drive, Nanos, Platform, Turn},
 };
 
 const NANOS_PER_MILLI: Nanos = 1_000_000;
@@ -74,6 +74,7 @@ pub(super) struct Coordinator {
     board: Arc<Board>,
     vault: Arc<Vault>,
     clock: Arc<dyn Clock>,
+    platform: Arc<dyn Platform>,
     underway: Vec<Underway>,
     /// What sinks have prepared for checkpoints that failed.
     carried: Prepared,
@@ -94,8 +95,9 @@ impl Coordinator {
         shared: Arc<JobShared>,
         board: Arc<Board>,
         vault: Arc<Vault>,
-        clock: Arc<dyn Clock>,
+        platform: Arc<dyn Platform>,
     ) -> Self {
+        let clock = platform.clock();
         let now = clock.now();
         Self {
             plan,
@@ -103,6 +105,7 @@ impl Coordinator {
             board,
             vault,
             clock,
+            platform,
             underway: Vec::new(),
             carried: Prepared::new(),
             last_begun: now,
@@ -129,6 +132,7 @@ impl Coordinator {
             bytes_written: 0,
             request,
         });
+        self.platform.note(&|| format!("checkpoint {checkpoint} begins ({kind:?})"));
         self.shared.tell_workers(ToWorker::Trigger(Barrier { checkpoint, kind }));
     }
 
@@ -247,6 +251,7 @@ impl Coordinator {
 
     fn succeed(&mut self, own: Underway, at: Option<PathBuf>) {
         let now = self.clock.now();
+        self.platform.note(&|| format!("checkpoint {} is complete and committed", own.checkpoint));
         self.failures = 0;
         self.last_ended = now;
         self.board.note_completed(own.checkpoint, now.saturating_sub(own.began), own.bytes_written);
@@ -274,6 +279,7 @@ impl Coordinator {
     fn fail_checkpoint(&mut self, checkpoint: CheckpointId, cause: String) {
         let Some(at) = self.underway.iter().position(|own| own.checkpoint == checkpoint) else { return };
         let own = self.underway.remove(at);
+        self.platform.note(&|| format!("checkpoint {checkpoint} failed: {cause}"));
         tracing::warn!(checkpoint, cause, "a checkpoint failed");
         for (operator, state) in own.operators {
             let committables = state.subtasks.into_iter().flat_map(|subtask| subtask.committables);

@@ -37,7 +37,7 @@ use crate::{
         metrics::OperatorInfo,
         shared::JobShared,
     },
-    platform::{Drive, DriveFactory, Platform, Running},
+    platform::{Drive, DriveFactory, Platform, PlatformError, Running},
 };
 
 /// Makes the workers of an attempt. Given by [`launch`](crate::launch), which alone knows both planes.
@@ -127,6 +127,10 @@ impl Supervisor {
         let coordinated = vault.library.is_some() || !vault.commits.is_empty();
         drop(vault);
         let restored_from = restore_point.as_ref().map(|point| point.checkpoint);
+        self.platform.note(&|| match restored_from {
+            Some(checkpoint) => format!("an attempt begins from checkpoint {checkpoint}"),
+            None => "an attempt begins from the beginning".to_owned(),
+        });
         self.board.note_restored(restored_from);
         let restored = restore_point.map(|point| point.operators).unwrap_or_else(Restored::new);
         let checkpoints = CheckpointContext {
@@ -161,8 +165,8 @@ impl Supervisor {
             operators: Arc::clone(&self.operators),
         };
         let (shared, board, vault) = (Arc::clone(shared), Arc::clone(&self.board), Arc::clone(&self.vault));
-        let clock = self.platform.clock();
-        Box::new(move || Box::new(Coordinator::new(plan, shared, board, vault, clock)) as Box<dyn Drive>)
+        let platform = Arc::clone(&self.platform);
+        Box::new(move || Box::new(Coordinator::new(plan, shared, board, vault, platform)) as Box<dyn Drive>)
     }
 
     /// What the next attempt goes on from.
@@ -224,6 +228,7 @@ impl Supervisor {
                     }
                 }
             };
+            self.platform.note(&|| format!("the attempt failed: {failure}"));
             // With one checkpoint less to go on from, that is not the same attempt again.
             if !was_damage && !self.waits_for_next_attempt(&failure) {
                 break Err(if self.board.is_cancelled() { Error::Cancelled } else { failure });
@@ -239,6 +244,10 @@ impl Supervisor {
     fn join(&mut self, attempt: Attempt) -> Result<(), Error> {
         let joined = attempt.running.join();
         let failure = self.board.take_failure().or_else(|| attempt.shared.failure());
+        // Of a process that was killed nothing else is to be told.
+        if let Err(error @ PlatformError::Killed { .. }) = joined {
+            return Err(error.into());
+        }
         match failure {
             Some(failure) => return Err(failure),
             None => joined?,
@@ -270,6 +279,9 @@ impl Supervisor {
         // What is wrong with the settings or the checkpoints stays wrong.
         let is_lasting = match failure {
             Error::Cancelled | Error::Config { .. } => true,
+            Error::Platform(error) => {
+                matches!(**error, PlatformError::Killed { .. } | PlatformError::Stalled { .. })
+            }
             Error::Checkpoint(error) => {
                 matches!(**error, CheckpointError::NoneWhole { .. } | CheckpointError::NewerVersion { .. })
             }

@@ -24,7 +24,7 @@ pub mod sockets;
 pub use cores::Cores;
 pub use glommio::GlommioPlatform;
 pub use random::Random;
-pub use sim::{SIM_EPOCH_MILLIS, SimPlatform};
+pub use sim::{SIM_EPOCH_MILLIS, SimFaults, SimPlatform, SimTrace};
 
 use std::sync::Arc;
 
@@ -84,6 +84,10 @@ pub trait Platform: Send + Sync {
     }
     /// Where state and checkpoints are kept.
     fn disk(&self) -> Arc<dyn Disk>;
+    /// Is told what happens to a job as a whole, for those who want to follow it.
+    fn note(&self, event: &dyn Fn() -> String) {
+        let _ = event;
+    }
     /// Waits this long, or until `enough` says so; for the thread that supervises a job, between two of its attempts.
     fn pause(&self, wait: Nanos, enough: &dyn Fn() -> bool);
     /// Checks that `workers` can run here and makes their wake handles, without starting anything.
@@ -141,6 +145,12 @@ pub enum PlatformError {
         worker: usize,
         /// What its thread said.
         cause: String,
+    },
+    /// Under simulation: the process was killed, as the faults say.
+    #[error("the simulated process was killed at turn {turn}")]
+    Killed {
+        /// The turn.
+        turn: u64,
     },
     /// Under simulation: every worker is idle, nothing can wake one, and the job is not finished.
     #[error("all workers are idle for ever with work left (deadlock), seed {seed}")]

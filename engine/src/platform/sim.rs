@@ -6,15 +6,22 @@
 //! The order is unfair on purpose: for a while one worker gets many turns in a row, or none.
 //!
 //! Virtual time moves a little with every turn and jumps to the earliest `wake_at` when nothing else can happen.
+//!
+//! [`SimFaults`] says what goes wrong and at which turn. Turns are counted over all attempts of a job.
+
+mod faults;
+mod trace;
 
 use super::random::Random;
 use super::seats::cause_of;
 use super::{Clock, Drive, DriveFactory, Fleet, Nanos, Platform, PlatformError, Running, Turn, Wake};
+pub use faults::SimFaults;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use tidemill_storage::snapshot::disk::{Disk, os::OsDisk};
+pub use trace::SimTrace;
 
 /// The wall clock at virtual time zero: 2020-01-01T00:00:00Z.
 pub const SIM_EPOCH_MILLIS: i64 = 1_577_836_800_000;
@@ -26,6 +33,10 @@ pub struct SimPlatform {
     open: bool,
     clock: Arc<SimClock>,
     disk: Arc<dyn Disk>,
+    faults: SimFaults,
+    trace: SimTrace,
+    /// Turns taken in all fleets.
+    turns: Arc<AtomicU64>,
     /// Fleets that were started: each runs in an order of its own.
     started: Arc<AtomicU64>,
 }
@@ -35,14 +46,39 @@ impl SimPlatform {
     pub fn new(seed: u64) -> Self {
         // State that leaves memory goes to the real disk, unless a test says otherwise.
         let disk = Arc::new(OsDisk::default());
-        let clock = Arc::new(SimClock(AtomicU64::new(0)));
-        Self { seed, open: false, clock, disk, started: Arc::default() }
+        let clock = Arc::new(SimClock { now: AtomicU64::new(0), jumped_millis: AtomicI64::new(0) });
+        Self {
+            seed,
+            open: false,
+            clock,
+            disk,
+            faults: SimFaults::default(),
+            trace: SimTrace::default(),
+            turns: Arc::default(),
+            started: Arc::default(),
+        }
     }
 
     /// Keeps state and checkpoints on this disk instead of the real one.
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
         self.disk = disk;
         self
+    }
+
+    /// Lets these things go wrong.
+    pub fn faults(mut self, faults: SimFaults) -> Self {
+        self.faults = faults;
+        self
+    }
+
+    /// What happened last, in words.
+    pub fn trace(&self) -> SimTrace {
+        self.trace.clone()
+    }
+
+    /// Turns that workers and coordinators have taken so far.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
     }
 
     /// No thread outside wakes a worker (the default): when all are idle with nothing to wait for, the run
@@ -60,15 +96,19 @@ impl SimPlatform {
     }
 }
 
-struct SimClock(AtomicU64);
+struct SimClock {
+    now: AtomicU64,
+    /// By how much the wall clock was set forward or back.
+    jumped_millis: AtomicI64,
+}
 
 impl Clock for SimClock {
     fn now(&self) -> Nanos {
-        self.0.load(Ordering::Relaxed)
+        self.now.load(Ordering::Relaxed)
     }
 
     fn wall_millis(&self) -> i64 {
-        SIM_EPOCH_MILLIS + (self.now() / 1_000_000) as i64
+        SIM_EPOCH_MILLIS + (self.now() / 1_000_000) as i64 + self.jumped_millis.load(Ordering::Relaxed)
     }
 }
 
@@ -116,7 +156,11 @@ impl Platform for SimPlatform {
     }
 
     fn pause(&self, wait: Nanos, _enough: &dyn Fn() -> bool) {
-        self.clock.0.fetch_add(wait, Ordering::Relaxed);
+        self.clock.now.fetch_add(wait, Ordering::Relaxed);
+    }
+
+    fn note(&self, event: &dyn Fn() -> String) {
+        self.trace.add(self.clock.now(), event());
     }
 
     fn prepare(&self, workers: usize) -> Result<Box<dyn Fleet>, PlatformError> {
@@ -215,9 +259,14 @@ impl Simulation {
         }
         while self.hands.iter().any(|hand| hand.drive.is_some()) {
             match self.choose() {
-                Some(worker) => self.turn(worker),
+                Some(worker) => {
+                    if let Some(killed) = self.go_wrong() {
+                        return Err(killed);
+                    }
+                    self.turn(worker);
+                }
                 None => match self.earliest_timer() {
-                    Some(at) => self.platform.clock.0.store(at, Ordering::Relaxed),
+                    Some(at) => self.platform.clock.now.store(at, Ordering::Relaxed),
                     None if self.platform.open => self.bells.wait(),
                     None => {
                         let stalled = PlatformError::Stalled { seed: self.platform.seed };
@@ -273,11 +322,35 @@ impl Simulation {
         })
     }
 
+    /// Lets go wrong what is to go wrong at this turn; the error is that of a process that was killed.
+    fn go_wrong(&mut self) -> Option<PlatformError> {
+        let turn = self.platform.turns.fetch_add(1, Ordering::Relaxed);
+        let SimFaults { kill_at_turn, lose_worker_at_turn, jump_at_turn, on_kill } = &self.platform.faults;
+        if let Some((_, millis)) = jump_at_turn.filter(|(at, _)| *at == turn) {
+            self.platform.note(&|| format!("the wall clock jumps by {millis} ms"));
+            self.platform.clock.jumped_millis.fetch_add(millis, Ordering::Relaxed);
+        }
+        if *kill_at_turn == Some(turn) {
+            self.platform.note(&|| format!("turn {turn}: the process is killed"));
+            on_kill.iter().for_each(|on_kill| on_kill());
+            for worker in 0..self.hands.len() {
+                self.retire(worker);
+            }
+            return Some(PlatformError::Killed { turn });
+        }
+        if let Some((_, worker)) = lose_worker_at_turn.filter(|(at, _)| *at == turn) {
+            let worker = worker % self.hands.len();
+            self.platform.note(&|| format!("turn {turn}: worker {worker} is lost"));
+            self.retire(worker);
+        }
+        None
+    }
+
     fn turn(&mut self, worker: usize) {
         // Mostly sub-microsecond turns, now and then a stalled core.
         let took =
             if self.random.one_in(256) { self.random.below(1_000_000) } else { self.random.below(1_000) };
-        let now = self.platform.clock.0.fetch_add(1 + took, Ordering::Relaxed) + 1 + took;
+        let now = self.platform.clock.now.fetch_add(1 + took, Ordering::Relaxed) + 1 + took;
         // Cleared before the turn: a wake-up that comes during it leads to another one.
         self.bells.lock()[worker] = false;
         let hand = &mut self.hands[worker];
