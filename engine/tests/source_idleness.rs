@@ -5,7 +5,6 @@ use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use tidemill_engine::{
     model::{
-        config::JobConfig,
         item::Owned,
         metrics::OperatorVisitor,
         operator::{Push, Signal, StepContext},
@@ -69,6 +68,9 @@ struct Turns {
 
 impl Reader for Turns {
     type Item = (usize, Timestamp);
+    type Split = ();
+
+    fn position(&self, _split: usize) {}
 
     fn splits(&self) -> usize {
         self.splits
@@ -102,10 +104,16 @@ fn task_of<A: AssignTimestamps<(usize, Timestamp)>>(
     idle_after: Nanos,
 ) -> (impl Task, Rc<RefCell<Seen>>) {
     let seen = Rc::new(RefCell::new(Seen::default()));
-    let config = JobConfig { watermark_interval_us: 0, ..JobConfig::default() };
     let bounds = WatermarkBounds { out_of_orderness_ms: 0, idle_after: Some(idle_after) };
-    let config = SourceConfig::new(0, &config, Arc::new(StillClock));
-    (SourceTask::new(reader, assign, bounds, Probe(Rc::clone(&seen)), config), seen)
+    let config = SourceConfig {
+        operator: 0,
+        step_records_max: 4096,
+        step_time_max: SECOND,
+        watermark_interval: 0,
+        clock: Arc::new(StillClock),
+        ends_with_checkpoint: false,
+    };
+    (SourceTask::new(reader, &[], assign, bounds, Probe(Rc::clone(&seen)), config), seen)
 }
 
 fn step(task: &mut impl Task, at: Nanos) -> (Step, Option<Nanos>) {

@@ -98,6 +98,7 @@ where
                 self.sent = WATERMARK_MAX;
                 self.down.signal(signal, context);
             }
+            Signal::Barrier(_) => self.down.signal(signal, context),
             // Made here from the records themselves, and from their absence.
             Signal::Watermark(_) | Signal::Idle | Signal::Active => {}
         }

@@ -44,6 +44,7 @@ fn store_options(operator: OperatorIndex, context: &BuildContext) -> StoreOption
         directory: directory.join(format!("{operator}-{index}")),
         store: store_number(operator, context),
         disk: Arc::new(OsDisk::default()),
+        notify: None,
         thread: !subtask.inline_io,
     });
     let bound = config.state_memory_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());

@@ -2,7 +2,7 @@
 
 use tidemill_engine::{
     model::{
-        graph::{BuildContext, EdgeNode, Node, TaskBuilder},
+        graph::{BuildContext, EdgeNode, TaskBuilder, TaskMaker},
         item::{InPlace, Item, Ship},
         metrics::OperatorVisitor,
         operator::{Chain, Head, OpenError, OperatorIndex, Push, Signal, StepContext},
@@ -146,8 +146,8 @@ pub struct EdgeEnd<P> {
 }
 
 impl<P> EdgeEnd<P> {
-    /// Ends `chain` here: gives its node, the edge for the graph, and the edge for what reads from it.
-    pub fn close<C, T>(self, chain: C) -> (Node, EdgeNode, Edge<T>)
+    /// Ends `chain` here: gives what makes its tasks, the edge for the graph, and the edge for what reads from it.
+    pub fn close<C, T>(self, chain: C) -> (TaskMaker, EdgeNode, Edge<T>)
     where
         C: Chain<Out: Ship<Record = T>>,
         T: Record,
@@ -163,7 +163,6 @@ impl<P> EdgeEnd<P> {
                 Ok(Box::new(chain.build(context, writer)?) as Box<dyn Task>)
             })
         };
-        let node = Node { parallelism: self.producers, instance: Box::new(instance) };
         let edge_node = EdgeNode {
             edge: Box::new(edge.clone()),
             pattern: P::PATTERN,
@@ -172,7 +171,7 @@ impl<P> EdgeEnd<P> {
             consumed: false,
             operator,
         };
-        (node, edge_node, edge)
+        (Box::new(instance), edge_node, edge)
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use source_kit::{Taken, context, drain, failure, read};
+use source_kit::{Taken, context, drain, failure, open, read};
 use tidemill_engine::model::source::{Polled, Reader, Source};
 use tidemill_operators::source::{
     BadRecords, SendError, TcpLinesSource, TrySendError, channel, from_iter, from_parallel_iter, from_vec,
@@ -37,8 +37,8 @@ fn iterators_are_read_by_one_subtask_or_by_each() {
     assert_eq!(read(each, 2, 4, true).unwrap().by_subtask, [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]]);
     let mut source = from_iter(0..10);
     source.prepare(1).unwrap();
-    source.open(&context(0, 1, true)).unwrap();
-    assert!(source.open(&context(0, 1, true)).is_err());
+    open(&source, &context(0, 1, true)).unwrap();
+    assert!(open(&source, &context(0, 1, true)).is_err());
 }
 
 fn number(line: &str) -> Result<u32, std::num::ParseIntError> {
@@ -64,7 +64,7 @@ fn lines_of_several_connections_arrive_in_order_at_any_parallelism() {
             })
             .collect();
         let readers: Vec<_> = (0..parallelism)
-            .map(|subtask| source.open(&context(subtask, parallelism, false)).unwrap())
+            .map(|subtask| open(&source, &context(subtask, parallelism, false)).unwrap())
             .collect();
         // The readers keep the server open.
         drop(source);
@@ -103,7 +103,7 @@ fn bad_lines_of_a_connection_are_told_skipped_or_kept() {
             // Under `Fail` the other end may hang up first.
             move || drop(TcpStream::connect(address).unwrap().write_all(&sent))
         });
-        let mut reader = source.open(&context(0, 1, false)).unwrap();
+        let mut reader = open(&source, &context(0, 1, false)).unwrap();
         let mut taken = Taken::new(1);
         let outcome = drain(&mut reader, &mut taken);
         drop((source, reader));
@@ -131,8 +131,8 @@ fn a_port_in_use_is_a_clear_error_and_stopping_ends_the_input() {
     let port = handle.address().unwrap().port();
     let error = failure(TcpLinesSource::on_port(port, number));
     assert!(error.contains(&format!("127.0.0.1:{port}")) && error.contains("in use"), "{error}");
-    assert!(source.open(&context(0, 1, true)).is_err(), "there are no threads in simulation");
-    let mut reader = source.open(&context(0, 1, false)).unwrap();
+    assert!(open(&source, &context(0, 1, true)).is_err(), "there are no threads in simulation");
+    let mut reader = open(&source, &context(0, 1, false)).unwrap();
     let silent = TcpStream::connect(reader.address()).unwrap();
     handle.stop();
     drain(&mut reader, &mut Taken::new(1)).unwrap();
@@ -158,7 +158,7 @@ fn a_channel_hands_over_every_record_in_order_per_feeder_and_subtask() {
         drop(feeder);
         let readers: Vec<_> = (0..parallelism)
             .map(|subtask| {
-                let mut reader = source.open(&context(subtask, parallelism, false)).unwrap();
+                let mut reader = open(&source, &context(subtask, parallelism, false)).unwrap();
                 thread::spawn(move || {
                     let mut taken = Taken::new(7);
                     drain(&mut reader, &mut taken).unwrap();
@@ -184,7 +184,7 @@ fn a_feeder_deals_its_records_over_the_subtasks_in_turn() {
     source.prepare(3).unwrap();
     (0..9).for_each(|count| feeder.send(count).unwrap());
     drop(feeder);
-    let readers: Vec<_> = (0..3).map(|subtask| source.open(&context(subtask, 3, true)).unwrap()).collect();
+    let readers: Vec<_> = (0..3).map(|subtask| open(&source, &context(subtask, 3, true)).unwrap()).collect();
     for (subtask, mut reader) in readers.into_iter().enumerate() {
         let mut taken = Taken::new(2);
         drain(&mut reader, &mut taken).unwrap();
@@ -202,7 +202,7 @@ impl Wake for NoWaker {
 fn a_full_channel_holds_back_and_sending_works_from_async_code() {
     let (feeder, mut source) = channel::<u32>(2);
     source.prepare(1).unwrap();
-    let mut reader = source.open(&context(0, 1, false)).unwrap();
+    let mut reader = open(&source, &context(0, 1, false)).unwrap();
     feeder.try_send(1).unwrap();
     feeder.try_send(2).unwrap();
     assert!(matches!(feeder.try_send(3), Err(TrySendError::Full(3))));
@@ -226,7 +226,7 @@ fn a_failed_job_gives_records_back_and_frees_what_waits() {
         let (feeder, mut source) = channel::<Arc<()>>(1);
         source.prepare(parallelism).unwrap();
         let readers: Vec<_> = (0..parallelism)
-            .map(|subtask| source.open(&context(subtask, parallelism, false)).unwrap())
+            .map(|subtask| open(&source, &context(subtask, parallelism, false)).unwrap())
             .collect();
         let waiting = Arc::new(());
         while feeder.try_send(waiting.clone()).is_ok() {}

@@ -128,7 +128,13 @@ fn agree<K: Key, V: Record + Ord + Clone + std::fmt::Debug>(
     bounded: bool,
 ) {
     let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
-    let files = FileOptions { directory: "/state".into(), store: 7, disk: Arc::clone(&disk), thread: false };
+    let files = FileOptions {
+        directory: "/state".into(),
+        store: 7,
+        disk: Arc::clone(&disk),
+        notify: None,
+        thread: false,
+    };
     let options = StoreOptions {
         files: Some(files),
         pool: BlockPool::new(false),

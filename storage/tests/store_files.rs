@@ -34,7 +34,7 @@ type Contents = BTreeMap<u64, u64>;
 
 fn options(disk: &MemoryDisk, directory: &str) -> StoreOptions {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    let files = FileOptions { directory: directory.into(), store: 5, disk, thread: false };
+    let files = FileOptions { directory: directory.into(), store: 5, disk, notify: None, thread: false };
     StoreOptions { files: Some(files), pool: BlockPool::new(false), ..StoreOptions::new() }
 }
 

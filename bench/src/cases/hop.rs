@@ -107,13 +107,18 @@ struct Pings {
 
 impl Source for Pings {
     type Item = Ping;
+    type Split = ();
     type Reader = PingReader;
 
     fn prepare(&mut self, _parallelism: usize) -> Result<(), BoxError> {
         Ok(())
     }
 
-    fn open(&self, context: &SubtaskContext) -> Result<PingReader, BoxError> {
+    fn splits(&self, _context: &SubtaskContext) -> Result<Vec<()>, BoxError> {
+        Ok(vec![()])
+    }
+
+    fn open(&self, context: &SubtaskContext, _splits: Vec<()>) -> Result<PingReader, BoxError> {
         Ok(PingReader {
             // The other subtask's share is empty.
             trips: if context.subtask == 0 { self.trips } else { 0 },
@@ -139,6 +144,9 @@ struct PingReader {
 
 impl Reader for PingReader {
     type Item = Ping;
+    type Split = ();
+
+    fn position(&self, _split: usize) {}
 
     #[inline]
     fn poll<O: Output<Ping>>(&mut self, output: &mut O, _now: Nanos) -> Result<Polled, BoxError> {

@@ -73,6 +73,9 @@ impl BuildContext {
 /// Builds the task of one subtask on its worker's thread.
 pub type TaskBuilder = Box<dyn FnOnce(&BuildContext) -> Result<Box<dyn Task>, OpenError> + Send>;
 
+/// Makes the builder of one subtask.
+pub type TaskMaker = Box<dyn Fn() -> TaskBuilder + Send>;
+
 /// A finished chain: gives a builder for each subtask.
 pub struct Node {
     /// Number of subtasks.
@@ -80,7 +83,7 @@ pub struct Node {
     /// Whether it begins with a source.
     pub is_source: bool,
     /// Makes the builder of one subtask.
-    pub instance: Box<dyn Fn() -> TaskBuilder + Send>,
+    pub instance: TaskMaker,
 }
 
 /// An edge between two chains.

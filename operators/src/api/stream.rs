@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tidemill_engine::{
     model::{
-        graph::{EdgeNode, Node},
+        graph::{EdgeNode, Node, TaskMaker},
         item::{Item, Owned, Ship},
         operator::{Chain, OperatorIndex},
         sink::Sink,
@@ -71,10 +71,10 @@ impl StreamBase {
         self.last
     }
 
-    /// Adds a finished chain, which takes over what it reads from.
-    pub(crate) fn add_node(&self, node: Node) {
+    /// Adds a finished chain, which takes over what it reads from. One that reads from no edge begins with a source.
+    pub(crate) fn add_node(&self, instance: TaskMaker) {
         let mut graph = self.graph.borrow_mut();
-        graph.nodes.push(node);
+        graph.nodes.push(Node { parallelism: self.parallelism, is_source: self.reads.is_empty(), instance });
         for edge in &self.reads {
             graph.edges[*edge].consumed = true;
         }
@@ -95,8 +95,8 @@ impl StreamBase {
         let operator = self.add_operator(name);
         let columns = Columns { timestamps: self.timestamps, hashes: P::HASHED, keys: P::WIDE };
         let end = EdgeEnd { operator, partition, columns, producers: self.parallelism, consumers };
-        let (node, edge_node, edge) = end.close(chain);
-        self.add_node(node);
+        let (instance, edge_node, edge) = end.close(chain);
+        self.add_node(instance);
         let index = self.graph.borrow_mut().add_edge(edge_node);
         (Self { parallelism: consumers, reads: vec![index], ..self }, edge)
     }
@@ -201,8 +201,11 @@ impl<C: Chain> Stream<C> {
         let prepared = Arc::clone(&sink);
         let prepare = move || prepared.lock().unwrap_or_else(PoisonError::into_inner).prepare(parallelism);
         base.graph.borrow_mut().preparations.push((operator, Box::new(prepare)));
+        let committing = Arc::clone(&sink);
+        let committer = move || committing.lock().unwrap_or_else(PoisonError::into_inner).committer();
+        base.graph.borrow_mut().committers.push((operator, Box::new(committer)));
         let instance = Box::new(ends::into_sink(chain, operator, sink));
-        base.add_node(Node { parallelism, instance });
+        base.add_node(instance);
     }
 
     /// Ends the stream in a function that is called for each record on the record's core: by value before an
@@ -214,7 +217,7 @@ impl<C: Chain> Stream<C> {
         let Self { mut base, chain } = self;
         let operator = base.add_operator("for_each");
         let instance = Box::new(ends::into_function(chain, operator, function));
-        base.add_node(Node { parallelism: base.parallelism, instance });
+        base.add_node(instance);
     }
 }
 
@@ -335,7 +338,7 @@ where
         let operators = [base.add_operator("fork"), base.add_operator("fork")];
         let edges = [Edge::<ShippedOf<C>>::default(), Edge::default()];
         let instance = Box::new(fork::into_edges(chain, operators, columns, edges.clone()));
-        base.add_node(Node { parallelism: base.parallelism, instance });
+        base.add_node(instance);
         let [first, second] = [0, 1].map(|side| {
             let index = base.graph.borrow_mut().add_edge(EdgeNode {
                 edge: Box::new(edges[side].clone()),

@@ -136,6 +136,7 @@ pub struct ChannelSource<T> {
 
 impl<T: Send + 'static> Source for ChannelSource<T> {
     type Item = T;
+    type Split = ();
     type Reader = ChannelReader<T>;
 
     fn prepare(&mut self, parallelism: usize) -> Result<(), BoxError> {
@@ -143,7 +144,11 @@ impl<T: Send + 'static> Source for ChannelSource<T> {
         Ok(())
     }
 
-    fn open(&self, context: &SubtaskContext) -> Result<ChannelReader<T>, BoxError> {
+    fn splits(&self, _context: &SubtaskContext) -> Result<Vec<()>, BoxError> {
+        Ok(vec![()])
+    }
+
+    fn open(&self, context: &SubtaskContext, _splits: Vec<()>) -> Result<ChannelReader<T>, BoxError> {
         let lane = self.queues.lanes.get().and_then(|lanes| lanes.get(context.subtask));
         let missing = SourceError::NoShare { source_name: "ChannelSource", subtask: context.subtask };
         let lane = lane.ok_or(missing)?;
@@ -171,6 +176,9 @@ pub struct ChannelReader<T> {
 
 impl<T: Send + 'static> Reader for ChannelReader<T> {
     type Item = T;
+    type Split = ();
+
+    fn position(&self, _split: usize) {}
 
     #[inline]
     fn poll<O: Output<T>>(&mut self, output: &mut O, _now: Nanos) -> Result<Polled, BoxError> {

@@ -171,6 +171,7 @@ impl<T: DeserializeOwned + 'static> CsvSource<T> {
 
 impl<T: DeserializeOwned + 'static> Source for CsvSource<T> {
     type Item = T;
+    type Split = ();
     type Reader = CsvReader<T>;
 
     fn prepare(&mut self, parallelism: usize) -> Result<(), BoxError> {
@@ -185,7 +186,11 @@ impl<T: DeserializeOwned + 'static> Source for CsvSource<T> {
         Ok(())
     }
 
-    fn open(&self, context: &SubtaskContext) -> Result<CsvReader<T>, BoxError> {
+    fn splits(&self, _context: &SubtaskContext) -> Result<Vec<()>, BoxError> {
+        Ok(vec![()])
+    }
+
+    fn open(&self, context: &SubtaskContext, _splits: Vec<()>) -> Result<CsvReader<T>, BoxError> {
         let Some((plan, tables)) = &self.plan else {
             return Err(SourceError::NoShare { source_name: "CsvSource", subtask: context.subtask }.into());
         };
@@ -213,6 +218,9 @@ pub struct CsvReader<T: DeserializeOwned + 'static>(FileReader<CsvDecoder<T>>);
 
 impl<T: DeserializeOwned + 'static> Reader for CsvReader<T> {
     type Item = T;
+    type Split = ();
+
+    fn position(&self, _split: usize) {}
 
     fn splits(&self) -> usize {
         self.0.splits()

@@ -90,6 +90,16 @@ pub enum SourceError {
         /// The kind of source.
         source_name: &'static str,
     },
+    /// The checkpoint has splits of another kind of source.
+    #[error(
+        "the checkpoint has splits of the type `{stored}`, and this source reads splits of the type `{wanted}`. Give a source that was replaced another id with `.uid(…)`, or start without the checkpoint"
+    )]
+    OtherSplits {
+        /// Schema of the splits in the checkpoint.
+        stored: String,
+        /// Schema of the splits that the source reads.
+        wanted: String,
+    },
     /// A share was opened before the source was prepared, or twice.
     #[error(
         "{source_name}: subtask {subtask} was opened without a share. Prepare a source once, and open each subtask once"

@@ -97,6 +97,9 @@ impl<D: Decode> FileReader<D> {
 
 impl<D: Decode> Reader for FileReader<D> {
     type Item = D::Item;
+    type Split = ();
+
+    fn position(&self, _split: usize) {}
 
     fn splits(&self) -> usize {
         self.splits.len()

@@ -31,13 +31,18 @@ where
     I: Iterator<Item: 'static> + Send + 'static,
 {
     type Item = I::Item;
+    type Split = ();
     type Reader = IteratorReader<I>;
 
     fn prepare(&mut self, _parallelism: usize) -> Result<(), BoxError> {
         Ok(())
     }
 
-    fn open(&self, context: &SubtaskContext) -> Result<Self::Reader, BoxError> {
+    fn splits(&self, _context: &SubtaskContext) -> Result<Vec<()>, BoxError> {
+        Ok(vec![()])
+    }
+
+    fn open(&self, context: &SubtaskContext, _splits: Vec<()>) -> Result<Self::Reader, BoxError> {
         if context.subtask != 0 {
             return Ok(IteratorReader { items: None });
         }
@@ -74,13 +79,18 @@ where
     I: Iterator<Item: 'static> + 'static,
 {
     type Item = I::Item;
+    type Split = ();
     type Reader = IteratorReader<I>;
 
     fn prepare(&mut self, _parallelism: usize) -> Result<(), BoxError> {
         Ok(())
     }
 
-    fn open(&self, context: &SubtaskContext) -> Result<Self::Reader, BoxError> {
+    fn splits(&self, _context: &SubtaskContext) -> Result<Vec<()>, BoxError> {
+        Ok(vec![()])
+    }
+
+    fn open(&self, context: &SubtaskContext, _splits: Vec<()>) -> Result<Self::Reader, BoxError> {
         Ok(IteratorReader::new((self.0)(context.subtask, context.parallelism)))
     }
 }
@@ -98,6 +108,9 @@ impl<I> IteratorReader<I> {
 
 impl<I: Iterator<Item: 'static> + 'static> Reader for IteratorReader<I> {
     type Item = I::Item;
+    type Split = ();
+
+    fn position(&self, _split: usize) {}
 
     fn splits(&self) -> usize {
         usize::from(self.items.is_some())

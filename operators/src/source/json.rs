@@ -70,6 +70,7 @@ impl<T: DeserializeOwned + 'static> JsonLinesSource<T> {
 
 impl<T: DeserializeOwned + 'static> Source for JsonLinesSource<T> {
     type Item = T;
+    type Split = ();
     type Reader = JsonLinesReader<T>;
 
     fn prepare(&mut self, parallelism: usize) -> Result<(), BoxError> {
@@ -81,7 +82,11 @@ impl<T: DeserializeOwned + 'static> Source for JsonLinesSource<T> {
         Ok(())
     }
 
-    fn open(&self, context: &SubtaskContext) -> Result<JsonLinesReader<T>, BoxError> {
+    fn splits(&self, _context: &SubtaskContext) -> Result<Vec<()>, BoxError> {
+        Ok(vec![()])
+    }
+
+    fn open(&self, context: &SubtaskContext, _splits: Vec<()>) -> Result<JsonLinesReader<T>, BoxError> {
         let Some(plan) = &self.plan else {
             let source_name = "JsonLinesSource";
             return Err(SourceError::NoShare { source_name, subtask: context.subtask }.into());
@@ -97,6 +102,9 @@ pub struct JsonLinesReader<T: DeserializeOwned + 'static>(FileReader<JsonDecoder
 
 impl<T: DeserializeOwned + 'static> Reader for JsonLinesReader<T> {
     type Item = T;
+    type Split = ();
+
+    fn position(&self, _split: usize) {}
 
     fn splits(&self) -> usize {
         self.0.splits()

@@ -15,7 +15,7 @@
 mod bad_record;
 mod channel;
 mod csv;
-mod error;
+pub(crate) mod error;
 mod file_plan;
 mod file_reader;
 mod iterator;

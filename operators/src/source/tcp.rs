@@ -129,6 +129,7 @@ where
     F: Fn(&str) -> Result<T, E> + Send + Sync + 'static,
 {
     type Item = T;
+    type Split = ();
     type Reader = TcpLinesReader<T, E, F>;
 
     fn prepare(&mut self, parallelism: usize) -> Result<(), BoxError> {
@@ -152,7 +153,11 @@ where
         Ok(())
     }
 
-    fn open(&self, context: &SubtaskContext) -> Result<Self::Reader, BoxError> {
+    fn splits(&self, _context: &SubtaskContext) -> Result<Vec<()>, BoxError> {
+        Ok(vec![()])
+    }
+
+    fn open(&self, context: &SubtaskContext, _splits: Vec<()>) -> Result<Self::Reader, BoxError> {
         let source_name = "TcpLinesSource";
         if context.inline_io {
             return Err(SourceError::NeedsThreads { source_name }.into());
@@ -221,6 +226,9 @@ where
     F: Fn(&str) -> Result<T, E> + Send + Sync + 'static,
 {
     type Item = T;
+    type Split = ();
+
+    fn position(&self, _split: usize) {}
 
     fn poll<O: Output<T>>(&mut self, output: &mut O, _now: Nanos) -> Result<Polled, BoxError> {
         if let Some((incoming, mut cursor)) = self.chunk.take() {

@@ -24,6 +24,7 @@ pub fn from_vec<T: Send + 'static>(items: Vec<T>) -> VecSource<T> {
 
 impl<T: Send + Sync + 'static> Source for VecSource<T> {
     type Item = T;
+    type Split = ();
     type Reader = IteratorReader<std::vec::IntoIter<T>>;
 
     fn prepare(&mut self, parallelism: usize) -> Result<(), BoxError> {
@@ -39,7 +40,11 @@ impl<T: Send + Sync + 'static> Source for VecSource<T> {
         Ok(())
     }
 
-    fn open(&self, context: &SubtaskContext) -> Result<Self::Reader, BoxError> {
+    fn splits(&self, _context: &SubtaskContext) -> Result<Vec<()>, BoxError> {
+        Ok(vec![()])
+    }
+
+    fn open(&self, context: &SubtaskContext, _splits: Vec<()>) -> Result<Self::Reader, BoxError> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         let share = shares.get_mut(context.subtask).and_then(Option::take);
         let missing = SourceError::NoShare { source_name: "VecSource", subtask: context.subtask };

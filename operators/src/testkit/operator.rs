@@ -10,8 +10,9 @@ use std::{cell::RefCell, fmt::Debug, marker::PhantomData, rc::Rc, sync::Arc};
 
 use tidemill_engine::{
     model::{
+        checkpoint::CheckpointContext,
         config::JobConfig,
-        graph::BuildContext,
+        graph::{BuildContext, StoreRegistry},
         item::Item,
         metrics::{OperatorCounters, OperatorInfo, OperatorVisitor},
         operator::{Chain, OperatorIndex, Signal, StepContext},
@@ -21,7 +22,7 @@ use tidemill_engine::{
     },
     platform::{Clock, Nanos, Wake},
 };
-use tidemill_storage::{key::Key, log::pool::BlockPool, record::Record};
+use tidemill_storage::{key::Key, log::pool::BlockPool, record::Record, snapshot::disk::memory::MemoryDisk};
 
 pub use super::stage::Items;
 use super::{job::on_all_backends, probe::Probe, stage::Batches};
@@ -273,5 +274,8 @@ fn context(config: JobConfig) -> BuildContext {
         config: Arc::new(config),
         operators: operators.collect(),
         state_pool: BlockPool::new(false),
+        disk: Arc::new(MemoryDisk::default()),
+        checkpoints: CheckpointContext::default(),
+        stores: StoreRegistry::default(),
     }
 }

@@ -59,7 +59,7 @@ impl<I: Item> Push<I> for Probe<I> {
                 self.watermark = watermark;
             }
             Signal::End => self.ended = true,
-            Signal::Idle | Signal::Active => {}
+            Signal::Idle | Signal::Active | Signal::Barrier(_) => {}
         }
         self.log.borrow_mut().push(Seen::Signal(signal));
     }

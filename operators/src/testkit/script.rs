@@ -47,20 +47,28 @@ impl<T> ScriptSource<T> {
 
 impl<T: Clone + Send + Sync + 'static> Source for ScriptSource<T> {
     type Item = T;
+    type Split = (u64, u64);
     type Reader = ScriptReader<T>;
 
     fn prepare(&mut self, _parallelism: usize) -> Result<(), BoxError> {
         Ok(())
     }
 
-    fn open(&self, context: &SubtaskContext) -> Result<ScriptReader<T>, BoxError> {
-        let own = self.splits.iter().skip(context.subtask).step_by(context.parallelism);
-        let split = |events: &Vec<Event<T>>| Split {
-            events: events.iter().cloned().collect(),
+    /// The number of a split and of its events that are behind it.
+    fn splits(&self, context: &SubtaskContext) -> Result<Vec<(u64, u64)>, BoxError> {
+        let own = (context.subtask..self.splits.len()).step_by(context.parallelism);
+        Ok(own.map(|split| (split as u64, 0)).collect())
+    }
+
+    fn open(&self, _context: &SubtaskContext, splits: Vec<(u64, u64)>) -> Result<ScriptReader<T>, BoxError> {
+        let split = |(split, passed): (u64, u64)| Split {
+            number: split,
+            passed,
+            events: self.splits[split as usize].iter().skip(passed as usize).cloned().collect(),
             silent_until: None,
             finished: false,
         };
-        Ok(ScriptReader { splits: own.map(split).collect(), next: 0 })
+        Ok(ScriptReader { splits: splits.into_iter().map(split).collect(), next: 0 })
     }
 }
 
@@ -71,6 +79,9 @@ pub struct ScriptReader<T> {
 }
 
 struct Split<T> {
+    number: u64,
+    /// Events that are behind it.
+    passed: u64,
     events: VecDeque<Event<T>>,
     silent_until: Option<Nanos>,
     finished: bool,
@@ -84,7 +95,9 @@ impl<T> Split<T> {
                 return None;
             }
             self.silent_until = None;
-            match self.events.pop_front()? {
+            let event = self.events.pop_front()?;
+            self.passed += 1;
+            match event {
                 Event::Record(record) => return Some(record),
                 Event::Wait(pause) => {
                     let pause = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
@@ -97,9 +110,15 @@ impl<T> Split<T> {
 
 impl<T: 'static> Reader for ScriptReader<T> {
     type Item = T;
+    type Split = (u64, u64);
 
     fn splits(&self) -> usize {
         self.splits.len()
+    }
+
+    fn position(&self, split: usize) -> (u64, u64) {
+        let Split { number, passed, .. } = self.splits[split];
+        (number, passed)
     }
 
     fn poll<O: Output<T>>(&mut self, output: &mut O, now: Nanos) -> Result<Polled, BoxError> {

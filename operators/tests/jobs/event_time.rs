@@ -120,19 +120,27 @@ struct Talker {
 
 impl Source for OneTalks {
     type Item = i64;
+    type Split = ();
     type Reader = Talker;
 
     fn prepare(&mut self, _parallelism: usize) -> Result<(), BoxError> {
         Ok(())
     }
 
-    fn open(&self, context: &SubtaskContext) -> Result<Talker, BoxError> {
+    fn splits(&self, context: &SubtaskContext) -> Result<Vec<()>, BoxError> {
+        Ok(vec![(); usize::from(context.subtask == 0)])
+    }
+
+    fn open(&self, context: &SubtaskContext, _splits: Vec<()>) -> Result<Talker, BoxError> {
         Ok(Talker { talks: context.subtask == 0, next: 0 })
     }
 }
 
 impl Reader for Talker {
     type Item = i64;
+    type Split = ();
+
+    fn position(&self, _split: usize) {}
 
     fn splits(&self) -> usize {
         usize::from(self.talks)

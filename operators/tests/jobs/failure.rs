@@ -72,13 +72,18 @@ struct FaultyReader {
 
 impl Source for FaultySource {
     type Item = Counted;
+    type Split = ();
     type Reader = FaultyReader;
 
     fn prepare(&mut self, _parallelism: usize) -> Result<(), BoxError> {
         self.0.trip("source prepare")
     }
 
-    fn open(&self, _context: &SubtaskContext) -> Result<FaultyReader, BoxError> {
+    fn splits(&self, _context: &SubtaskContext) -> Result<Vec<()>, BoxError> {
+        Ok(vec![()])
+    }
+
+    fn open(&self, _context: &SubtaskContext, _splits: Vec<()>) -> Result<FaultyReader, BoxError> {
         self.0.trip("source open")?;
         Ok(FaultyReader { fault: self.0.clone(), numbers: 0..50, paused: false })
     }
@@ -86,6 +91,9 @@ impl Source for FaultySource {
 
 impl Reader for FaultyReader {
     type Item = Counted;
+    type Split = ();
+
+    fn position(&self, _split: usize) {}
 
     fn poll<O: Output<Counted>>(&mut self, output: &mut O, now: Nanos) -> Result<Polled, BoxError> {
         for number in self.numbers.by_ref() {
@@ -318,19 +326,27 @@ struct EndlessReader {
 
 impl Source for Endless {
     type Item = i64;
+    type Split = ();
     type Reader = EndlessReader;
 
     fn prepare(&mut self, _parallelism: usize) -> Result<(), BoxError> {
         Ok(())
     }
 
-    fn open(&self, _context: &SubtaskContext) -> Result<EndlessReader, BoxError> {
+    fn splits(&self, _context: &SubtaskContext) -> Result<Vec<()>, BoxError> {
+        Ok(vec![()])
+    }
+
+    fn open(&self, _context: &SubtaskContext, _splits: Vec<()>) -> Result<EndlessReader, BoxError> {
         Ok(EndlessReader { _fault: self.0.clone(), next: 0 })
     }
 }
 
 impl Reader for EndlessReader {
     type Item = i64;
+    type Split = ();
+
+    fn position(&self, _split: usize) {}
 
     fn poll<O: Output<i64>>(&mut self, output: &mut O, _now: Nanos) -> Result<Polled, BoxError> {
         loop {

@@ -108,19 +108,27 @@ struct SkippingReader(bool);
 
 impl Source for Skipping {
     type Item = u64;
+    type Split = ();
     type Reader = SkippingReader;
 
     fn prepare(&mut self, _parallelism: usize) -> Result<(), BoxError> {
         Ok(())
     }
 
-    fn open(&self, context: &SubtaskContext) -> Result<SkippingReader, BoxError> {
+    fn splits(&self, _context: &SubtaskContext) -> Result<Vec<()>, BoxError> {
+        Ok(vec![()])
+    }
+
+    fn open(&self, context: &SubtaskContext, _splits: Vec<()>) -> Result<SkippingReader, BoxError> {
         Ok(SkippingReader(context.subtask == 0))
     }
 }
 
 impl Reader for SkippingReader {
     type Item = u64;
+    type Split = ();
+
+    fn position(&self, _split: usize) {}
 
     fn poll<O: Output<u64>>(&mut self, output: &mut O, _now: u64) -> Result<Polled, BoxError> {
         if std::mem::take(&mut self.0) {

@@ -113,6 +113,11 @@ impl<T> Read<T> {
     }
 }
 
+/// Opens the reader of one subtask for what it reads in a fresh start.
+pub fn open<S: Source>(source: &S, context: &SubtaskContext) -> Result<S::Reader, BoxError> {
+    source.open(context, source.splits(context)?)
+}
+
 pub fn read<S: Source>(
     mut source: S,
     parallelism: usize,
@@ -123,7 +128,7 @@ pub fn read<S: Source>(
     let mut read = Read { by_subtask: Vec::new(), skipped: 0, bytes: 0 };
     for subtask in 0..parallelism {
         let mut taken = Taken::new(budget);
-        let mut reader = source.open(&context(subtask, parallelism, inline))?;
+        let mut reader = open(&source, &context(subtask, parallelism, inline))?;
         drain(&mut reader, &mut taken)?;
         read.skipped += taken.skipped;
         read.bytes += taken.bytes;

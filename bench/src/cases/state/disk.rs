@@ -46,7 +46,7 @@ impl Scratch {
     /// For the files of a store.
     pub(super) fn files(&self) -> FileOptions {
         let disk = std::sync::Arc::new(OsDisk::default());
-        FileOptions { directory: self.0.join("store"), store: 1, disk, thread: true }
+        FileOptions { directory: self.0.join("store"), store: 1, disk, notify: None, thread: true }
     }
 }
 
