@@ -16,6 +16,7 @@ pub mod inspect;
 pub mod keyed;
 pub mod map;
 pub mod ship_as;
+pub mod sim;
 pub mod sink;
 pub mod source;
 pub mod source_chain;

@@ -34,6 +34,8 @@ pub struct SimPlatform {
     clock: Arc<SimClock>,
     disk: Arc<dyn Disk>,
     faults: SimFaults,
+    /// What a turn takes at most, unless the core is stalled.
+    turn_ns_max: u64,
     trace: SimTrace,
     /// Turns taken in all fleets.
     turns: Arc<AtomicU64>,
@@ -53,6 +55,7 @@ impl SimPlatform {
             clock,
             disk,
             faults: SimFaults::default(),
+            turn_ns_max: 1_000,
             trace: SimTrace::default(),
             turns: Arc::default(),
             started: Arc::default(),
@@ -68,6 +71,12 @@ impl SimPlatform {
     /// Lets these things go wrong.
     pub fn faults(mut self, faults: SimFaults) -> Self {
         self.faults = faults;
+        self
+    }
+
+    /// Lets a turn take up to so much virtual time, instead of a microsecond: a slow machine, on which more happens by the clock.
+    pub fn turn_ns_max(mut self, turn_ns_max: u64) -> Self {
+        self.turn_ns_max = turn_ns_max.max(1);
         self
     }
 
@@ -349,7 +358,7 @@ impl Simulation {
     fn turn(&mut self, worker: usize) {
         // Mostly sub-microsecond turns, now and then a stalled core.
         let took =
-            if self.random.one_in(256) { self.random.below(1_000_000) } else { self.random.below(1_000) };
+            if self.random.one_in(256) { self.random.below(1_000_000) } else { self.random.below(self.platform.turn_ns_max) };
         let now = self.platform.clock.now.fetch_add(1 + took, Ordering::Relaxed) + 1 + took;
         // Cleared before the turn: a wake-up that comes during it leads to another one.
         self.bells.lock()[worker] = false;

@@ -5,6 +5,7 @@ extern crate tidemill_storage as tidemill;
 
 mod equality;
 mod event_time;
+mod exactly_once;
 mod failure;
 mod metrics;
 mod pressure;

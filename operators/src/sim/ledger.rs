@@ -1,0 +1,196 @@
+//! A system outside of the job that it commits to: outlives the crashes of the simulated process.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tidemill_engine::{
+    model::{
+        checkpoint::{CheckpointId, Committable},
+        sink::{Committer, Sink, SinkWriter},
+        source::{BoxError, SubtaskContext},
+        time::Timestamp,
+    },
+    platform::Random,
+};
+
+/// What was written to it, prepared and committed. Clones are the same.
+pub(super) struct Ledger<T>(Arc<Mutex<Entries<T>>>);
+
+impl<T> Clone for Ledger<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+struct Entries<T> {
+    prepared: BTreeMap<u64, Prepared<T>>,
+    committed: Vec<T>,
+    committed_ids: BTreeSet<u64>,
+    next_id: u64,
+    /// The process that writes to it was killed: nothing is taken any more.
+    is_cut_off: bool,
+}
+
+struct Prepared<T> {
+    records: Vec<T>,
+    /// Whether it would survive a crash of the process that prepared it.
+    is_secure: bool,
+}
+
+impl<T> Default for Ledger<T> {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Entries {
+            prepared: BTreeMap::new(),
+            committed: Vec::new(),
+            committed_ids: BTreeSet::new(),
+            next_id: 0,
+            is_cut_off: false,
+        })))
+    }
+}
+
+impl<T> Ledger<T> {
+    fn lock(&self) -> MutexGuard<'_, Entries<T>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on nothing is taken: the process is dead, whatever of it still runs.
+    pub(super) fn cut_off(&self) {
+        self.lock().is_cut_off = true;
+    }
+
+    /// Another process is there. What the former one had not made sure of may be gone.
+    pub(super) fn recover_from_crash(&self, random: &mut Random) {
+        let mut entries = self.lock();
+        entries.is_cut_off = false;
+        entries.prepared.retain(|_, prepared| prepared.is_secure || random.one_in(2));
+    }
+
+    /// What was committed.
+    pub(super) fn committed(&self) -> Vec<T>
+    where
+        T: Clone,
+    {
+        self.lock().committed.clone()
+    }
+}
+
+/// The sink that a simulated job has to end in: commits its records exactly once, if the engine does what it promises.
+pub struct SimSink<T> {
+    pub(super) ledger: Ledger<T>,
+}
+
+/// Writes the records of one subtask of a [`SimSink`].
+pub struct SimSinkWriter<T> {
+    ledger: Ledger<T>,
+    pending: Vec<T>,
+}
+
+impl<T: Send + 'static> Sink<T> for SimSink<T> {
+    type Writer = SimSinkWriter<T>;
+
+    fn prepare(&mut self, _parallelism: usize) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    fn open(&self, _context: &SubtaskContext) -> Result<SimSinkWriter<T>, BoxError> {
+        Ok(SimSinkWriter { ledger: self.ledger.clone(), pending: Vec::new() })
+    }
+
+    fn committer(&self) -> Result<Option<Box<dyn Committer>>, BoxError> {
+        Ok(Some(Box::new(LedgerCommitter(self.ledger.clone()))))
+    }
+}
+
+impl<T: Send + 'static> SinkWriter<T> for SimSinkWriter<T> {
+    fn write(&mut self, record: T, _timestamp: Timestamp) -> Result<(), BoxError> {
+        self.pending.push(record);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    fn pre_commit(&mut self, _checkpoint: CheckpointId) -> Result<Vec<Committable>, BoxError> {
+        if self.pending.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut entries = self.ledger.lock();
+        if entries.is_cut_off {
+            return Err("the process is dead".into());
+        }
+        let id = entries.next_id;
+        entries.next_id += 1;
+        let records = std::mem::take(&mut self.pending);
+        entries.prepared.insert(id, Prepared { records, is_secure: false });
+        Ok(vec![id.to_le_bytes().to_vec()])
+    }
+
+    fn finish(&mut self) -> Result<(), BoxError> {
+        if self.pending.is_empty() { Ok(()) } else { Err("records came behind the last barrier".into()) }
+    }
+}
+
+struct LedgerCommitter<T>(Ledger<T>);
+
+fn id_of(committable: &Committable) -> Result<u64, BoxError> {
+    Ok(u64::from_le_bytes(committable.as_slice().try_into()?))
+}
+
+impl<T> LedgerCommitter<T> {
+    fn each(
+        &self,
+        committables: &[Committable],
+        mut act: impl FnMut(&mut Entries<T>, u64) -> Result<(), BoxError>,
+    ) -> Result<(), BoxError> {
+        let mut entries = self.0.lock();
+        if entries.is_cut_off {
+            return Err("the process is dead".into());
+        }
+        committables.iter().try_for_each(|committable| act(&mut entries, id_of(committable)?))
+    }
+}
+
+fn commit<T>(entries: &mut Entries<T>, id: u64) -> Result<(), BoxError> {
+    match entries.prepared.remove(&id) {
+        Some(prepared) => {
+            entries.committed.extend(prepared.records);
+            entries.committed_ids.insert(id);
+            Ok(())
+        }
+        None if entries.committed_ids.contains(&id) => Ok(()),
+        None => Err(format!("transaction {id} is lost: it was neither prepared nor committed").into()),
+    }
+}
+
+impl<T: Send + 'static> Committer for LedgerCommitter<T> {
+    fn secure(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
+        self.each(committables, |entries, id| match entries.prepared.get_mut(&id) {
+            Some(prepared) => {
+                prepared.is_secure = true;
+                Ok(())
+            }
+            None => Err(format!("transaction {id} was not prepared").into()),
+        })
+    }
+
+    fn commit(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
+        self.each(committables, commit)
+    }
+
+    fn abort(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
+        self.each(committables, |entries, id| {
+            entries.prepared.remove(&id);
+            Ok(())
+        })
+    }
+
+    fn recover(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
+        self.each(committables, commit)?;
+        self.0.lock().prepared.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,210 @@
+//! The lives of one simulated process: each begins with what the one before has left on the disk.
+
+use std::{path::Path, sync::Arc};
+
+use tidemill_engine::{
+    model::{
+        checkpoint_config::{CheckpointConfig, RestartStrategy},
+        config::JobConfig,
+        error::Error,
+    },
+    platform::{Platform, Random, SimFaults, SimPlatform},
+};
+use tidemill_storage::snapshot::disk::memory::{Faults, MemoryDisk};
+
+use super::{
+    Simulation,
+    ledger::{Ledger, SimSink},
+};
+use crate::api::environment::StreamEnvironment;
+
+/// Where a simulated job keeps its checkpoints.
+const DIRECTORY: &str = "/checkpoints";
+/// Number of key groups: more than any number of workers.
+const MAX_PARALLELISM: u32 = 32;
+/// A seed is given up after so many lives.
+const LIVES_MAX: u64 = 32;
+
+/// How long a job takes if nothing goes wrong.
+#[derive(Clone, Copy)]
+pub(super) struct Calm {
+    turns: u64,
+    disk_operations: u64,
+}
+
+/// The lives of the process under one seed.
+pub(super) struct Lives {
+    seed: u64,
+    random: Random,
+    kills_left: u64,
+    parallelism_max: usize,
+    disk: MemoryDisk,
+    trace: String,
+    pub(super) deaths: u64,
+    pub(super) recoveries: u64,
+    pub(super) restarts: u64,
+    pub(super) checkpoints: u64,
+}
+
+impl Lives {
+    pub(super) fn new(simulation: &Simulation, seed: u64) -> Self {
+        let mut random = Random::from_seed(seed);
+        let kills_left = random.below(simulation.kills_max + 1);
+        Self {
+            seed,
+            random,
+            kills_left,
+            parallelism_max: simulation.parallelism_max,
+            disk: MemoryDisk::default(),
+            trace: String::new(),
+            deaths: 0,
+            recoveries: 0,
+            restarts: 0,
+            checkpoints: 0,
+        }
+    }
+
+    /// What happened last.
+    pub(super) fn story(&self) -> String {
+        self.trace.clone()
+    }
+
+    /// One life in which nothing goes wrong.
+    pub(super) fn run_calmly<T, D>(mut self, describe: &D) -> Calm
+    where
+        T: Clone + Send + 'static,
+        D: Fn(&StreamEnvironment, SimSink<T>),
+    {
+        let platform = SimPlatform::new(self.seed).disk(Arc::new(self.disk.clone()));
+        let turns = platform.clone();
+        // What is wrong with the job itself shows again, with its seed.
+        let _outcome = self.live(platform, &Ledger::default(), describe);
+        Calm { turns: turns.turns().max(16), disk_operations: self.disk.operations().max(16) }
+    }
+
+    /// Lives until the job has come to its end.
+    ///
+    /// # Errors
+    /// When it does not come to its end though nothing goes wrong any more.
+    pub(super) fn run<T, D>(&mut self, ledger: &Ledger<T>, calm: Calm, describe: &D) -> Result<(), Error>
+    where
+        T: Clone + Send + 'static,
+        D: Fn(&StreamEnvironment, SimSink<T>),
+    {
+        for life in 0..LIVES_MAX {
+            let is_last_try = life + 1 == LIVES_MAX;
+            let dies = self.kills_left > 0 && !is_last_try;
+            let faults = if dies { self.draw_faults(ledger, calm) } else { SimFaults::default() };
+            let seed = self.seed.wrapping_mul(1_000).wrapping_add(life);
+            let turn_ns_max = [1_000, 20_000, 200_000][self.random.below(3) as usize];
+            let platform = SimPlatform::new(seed).disk(Arc::new(self.disk.clone())).faults(faults);
+            let platform = platform.turn_ns_max(turn_ns_max);
+            let ended = self.live(platform, ledger, describe);
+            match ended {
+                Ok(()) => return Ok(()),
+                Err(error) if !dies => return Err(error),
+                Err(_) => {
+                    self.kills_left -= 1;
+                    self.deaths += 1;
+                    ledger.cut_off();
+                    self.disk.crash(self.random.next_u64());
+                    ledger.recover_from_crash(&mut self.random);
+                }
+            }
+        }
+        Err(Error::Over)
+    }
+
+    /// Something for a life to die of.
+    fn draw_faults<T: Send + 'static>(&mut self, ledger: &Ledger<T>, calm: Calm) -> SimFaults {
+        let random = &mut self.random;
+        // Half of the deaths are early: while the process recovers, or before it has done anything.
+        let spread = |random: &mut Random, most: u64| {
+            let most = most + most / 4;
+            let most = if random.one_in(2) { most } else { (most >> random.below(8)).max(1) };
+            random.below(most)
+        };
+        let (disk, external) = (self.disk.clone(), ledger.clone());
+        let mut faults = SimFaults {
+            on_kill: Some(Arc::new(move || {
+                external.cut_off();
+                disk.set_faults(Faults { dead_from: Some(0), ..Faults::default() });
+            })),
+            ..SimFaults::default()
+        };
+        if random.one_in(4) {
+            let (turn, worker) = (spread(random, calm.turns), random.below(5) as usize);
+            faults.lose_worker_at_turn = Some((turn, worker));
+        }
+        if random.one_in(4) {
+            let millis = random.below(7_200_000) as i64 - 3_600_000;
+            faults.jump_at_turn = Some((spread(random, calm.turns), millis));
+        }
+        match random.below(4) {
+            0 => {
+                let at = spread(random, calm.disk_operations);
+                self.disk.set_faults(Faults { dead_from: Some(at), ..Faults::default() });
+            }
+            1 => {
+                let at = spread(random, calm.disk_operations);
+                self.disk.set_faults(Faults { fail_at: Some(at), ..Faults::default() });
+                faults.kill_at_turn = Some(spread(random, calm.turns));
+            }
+            _ => faults.kill_at_turn = Some(spread(random, calm.turns)),
+        }
+        faults
+    }
+
+    /// One life of the process.
+    fn live<T, D>(&mut self, platform: SimPlatform, ledger: &Ledger<T>, describe: &D) -> Result<(), Error>
+    where
+        T: Clone + Send + 'static,
+        D: Fn(&StreamEnvironment, SimSink<T>),
+    {
+        let trace = platform.trace();
+        let config = self.draw_config();
+        let parallelism = config.parallelism;
+        platform.note(&|| format!("a process begins with {parallelism} workers"));
+        let environment = StreamEnvironment::on(Arc::new(platform), config);
+        describe(&environment, SimSink { ledger: ledger.clone() });
+        let outcome = environment.start().and_then(|handle| {
+            let monitor = handle.monitor();
+            let waited = handle.wait();
+            let stats = monitor.metrics().checkpoints;
+            self.checkpoints += stats.completed;
+            self.restarts += stats.restarts;
+            self.recoveries += u64::from(stats.restored_from.is_some());
+            waited.map(drop)
+        });
+        self.trace += &trace.to_string();
+        if let Err(error) = &outcome {
+            self.trace += &format!("                    the process ends: {error}\n");
+        }
+        outcome
+    }
+
+    fn draw_config(&mut self) -> JobConfig {
+        let random = &mut self.random;
+        let of = |random: &mut Random, choices: &[usize]| choices[random.below(choices.len() as u64) as usize];
+        let checkpoints = CheckpointConfig {
+            interval_ms: 1 + random.below(3),
+            concurrent_max: of(random, &[1, 1, 2, 3]),
+            retained_max: of(random, &[1, 2, 3]),
+            failures_max: of(random, &[0, 1, 10]) as u32,
+            ..CheckpointConfig::new(Path::new(DIRECTORY))
+        };
+        JobConfig {
+            name: "simulated".to_owned(),
+            parallelism: 1 + random.below(self.parallelism_max as u64) as usize,
+            max_parallelism: Some(MAX_PARALLELISM),
+            batch_records_max: of(random, &[1, 2, 7, 64, 1024]),
+            channel_batches_max: of(random, &[1, 2, 8]),
+            step_records_max: of(random, &[1, 3, 64, 4096]),
+            linger_us_max: of(random, &[0, 100]) as u64,
+            watermark_interval_us: of(random, &[0, 500]) as u64,
+            checkpoints: Some(checkpoints),
+            restart: RestartStrategy::FixedDelay { attempts_max: 2, delay_ms: 1 },
+            ..JobConfig::default()
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Your own job under simulation: every seed is another schedule with other faults, and the output must be the same.
+//!
+//! The whole job runs in one thread: workers, checkpoints, state and recovery are those of production, the clock is virtual,
+//! the disk is in memory. A seed chooses the parallelism of each life of the process, sizes of batches and channels, the order
+//! in which workers are turned, and what goes wrong: the process is killed at any turn, also while it recovers; a worker is
+//! lost; writes fail, are torn, or are lost with a power cut; the wall clock jumps. The same seed gives the same run.
+//!
+//! ```
+//! use tidemill_operators::{sim::Simulation, source::from_vec};
+//! use tidemill_engine::model::watermark::WatermarkStrategy;
+//!
+//! let expected = (0..100_u64).map(|number| number * 2);
+//! Simulation::new().seeds(20).check(expected, |environment, sink| {
+//!     environment
+//!         .from_source("numbers", from_vec((0..100_u64).collect()), WatermarkStrategy::none())
+//!         .map(|number| number * 2)
+//!         .sink("doubled", sink);
+//! });
+//! ```
+
+mod ledger;
+mod life;
+
+use std::{collections::BTreeMap, env, fmt::Debug, ops::Range, thread};
+
+pub use ledger::{SimSink, SimSinkWriter};
+
+use ledger::Ledger;
+use life::Lives;
+
+use crate::api::environment::StreamEnvironment;
+
+/// Replays one seed instead of all.
+const SEED_VARIABLE: &str = "TIDEMILL_SIM_SEED";
+/// Overrides the number of seeds.
+const SEEDS_VARIABLE: &str = "TIDEMILL_SIM_SEEDS";
+/// Lines of a difference that are shown.
+const SHOWN_MAX: usize = 20;
+
+/// Runs a job under many seeds. See the [module](self).
+#[derive(Clone, Debug)]
+#[must_use = "nothing runs before `check`"]
+pub struct Simulation {
+    seeds: Range<u64>,
+    kills_max: u64,
+    parallelism_max: usize,
+}
+
+impl Default for Simulation {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Simulation {
+    /// 100 seeds, up to 3 kills each, up to 4 workers.
+    pub fn new() -> Self {
+        Self { seeds: 0..100, kills_max: 3, parallelism_max: 4 }
+    }
+
+    /// This many seeds, from 0 on.
+    pub fn seeds(mut self, seeds: u64) -> Self {
+        self.seeds = 0..seeds;
+        self
+    }
+
+    /// Kills the process so many times at most per seed.
+    pub fn kills_max(mut self, kills_max: u64) -> Self {
+        self.kills_max = kills_max;
+        self
+    }
+
+    /// Runs with up to so many workers; each life of the process may have another number.
+    pub fn parallelism_max(mut self, parallelism_max: usize) -> Self {
+        self.parallelism_max = parallelism_max.max(1);
+        self
+    }
+
+    /// Runs the job that `describe` describes under every seed. What it commits to the given sink has to be `expected`, in any
+    /// order. `describe` is called for each life of the process anew, as a program is started anew.
+    ///
+    /// With `TIDEMILL_SIM_SEED=n` in the environment only seed n runs; `TIDEMILL_SIM_SEEDS=n` runs another number of them.
+    ///
+    /// # Panics
+    /// When something was committed twice or never, or the job does not end: with the seed, the command that replays it, and the
+    /// last events.
+    pub fn check<T, D>(self, expected: impl IntoIterator<Item = T>, describe: D) -> SimReport
+    where
+        T: Clone + Debug + Send + 'static,
+        D: Fn(&StreamEnvironment, SimSink<T>),
+    {
+        let expected = counted(expected);
+        let mut report = SimReport::default();
+        let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+        let seeds = match (number(SEED_VARIABLE), number(SEEDS_VARIABLE)) {
+            (Some(seed), _) => seed..seed + 1,
+            (None, Some(seeds)) => self.seeds.start..self.seeds.start + seeds,
+            (None, None) => self.seeds.clone(),
+        };
+        // How long the job takes when nothing goes wrong: faults are spread over somewhat more than that.
+        let calm = Lives::new(&self, seeds.start).run_calmly(&describe);
+        for seed in seeds {
+            let ledger = Ledger::default();
+            let mut lives = Lives::new(&self, seed);
+            let outcome = lives.run(&ledger, calm, &describe);
+            let wrong = match outcome {
+                Ok(()) => difference(&expected, &counted(ledger.committed())),
+                Err(error) => Some(format!("the job does not end: {error}")),
+            };
+            if let Some(wrong) = wrong {
+                fail(seed, &wrong, &lives.story());
+            }
+            report.add(&lives);
+        }
+        report
+    }
+}
+
+/// What simulations have been through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SimReport {
+    /// Seeds that ran.
+    pub runs: u64,
+    /// Times that the process was killed or had given up.
+    pub deaths: u64,
+    /// Lives that went on from a checkpoint.
+    pub recoveries: u64,
+    /// Restarts within a life.
+    pub restarts: u64,
+    /// Checkpoints that were complete.
+    pub checkpoints: u64,
+}
+
+impl SimReport {
+    fn add(&mut self, lives: &Lives) {
+        self.runs += 1;
+        self.deaths += lives.deaths;
+        self.recoveries += lives.recoveries;
+        self.restarts += lives.restarts;
+        self.checkpoints += lives.checkpoints;
+    }
+}
+
+#[expect(clippy::panic, reason = "this is how a test fails")]
+fn fail(seed: u64, wrong: &str, story: &str) -> ! {
+    let test = thread::current().name().map(|name| format!(" {name}")).unwrap_or_default();
+    panic!(
+        "under seed {seed}: {wrong}\nto replay: {SEED_VARIABLE}={seed} cargo test{test} -- --nocapture\nthe last events:\n{story}"
+    );
+}
+
+fn counted<T: Debug>(records: impl IntoIterator<Item = T>) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for record in records {
+        *counts.entry(format!("{record:?}")).or_default() += 1;
+    }
+    counts
+}
+
+/// What differs, in words, if anything does.
+fn difference(expected: &BTreeMap<String, u64>, found: &BTreeMap<String, u64>) -> Option<String> {
+    let count = |counts: &BTreeMap<String, u64>, record: &String| counts.get(record).copied().unwrap_or(0);
+    let mut records: Vec<&String> = expected.keys().chain(found.keys()).collect();
+    records.sort_unstable();
+    records.dedup();
+    let differing = records.into_iter().filter(|record| count(expected, record) != count(found, record));
+    let lines: Vec<String> = differing
+        .map(|record| {
+            format!("  {record}: {} times instead of {}", count(found, record), count(expected, record))
+        })
+        .collect();
+    if lines.is_empty() {
+        return None;
+    }
+    let more = lines.len().saturating_sub(SHOWN_MAX);
+    let shown = lines.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join("\n");
+    Some(format!("{} records were not committed exactly once:\n{shown}\n  … and {more} more", lines.len()))
+}
