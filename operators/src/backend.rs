@@ -14,6 +14,7 @@ use tidemill_engine::model::{
 };
 use tidemill_storage::{
     key::{Key, hash_bits, key_group_range},
+    log::seal::Sealed,
     record::Record,
     snapshot::disk::os::OsDisk,
     state::{
@@ -181,5 +182,9 @@ impl<K: Key, V: Record> KeyedTable<K, V> for JobTable<K, V> {
 
     fn relieve(&mut self) {
         hand_on!(self, table => KeyedTable::<K, V>::relieve(table));
+    }
+
+    fn seal(&mut self, sealed: &mut Sealed) {
+        hand_on!(self, table => KeyedTable::<K, V>::seal(table, sealed));
     }
 }

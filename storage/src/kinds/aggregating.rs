@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::{
     key::Key,
+    log::seal::Sealed,
     record::{Record, with_value},
     state::{KeyColumn, KeyView, KeyedTable, Migration, StateBackend, StateError, StateName},
 };
@@ -120,6 +121,11 @@ impl<K: Key, A: Aggregate, B: StateBackend> AggregatingState<K, A, B> {
     /// Whether no key has an accumulator.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
+    }
+
+    /// Hands over what changed since the last seal, as [`KeyedTable::seal`].
+    pub fn seal(&mut self, sealed: &mut Sealed) {
+        self.values.seal(sealed);
     }
 
     /// Gives memory back if the backend's budget is used up, as [`KeyedTable::relieve`].

@@ -9,6 +9,7 @@ use std::ops::Range;
 use crate::{
     Record,
     key::Key,
+    log::seal::Sealed,
     record::{Record as IsRecord, RecordError, restore},
     state::{
         KeyColumn, KeyView, KeyedTable, Migration, Slice, StateBackend, StateError, StateId, StateName,
@@ -315,6 +316,12 @@ impl<K: Key, T: IsRecord, B: StateBackend> ListState<K, T, B> {
             }
             false
         }));
+    }
+
+    /// Hands over what changed since the last seal, as [`KeyedTable::seal`].
+    pub fn seal(&mut self, sealed: &mut Sealed) {
+        self.heads.seal(sealed);
+        self.pages.seal(sealed);
     }
 
     /// Gives memory back if the backend's budget is used up, as [`KeyedTable::relieve`].

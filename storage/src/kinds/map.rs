@@ -9,6 +9,7 @@ use rkyv::Archived;
 use crate::{
     Record,
     key::Key,
+    log::seal::Sealed,
     record::{Record as IsRecord, RecordError, restore},
     state::{KeyView, KeyedTable, Migration, StateBackend, StateError, StateName, WHOLE, fault},
 };
@@ -268,6 +269,13 @@ impl<K: Key, M: Key, V: IsRecord, B: StateBackend> MapState<K, M, V, B> {
             seen(composite, &entry.0);
             false
         }));
+    }
+
+    /// Hands over what changed since the last seal, as [`KeyedTable::seal`].
+    pub fn seal(&mut self, sealed: &mut Sealed) {
+        self.entries.seal(sealed);
+        self.members.seal(sealed);
+        self.counts.seal(sealed);
     }
 
     /// Gives memory back if the backend's budget is used up, as [`KeyedTable::relieve`].

@@ -6,6 +6,7 @@ use rkyv::Archived;
 
 use crate::{
     key::Key,
+    log::seal::Sealed,
     record::Record,
     state::{KeyColumn, KeyView, KeyedTable, Migration, StateBackend, StateError, StateName},
 };
@@ -110,6 +111,11 @@ impl<K: Key, V: Record, B: StateBackend, F: Fn(&V, &V) -> V> ReducingState<K, V,
     /// Whether no key has a value.
     pub fn is_empty(&self) -> bool {
         self.values.is_empty()
+    }
+
+    /// Hands over what changed since the last seal, as [`KeyedTable::seal`].
+    pub fn seal(&mut self, sealed: &mut Sealed) {
+        self.values.seal(sealed);
     }
 
     /// Gives memory back if the backend's budget is used up, as [`KeyedTable::relieve`].

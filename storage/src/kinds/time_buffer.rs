@@ -14,6 +14,7 @@ use rkyv::Archived;
 use crate::{
     Record,
     key::Key,
+    log::seal::Sealed,
     record::Record as IsRecord,
     state::{KeyView, Migration, Slice, StateBackend, StateError, StateName, fault},
     writer::RecordWriter,
@@ -184,6 +185,11 @@ impl<K: Key, T: IsRecord, B: StateBackend> TimeBuffer<K, T, B> {
     /// Number of buckets that have had records since they were made.
     pub fn buckets(&self) -> usize {
         self.buckets.len()
+    }
+
+    /// Hands over what changed since the last seal, as [`KeyedTable::seal`](crate::state::KeyedTable::seal).
+    pub fn seal(&mut self, sealed: &mut Sealed) {
+        self.buckets.values_mut().for_each(|lists| lists.seal(sealed));
     }
 
     /// Gives memory back if the backend's budget is used up.

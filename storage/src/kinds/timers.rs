@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     key::Key,
+    log::seal::Sealed,
     record::RecordError,
     state::{KeyView, KeyedTable, Slice, StateBackend, StateError, StateId, StateName, fault},
 };
@@ -283,6 +284,12 @@ impl<K: Key, B: StateBackend> Timers<K, B> {
                 return;
             }
         }
+    }
+
+    /// Hands over what changed since the last seal, as [`KeyedTable::seal`].
+    pub fn seal(&mut self, sealed: &mut Sealed) {
+        self.near.values_mut().for_each(|bucket| bucket.table.seal(sealed));
+        self.far.values_mut().for_each(|table| table.seal(sealed));
     }
 
     /// Number of timers.

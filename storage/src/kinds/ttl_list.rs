@@ -9,6 +9,7 @@ use rkyv::Archived;
 
 use crate::{
     key::Key,
+    log::seal::Sealed,
     record::{Record, restore},
     state::{KeyView, Migration, StateBackend, StateError, StateName},
     writer::RecordWriter,
@@ -163,6 +164,11 @@ impl<K: Key, T: Record, B: StateBackend> TtlListState<K, T, B> {
             },
         );
         removed
+    }
+
+    /// Hands over what changed since the last seal, as [`KeyedTable::seal`](crate::state::KeyedTable::seal).
+    pub fn seal(&mut self, sealed: &mut Sealed) {
+        self.list.seal(sealed);
     }
 
     /// Gives memory back if the backend's budget is used up.

@@ -4,6 +4,7 @@ use rkyv::Archived;
 
 use crate::{
     key::Key,
+    log::seal::Sealed,
     record::{Record, restore},
     state::{KeyView, Migration, StateBackend, StateError, StateName},
 };
@@ -191,6 +192,11 @@ impl<K: Key, M: Key, V: Record, B: StateBackend> TtlMapState<K, M, V, B> {
             self.map.remove_bytes(key.key(), map_key);
         }
         expired.len()
+    }
+
+    /// Hands over what changed since the last seal, as [`KeyedTable::seal`](crate::state::KeyedTable::seal).
+    pub fn seal(&mut self, sealed: &mut Sealed) {
+        self.map.seal(sealed);
     }
 
     /// Gives memory back if the backend's budget is used up.

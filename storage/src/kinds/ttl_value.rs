@@ -6,6 +6,7 @@ use rkyv::Archived;
 
 use crate::{
     key::Key,
+    log::seal::Sealed,
     record::{Record, restore},
     state::{KeyView, KeyedTable, Migration, StateBackend, StateError, StateName, WHOLE},
 };
@@ -131,6 +132,11 @@ impl<K: Key, V: Record, B: StateBackend> TtlValueState<K, V, B> {
     pub fn clean_up(&mut self, now: i64, keys_max: usize) -> usize {
         self.now.set(now);
         clean_table::<K, V, _>(&mut self.cleanup, &mut self.table, self.ttl, now, keys_max)
+    }
+
+    /// Hands over what changed since the last seal, as [`KeyedTable::seal`].
+    pub fn seal(&mut self, sealed: &mut Sealed) {
+        self.table.seal(sealed);
     }
 
     /// The table, for [scanning](KeyedTable::scan) and [relief](KeyedTable::relieve).

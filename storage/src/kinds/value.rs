@@ -6,6 +6,7 @@ use rkyv::Archived;
 
 use crate::{
     key::Key,
+    log::seal::Sealed,
     record::Record,
     state::{KeyColumn, KeyView, KeyedTable, Migration, StateBackend, StateError, StateName, WHOLE},
 };
@@ -100,6 +101,11 @@ impl<K: Key, V: Record, B: StateBackend> ValueState<K, V, B> {
     /// Removes the value of a key; whether there was one.
     pub fn clear(&mut self, key: KeyView<'_>) -> bool {
         self.table.remove(key)
+    }
+
+    /// Hands over what changed since the last seal, as [`KeyedTable::seal`].
+    pub fn seal(&mut self, sealed: &mut Sealed) {
+        self.table.seal(sealed);
     }
 
     /// The table, for [scanning](KeyedTable::scan) and [relief](KeyedTable::relieve).

@@ -366,6 +366,10 @@ impl<K: Key, V: Record> KeyedTable<K, V> for LogTable<K, V> {
         self.maintain();
     }
 
+    fn seal(&mut self, sealed: &mut Sealed) {
+        Self::seal(self, sealed);
+    }
+
     fn expire_with(&mut self, expired: Expired<V>) {
         self.expired = Some(expired);
     }

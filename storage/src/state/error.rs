@@ -88,6 +88,11 @@ pub enum StateError {
     /// Something has to be written, and nobody has said where to.
     #[error("state has to be written to disk and no directory is set for it; set `state_dir`")]
     NoDirectory,
+    /// State is to be in a snapshot, and its backend has none.
+    #[error(
+        "state in plain memory cannot be in a snapshot; choose the log as state backend, or no checkpoints"
+    )]
+    NoSnapshots,
     /// A record could not be written or read back.
     #[error(transparent)]
     Record(#[from] crate::record::RecordError),

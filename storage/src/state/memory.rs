@@ -8,9 +8,10 @@ use hashbrown::{HashTable, hash_table::Entry};
 
 use rkyv::Archived;
 
-use super::{KeyView, KeyedTable, Migration, Slice, StateBackend, StateError, StateId, StateName};
+use super::{KeyView, KeyedTable, Migration, Slice, StateBackend, StateError, StateId, StateName, fault};
 use crate::{
     key::Key,
+    log::seal::Sealed,
     record::{Record, restore, with_archived},
 };
 
@@ -176,6 +177,10 @@ impl<K: Key, V: Record> KeyedTable<K, V> for MemoryTable<V> {
             }
         }
         None
+    }
+
+    fn seal(&mut self, _sealed: &mut Sealed) {
+        fault(StateError::NoSnapshots);
     }
 }
 

@@ -22,7 +22,7 @@ use std::ops::Range;
 pub use error::StateError;
 use rkyv::Archived;
 
-use crate::{key::Key, record::Record};
+use crate::{key::Key, log::seal::Sealed, record::Record};
 
 /// A key as a table sees it: its hash, and its bytes if it is wide.
 ///
@@ -177,6 +177,12 @@ pub trait KeyedTable<K: Key, V: Record>: 'static {
     /// Gives memory back if the backend's budget is used up; cheap when it is not. Operators with many tables call it
     /// for each of them now and then: a table that is not used cannot do it by itself.
     fn relieve(&mut self) {}
+
+    /// Hands over what changed since the last seal, for a snapshot. To be done with every table of a backend at once.
+    ///
+    /// # Panics
+    /// Unwinds with [`StateError::NoSnapshots`] where the backend has none.
+    fn seal(&mut self, sealed: &mut Sealed);
 
     /// Lets the backend forget values that have expired where it would otherwise have to copy them. It may keep them for
     /// any time all the same: whoever reads has to look.

@@ -177,8 +177,13 @@ impl Store {
     }
 
     /// Begins a seal: every table of the store is to be [sealed](LogTable::seal) into it before anything else is done
-    /// with any of them.
+    /// with any of them. Every slice that was restored of a state that is open was [taken](StateBackend::table) before: what
+    /// nobody has taken is in no table, and so in no seal.
     pub fn begin_seal(&mut self) -> Sealing {
+        debug_assert!(
+            self.waiting.values().all(|waiting| waiting.slices.is_empty()),
+            "a restored slice was not taken and would be lost"
+        );
         let (seal, sealed) = self.shared.begin_seal();
         Sealing { seal, sealed }
     }

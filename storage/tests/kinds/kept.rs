@@ -10,6 +10,7 @@ use std::{
 use rkyv::Archived;
 use tidemill_storage::{
     key::{Key, key_group},
+    log::seal::Sealed,
     record::{Record, access, last_root, restore, to_bytes},
     state::{KeyView, KeyedTable, Migration, Slice, StateBackend, StateError, StateId, StateName},
     writer::RecordWriter,
@@ -211,5 +212,9 @@ impl<K: Key, V: Record> KeyedTable<K, V> for KeptTable<V> {
             }
         }
         None
+    }
+
+    fn seal(&mut self, _sealed: &mut Sealed) {
+        unreachable!("its rows are copied whole");
     }
 }

@@ -9,6 +9,7 @@ mod kept;
 mod list;
 mod map;
 mod restored;
+mod sealed;
 mod time_buffer;
 mod timers;
 mod ttl;

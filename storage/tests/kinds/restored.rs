@@ -12,7 +12,8 @@ use tidemill_storage::{
         ttl::TtlConfig,
         value::ValueState,
     },
-    state::{KeyView, StateError, StateName},
+    log::seal::Sealed,
+    state::{KeyView, StateBackend, StateError, StateName},
 };
 
 use crate::kept::{Kept, Snapshot};
@@ -20,16 +21,16 @@ use crate::kept::{Kept, Snapshot};
 const KEYS: u32 = 40;
 
 /// One state of each kind.
-struct States {
-    value: ValueState<String, u64, Kept>,
-    list: ListState<String, String, Kept>,
-    map: MapState<String, u16, u64, Kept>,
-    timers: Timers<String, Kept>,
-    buffer: TimeBuffer<String, u64, Kept>,
+pub struct States<B: StateBackend> {
+    value: ValueState<String, u64, B>,
+    list: ListState<String, String, B>,
+    map: MapState<String, u16, u64, B>,
+    pub timers: Timers<String, B>,
+    buffer: TimeBuffer<String, u64, B>,
 }
 
-impl States {
-    fn open(backend: &mut Kept, width_ms: u64) -> Self {
+impl<B: StateBackend> States<B> {
+    pub fn open(backend: &mut B, width_ms: u64) -> Self {
         let name = |state| StateName::new("operator", state);
         Self {
             value: ValueStateDescriptor::new("value").open(backend, "operator").unwrap(),
@@ -41,7 +42,7 @@ impl States {
     }
 
     /// Gives key `number` as much of everything.
-    fn fill(&mut self, backend: &mut Kept, number: u32, key: KeyView<'_>) {
+    pub fn fill(&mut self, backend: &mut B, number: u32, key: KeyView<'_>) {
         self.value.set(key, &u64::from(number));
         for i in 0..number {
             self.list.add(key, &format!("{number} {i} {}", "x".repeat(i as usize)));
@@ -52,8 +53,29 @@ impl States {
         }
     }
 
+    /// Takes everything away from a key but its timers.
+    pub fn clear(&mut self, key: KeyView<'_>) {
+        self.value.clear(key);
+        self.list.clear(key);
+        self.map.clear(key);
+    }
+
+    /// Whether nothing but timers and what is sorted by time is left of a key.
+    pub fn is_clear(&mut self, key: KeyView<'_>) -> bool {
+        self.value.get(key).is_none() && self.list.is_empty(key) && self.map.is_empty(key)
+    }
+
+    /// Hands over everything.
+    pub fn seal(&mut self, sealed: &mut Sealed) {
+        self.value.seal(sealed);
+        self.list.seal(sealed);
+        self.map.seal(sealed);
+        self.timers.seal(sealed);
+        self.buffer.seal(sealed);
+    }
+
     /// Whether it is all there, in `0..number`, or nothing if it should not be.
-    fn check(&mut self, number: u32, key: KeyView<'_>, is_here: bool) {
+    pub fn check(&mut self, number: u32, key: KeyView<'_>, is_here: bool) {
         let number_here = if is_here { number } else { 0 };
         assert_eq!(self.value.get(key), is_here.then_some(u64::from(number)));
         let expected: Vec<String> =
@@ -72,7 +94,7 @@ impl States {
     }
 }
 
-fn with_text<R>(number: u32, run: impl FnOnce(KeyView<'_>) -> R) -> R {
+pub fn with_text<R>(number: u32, run: impl FnOnce(KeyView<'_>) -> R) -> R {
     let text = format!("key {number}");
     run(KeyView { hash: hash_bytes(text.as_bytes()), bytes: text.as_bytes() })
 }
