@@ -4,35 +4,59 @@
 //! the choice is made again once per batch and not per record; where a process function looks up single keys it is a branch
 //! that always goes the same way. The chain behind an operator is compiled once for all backends.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    fmt::Write,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rkyv::Archived;
-use tidemill_engine::model::{
-    config::StateBackendKind,
-    graph::BuildContext,
-    operator::{OpenError, OperatorIndex},
+use tidemill_engine::{
+    model::{
+        checkpoint::{Barrier, Part},
+        config::StateBackendKind,
+        graph::{BuildContext, RegisteredStore},
+        operator::{OpenError, OperatorIndex, StepContext},
+    },
+    runtime::blame::Blame,
 };
 use tidemill_storage::{
-    key::{Key, hash_bits, key_group_range},
+    key::{Key, hash_bits, hash_bytes, key_group_range},
     log::seal::Sealed,
     record::Record,
-    snapshot::disk::os::OsDisk,
     state::{
         KeyColumn, KeyView, KeyedTable, Migration, Slice, StateBackend, StateError, StateId, StateName,
         memory::MemoryBackend,
     },
-    store::{Store, StoreOptions, files::FileOptions},
+    store::{
+        Store, StoreOptions,
+        files::{FileOptions, Notify},
+    },
 };
 
-/// The backend for the state of one operator in one subtask.
+/// The backend for the state of one operator in one subtask, with what the checkpoint that the job goes on from holds of
+/// its key groups. Its worker hears what becomes of its snapshots.
 ///
 /// # Errors
 /// Whatever keeps it from opening, in the name of the operator.
 pub fn open(operator: OperatorIndex, context: &BuildContext) -> Result<JobBackend, OpenError> {
-    Ok(match context.config.state_backend {
-        StateBackendKind::Log => JobBackend::Log(Store::new(store_options(operator, context))),
-        StateBackendKind::Memory => JobBackend::Memory(MemoryBackend::default()),
-    })
+    let manifests = context.restored(operator).map(|state| state.manifests()).unwrap_or_default();
+    if context.config.state_backend == StateBackendKind::Memory {
+        if !manifests.is_empty() {
+            return Err(refused(operator)(StateError::NoSnapshots));
+        }
+        return Ok(JobBackend::Memory(MemoryBackend::default()));
+    }
+    let options = store_options(operator, context);
+    let store = if manifests.is_empty() {
+        Store::new(options)
+    } else {
+        Store::restore(options, Arc::clone(&context.disk), &manifests).map_err(refused(operator))?
+    };
+    let (subtask, snapshots) = (context.subtask.subtask, store.snapshots());
+    context.stores.borrow_mut().push(RegisteredStore { operator, subtask, snapshots });
+    Ok(JobBackend::Log(store))
 }
 
 /// A store for the key groups of this subtask. Without a directory all of it stays in memory.
@@ -41,11 +65,14 @@ fn store_options(operator: OperatorIndex, context: &BuildContext) -> StoreOption
     let max_parallelism = config.key_groups();
     // Neither is over the number of key groups.
     let (index, parallelism) = (subtask.subtask as u32, subtask.parallelism as u32);
-    let files = config.state_dir.as_ref().map(|directory| FileOptions {
-        directory: directory.join(format!("{operator}-{index}")),
+    let files = directory(operator, context).map(|directory| FileOptions {
+        directory,
         store: store_number(operator, context),
-        disk: Arc::new(OsDisk::default()),
-        notify: None,
+        disk: Arc::clone(&context.disk),
+        notify: Some(Notify(Arc::new({
+            let waker = Arc::clone(&subtask.waker);
+            move || waker.wake()
+        }))),
         thread: !subtask.inline_io,
     });
     let bound = config.state_memory_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
@@ -56,6 +83,42 @@ fn store_options(operator: OperatorIndex, context: &BuildContext) -> StoreOption
         memory_bytes_max: bound.filter(|_| files.is_some()).unwrap_or(usize::MAX),
         files,
     }
+}
+
+/// The directory of one store: that of the attempt, if checkpoints are kept; else the one for state that leaves memory,
+/// if there is one.
+fn directory(operator: OperatorIndex, context: &BuildContext) -> Option<PathBuf> {
+    let subtask = context.subtask.subtask;
+    if let Some(attempt) = &context.checkpoints.state_dir {
+        return Some(attempt.join(file_name(context.operator_id(operator))).join(subtask.to_string()));
+    }
+    let own = context.config.state_dir.as_deref();
+    own.map(|directory: &Path| directory.join(format!("{operator}-{subtask}")))
+}
+
+/// Longest name of a directory that is made of an operator's id, in bytes; systems take 255.
+const FILE_NAME_BYTES_MAX: usize = 200;
+
+/// A name for a directory, made of an operator's id: letters, digits, `-` and `_` stay, all else is written as in a URL. Ids
+/// that differ have names that differ; a long one is cut off, and its hash says what was.
+fn file_name(id: &str) -> String {
+    if id.is_empty() {
+        return "%".to_owned();
+    }
+    let mut name = String::with_capacity(id.len());
+    for byte in id.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' {
+            name.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(name, "%{byte:02X}");
+        }
+    }
+    if name.len() > FILE_NAME_BYTES_MAX {
+        name.truncate(FILE_NAME_BYTES_MAX);
+        let _ = write!(name, "~{:016x}", hash_bytes(id.as_bytes()));
+    }
+    name
 }
 
 /// A number that no other store has: made of both clocks and the store's place, so that a simulation repeats it.
@@ -77,6 +140,31 @@ pub enum JobBackend {
     Log(Store),
     /// All in memory.
     Memory(MemoryBackend),
+}
+
+impl JobBackend {
+    /// Adds the keyed state of an operator to a checkpoint: `seal` seals all tables of this backend. What is sealed becomes
+    /// durable while the tables are used on. What fails stops the job.
+    pub fn snapshot(
+        &mut self,
+        operator: OperatorIndex,
+        barrier: Barrier,
+        context: &mut StepContext,
+        seal: impl FnOnce(&mut Sealed),
+    ) {
+        let begun = match self {
+            Self::Log(store) => Blame::on(operator, || {
+                let mut sealing = store.begin_seal();
+                seal(sealing.sealed());
+                store.snapshot(barrier.checkpoint, sealing)
+            }),
+            Self::Memory(_) => Err(StateError::NoSnapshots),
+        };
+        match begun {
+            Ok(()) => context.add_part(operator, Part::State),
+            Err(error) => context.fail(operator, error.into()),
+        }
+    }
 }
 
 /// A table of one of the backends. A log's is larger: of the memory's there are hundreds only in tests.
@@ -186,5 +274,20 @@ impl<K: Key, V: Record> KeyedTable<K, V> for JobTable<K, V> {
 
     fn seal(&mut self, sealed: &mut Sealed) {
         hand_on!(self, table => KeyedTable::<K, V>::seal(table, sealed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_directories_differ_where_ids_do_and_lead_nowhere_else() {
+        let ids = ["a", "A", "a/b", "a_b", "a%2Fb", "..", ".", "", "ü", "a b", "../../etc"];
+        let names: std::collections::BTreeSet<String> = ids.map(file_name).into_iter().collect();
+        assert_eq!(names.len(), ids.len());
+        assert!(names.iter().all(|name| !name.is_empty() && !name.contains(['/', '.', '\\'])), "{names:?}");
+        let long = |end: &str| file_name(&("long ".repeat(100) + end));
+        assert!(long("a") != long("b") && long("a").len() < 255);
     }
 }
