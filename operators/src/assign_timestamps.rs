@@ -1,7 +1,10 @@
 //! `assign_timestamps_and_watermarks`: gives records event time in the middle of a chain.
 //!
-//! State: the newest timestamp of this subtask. A watermark follows when the input runs dry or the job's
-//! watermark interval has passed. Watermarks from above are replaced; only the one at the end passes.
+//! State: the newest timestamp of this subtask, and the watermark sent last. A watermark follows when the input runs dry or
+//! the job's watermark interval has passed. Watermarks from above are replaced; only the one at the end passes.
+//!
+//! What a checkpoint keeps of several subtasks becomes the least where their number changes: a watermark may then be said
+//! again, and no record is late that was not.
 
 use tidemill_engine::{
     model::{
@@ -15,6 +18,9 @@ use tidemill_engine::{
     platform::Nanos,
     runtime::blame::Blame,
 };
+use tidemill_storage::Record;
+
+use crate::kept;
 
 /// A chain that assigns timestamps at its end.
 #[derive(Clone)]
@@ -40,14 +46,19 @@ where
     type Task<D: Push<C::Out>> = C::Task<TimestampedPush<A, D>>;
 
     fn build<D: Push<C::Out>>(self, context: &BuildContext, down: D) -> Result<Self::Task<D>, OpenError> {
+        let kept = kept::restored::<KeptProgress>(self.operator, context)?;
+        let least = |of: fn(&KeptProgress) -> i64| kept.iter().map(of).min().unwrap_or(WATERMARK_MIN);
+        let (newest, sent) = (least(|kept| kept.newest), least(|kept| kept.sent));
+        let bounds = self.strategy.bounds;
         let push = TimestampedPush {
             operator: self.operator,
             assign: self.strategy.assign,
-            bounds: self.strategy.bounds,
+            bounds,
             interval: context.config.watermark_interval_us * 1_000,
-            newest: WATERMARK_MIN,
+            newest,
             heard: false,
-            sent: WATERMARK_MIN,
+            // That the input has ended is said again; should there be more of it now, its watermarks count.
+            sent: if sent == WATERMARK_MAX { bounds.watermark(newest) } else { sent },
             sent_at: context.subtask.clock.now(),
             heard_at: context.subtask.clock.now(),
             idle: false,
@@ -55,6 +66,14 @@ where
         };
         self.up.build(context, push)
     }
+}
+
+/// What a checkpoint keeps of one subtask. Stored.
+#[derive(Record, Clone, Copy, Debug, PartialEq, Eq)]
+#[record(crate = tidemill_storage)]
+struct KeptProgress {
+    newest: i64,
+    sent: i64,
 }
 
 /// The running operator.
@@ -98,7 +117,10 @@ where
                 self.sent = WATERMARK_MAX;
                 self.down.signal(signal, context);
             }
-            Signal::Barrier(_) => self.down.signal(signal, context),
+            Signal::Barrier(_) => {
+                kept::keep(self.operator, &KeptProgress { newest: self.newest, sent: self.sent }, context);
+                self.down.signal(signal, context);
+            }
             // Made here from the records themselves, and from their absence.
             Signal::Watermark(_) | Signal::Idle | Signal::Active => {}
         }

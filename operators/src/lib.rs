@@ -13,6 +13,7 @@ pub mod filter_map;
 pub mod flat_map;
 pub mod fork;
 pub mod inspect;
+pub mod kept;
 pub mod keyed;
 pub mod map;
 pub mod ship_as;

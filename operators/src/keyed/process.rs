@@ -1,8 +1,9 @@
 //! `process`: a function of the user's own with state per key and timers.
 //!
-//! State: whatever the function opens ([`states`]), and timers of event and of processing time. A record is handled
-//! with its key current; an event-time timer fires when the watermark reaches it, a processing-time timer when the wall
-//! clock does, both with their key current and in the order of time.
+//! State: whatever the function opens ([`states`]), timers of event and of processing time, and the watermark. A record is
+//! handled with its key current; an event-time timer fires when the watermark reaches it, a processing-time timer when the wall
+//! clock does, both with their key current and in the order of time. Processing-time timers that became due while the job was
+//! down fire as soon as it is up.
 
 mod context;
 mod describe;
@@ -14,6 +15,7 @@ use std::marker::PhantomData;
 use rkyv::Archived;
 use tidemill_engine::{
     model::{
+        checkpoint::Barrier,
         graph::BuildContext,
         item::Owned,
         metrics::{OperatorCounters, OperatorVisitor},
@@ -24,9 +26,10 @@ use tidemill_engine::{
     runtime::{blame::Blame, exchange::batch::Batch},
 };
 use tidemill_storage::{
+    Record,
     key::Key,
     kinds::timers::Timer,
-    record::Record,
+    record::Record as IsRecord,
     state::{KeyColumn, KeyView},
 };
 
@@ -37,7 +40,7 @@ pub use states::{AggregatingState, ListState, MapState, ReducingState, StateRegi
 
 use context::Shared;
 
-use crate::{backend, exchange::HeadBuilder};
+use crate::{backend, exchange::HeadBuilder, kept};
 
 /// Names of the states of timers.
 const EVENT_TIMERS: &str = "event-timers";
@@ -50,7 +53,7 @@ const TIDY_RECORDS: u64 = 1024;
 
 /// A function with state per key and timers. One instance per subtask, made by the closure given to
 /// [`KeyedStream::process`](crate::api::keyed::KeyedStream::process).
-pub trait KeyedProcessFunction<K: Key, T: Record>: 'static {
+pub trait KeyedProcessFunction<K: Key, T: IsRecord>: 'static {
     /// What it hands on.
     type Output: 'static;
 
@@ -110,7 +113,7 @@ impl<K, T, M: Clone> Clone for Process<K, T, M> {
 impl<K, T, M, P> HeadBuilder for Process<K, T, M>
 where
     K: Key,
-    T: Record,
+    T: IsRecord,
     M: FnOnce(&mut StateRegistry<K>) -> P + Clone + Send + 'static,
     P: KeyedProcessFunction<K, T>,
 {
@@ -128,11 +131,14 @@ where
         if let Some(error) = states.take_refused() {
             return Err(refused(error));
         }
+        // The least of several: no timer is overdue that was not.
+        let kept = kept::restored::<Reached>(operator, context)?;
+        let watermark = kept.iter().map(|kept| kept.watermark).min().unwrap_or(WATERMARK_MIN);
         Ok(ProcessHead {
             operator,
             function,
             shared: Shared { states, event_timers, processing_timers, outputs: Vec::new() },
-            watermark: WATERMARK_MIN,
+            watermark,
             waiting: None,
             records: 0,
             outputs: 0,
@@ -142,8 +148,16 @@ where
     }
 }
 
+/// What a checkpoint keeps besides state and timers. Stored.
+#[derive(Record, Clone, Copy, Debug, PartialEq, Eq)]
+#[record(crate = tidemill_storage)]
+struct Reached {
+    /// The watermark.
+    watermark: i64,
+}
+
 /// The running operator.
-pub struct ProcessHead<K: Key, T: Record, P: KeyedProcessFunction<K, T>, D> {
+pub struct ProcessHead<K: Key, T: IsRecord, P: KeyedProcessFunction<K, T>, D> {
     operator: OperatorIndex,
     function: P,
     shared: Shared<K, P::Output>,
@@ -159,7 +173,7 @@ pub struct ProcessHead<K: Key, T: Record, P: KeyedProcessFunction<K, T>, D> {
 impl<K, T, P, D> ProcessHead<K, T, P, D>
 where
     K: Key,
-    T: Record,
+    T: IsRecord,
     P: KeyedProcessFunction<K, T>,
     D: Push<Owned<P::Output>>,
 {
@@ -209,6 +223,18 @@ where
         Flow::Yield
     }
 
+    /// Adds states, timers and the watermark to a checkpoint.
+    #[cold]
+    fn snapshot(&mut self, barrier: Barrier, context: &mut StepContext) {
+        debug_assert!(self.waiting.is_none(), "a barrier overtakes a watermark");
+        let Shared { states, event_timers, processing_timers, .. } = &mut self.shared;
+        states.snapshot(self.operator, barrier, context, |sealed| {
+            event_timers.seal(sealed);
+            processing_timers.seal(sealed);
+        });
+        kept::keep(self.operator, &Reached { watermark: self.watermark }, context);
+    }
+
     fn fire_processing(&mut self, context: &mut StepContext) -> Flow {
         let until = context.wall_millis;
         self.fire(context, |shared| {
@@ -222,7 +248,7 @@ where
 impl<K, T, P, D> Head<T> for ProcessHead<K, T, P, D>
 where
     K: Key,
-    T: Record,
+    T: IsRecord,
     P: KeyedProcessFunction<K, T>,
     D: Push<Owned<P::Output>>,
 {
@@ -245,10 +271,16 @@ where
     }
 
     fn signal(&mut self, signal: Signal, context: &mut StepContext) -> Flow {
-        if let Signal::Watermark(watermark) = signal {
-            self.watermark = watermark;
-            self.waiting = Some(signal);
-            return self.resume(context);
+        match signal {
+            // Behind a restore others may have to reach again where this subtask was.
+            Signal::Watermark(watermark) if watermark < self.watermark => return Flow::Continue,
+            Signal::Watermark(watermark) => {
+                self.watermark = watermark;
+                self.waiting = Some(signal);
+                return self.resume(context);
+            }
+            Signal::Barrier(barrier) => self.snapshot(barrier, context),
+            Signal::Idle | Signal::Active | Signal::End => {}
         }
         self.down.signal(signal, context);
         Flow::Continue

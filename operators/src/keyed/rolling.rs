@@ -23,7 +23,7 @@ use tidemill_storage::{
 };
 
 use crate::{
-    backend::{self, JobBackend},
+    backend::{self, JobBackend, JobTable},
     exchange::HeadBuilder,
 };
 
@@ -78,7 +78,7 @@ impl<K, T, R: Clone> Clone for Roll<K, T, R> {
 impl<K: Key, T: Record, R: Rolling<K, T>> HeadBuilder for Roll<K, T, R> {
     type In = T;
     type Out = Owned<R::Output>;
-    type Head<D: Push<Self::Out>> = RollHead<K, T, R, D, JobBackend>;
+    type Head<D: Push<Self::Out>> = RollHead<K, T, R, D>;
 
     fn build<D: Push<Self::Out>>(self, context: &BuildContext, down: D) -> Result<Self::Head<D>, OpenError> {
         let Self { operator, rolling, .. } = self;
@@ -88,15 +88,16 @@ impl<K: Key, T: Record, R: Rolling<K, T>> HeadBuilder for Roll<K, T, R> {
             backend.open::<K, R::Accumulator>(name, Vec::new()).map_err(backend::refused(operator))?;
         let state = backend.table::<K, _>(state, WHOLE);
         let results = Vec::with_capacity(TOGETHER_MAX);
-        Ok(RollHead { operator, rolling, state, results, held: VecDeque::new(), records: 0, down })
+        Ok(RollHead { operator, rolling, backend, state, results, held: VecDeque::new(), records: 0, down })
     }
 }
 
 /// The running operator.
-pub struct RollHead<K: Key, T: Record, R: Rolling<K, T>, D, B: StateBackend> {
+pub struct RollHead<K: Key, T: Record, R: Rolling<K, T>, D> {
     operator: OperatorIndex,
     rolling: R,
-    state: B::Table<K, R::Accumulator>,
+    backend: JobBackend,
+    state: JobTable<K, R::Accumulator>,
     /// Results of records that were updated together. Empty between two calls.
     results: Vec<R::Value>,
     /// Results for which no room was left, of records of the batch in work. The head has said how many it handed on, so it
@@ -106,13 +107,12 @@ pub struct RollHead<K: Key, T: Record, R: Rolling<K, T>, D, B: StateBackend> {
     down: D,
 }
 
-impl<K, T, R, D, B> RollHead<K, T, R, D, B>
+impl<K, T, R, D> RollHead<K, T, R, D>
 where
     K: Key,
     T: Record,
     R: Rolling<K, T>,
     D: Push<Owned<R::Output>>,
-    B: StateBackend,
 {
     /// Hands on the result of record `i`.
     #[inline(always)]
@@ -147,13 +147,12 @@ where
     }
 }
 
-impl<K, T, R, D, B> Head<T> for RollHead<K, T, R, D, B>
+impl<K, T, R, D> Head<T> for RollHead<K, T, R, D>
 where
     K: Key,
     T: Record,
     R: Rolling<K, T>,
     D: Push<Owned<R::Output>>,
-    B: StateBackend,
 {
     fn batch(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize {
         let mut next = from;
@@ -183,6 +182,11 @@ where
     }
 
     fn signal(&mut self, signal: Signal, context: &mut StepContext) -> Flow {
+        if let Signal::Barrier(barrier) = signal {
+            debug_assert!(self.held.is_empty(), "a barrier came within a batch");
+            let Self { operator, backend, state, .. } = self;
+            backend.snapshot(*operator, barrier, context, |sealed| state.seal(sealed));
+        }
         self.down.signal(signal, context);
         Flow::Continue
     }

@@ -10,6 +10,7 @@ use tidemill_engine::{
 };
 use tidemill_storage::{
     key::Key,
+    log::seal::Sealed,
     record::{Record, with_value},
     state::{KeyColumn, KeyView, KeyedTable, Slice, StateBackend, StateError, StateId, StateName},
 };
@@ -135,6 +136,10 @@ impl<K: Key, T: Record, A: WindowAccumulator<K, T>> WindowFunction<K, T> for Acc
 
     fn prepare<B: StateBackend>(&self, pane: &mut Self::Pane<B>, like: &Self::Pane<B>) {
         pane.reserve(like.len());
+    }
+
+    fn seal<B: StateBackend>(&self, pane: &mut Self::Pane<B>, sealed: &mut Sealed) {
+        pane.seal(sealed);
     }
 
     fn relieve<B: StateBackend>(&self, pane: &mut Self::Pane<B>) {

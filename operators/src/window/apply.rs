@@ -11,6 +11,7 @@ use tidemill_engine::{
 use tidemill_storage::{
     key::Key,
     kinds::list::{ListState, ListStates},
+    log::seal::Sealed,
     record::{Record, restore},
     state::{KeyView, Slice, StateBackend, StateError, StateName},
 };
@@ -109,6 +110,10 @@ where
 
     fn prepare<B: StateBackend>(&self, _pane: &mut Self::Pane<B>, _like: &Self::Pane<B>) {
         // Lists grow page by page.
+    }
+
+    fn seal<B: StateBackend>(&self, pane: &mut Self::Pane<B>, sealed: &mut Sealed) {
+        pane.seal(sealed);
     }
 
     fn relieve<B: StateBackend>(&self, pane: &mut Self::Pane<B>) {

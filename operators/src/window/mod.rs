@@ -11,3 +11,4 @@ pub mod function;
 pub mod late;
 pub mod operator;
 pub mod pane;
+mod timeline;

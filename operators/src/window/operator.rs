@@ -10,35 +10,34 @@
 //! overruns its outputs.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     marker::PhantomData,
 };
 
 use tidemill_engine::{
     model::{
+        checkpoint::Barrier,
         graph::BuildContext,
         item::{InPlace, Owned},
         metrics::{OperatorCounters, OperatorVisitor},
         operator::{Head, OpenError, OperatorIndex, Push, Signal, StepContext},
         source::Flow,
-        time::{NO_TIMESTAMP, Timestamp, WATERMARK_MIN},
+        time::{NO_TIMESTAMP, Timestamp},
     },
     runtime::{blame::Blame, exchange::batch::Batch},
 };
-use tidemill_storage::{
-    key::Key,
-    record::Record,
-    state::{StateBackend, StateName},
-};
+use tidemill_storage::{key::Key, record::Record, state::StateName};
 
 use super::{
     assigner::{EventTimeWindows, TimeWindow},
     late::LateBuilder,
     pane::{Outlet, WindowFunction},
+    timeline::Timeline,
 };
 use crate::{
     backend::{self, JobBackend},
     exchange::HeadBuilder,
+    kept,
 };
 
 /// Name of the state of records by slice.
@@ -90,7 +89,7 @@ where
 {
     type In = T;
     type Out = Owned<W::Output>;
-    type Head<D: Push<Self::Out>> = WindowHead<K, T, W, L::Push, D, JobBackend>;
+    type Head<D: Push<Self::Out>> = WindowHead<K, T, W, L::Push, D>;
 
     fn build<D: Push<Self::Out>>(self, context: &BuildContext, down: D) -> Result<Self::Head<D>, OpenError> {
         let (operator, function) = (self.operator, self.function);
@@ -105,13 +104,8 @@ where
             .into_iter()
             .map(|slice| (slice, function.pane(&mut backend, slices_state, slice)))
             .collect();
-        let timeline = Timeline {
-            windows: self.windows,
-            allowed_lateness: self.allowed_lateness,
-            watermark: WATERMARK_MIN,
-            fired: WATERMARK_MIN,
-            again: BTreeSet::new(),
-        };
+        let kept = kept::restored(operator, context)?;
+        let timeline = Timeline::new(self.windows, self.allowed_lateness, kept);
         Ok(WindowHead {
             operator,
             function,
@@ -128,55 +122,6 @@ where
             down,
             types: PhantomData,
         })
-    }
-}
-
-/// Which windows have fired, and which are to.
-struct Timeline {
-    windows: EventTimeWindows,
-    allowed_lateness: i64,
-    watermark: Timestamp,
-    /// Every window whose last timestamp is at or below this has fired.
-    fired: Timestamp,
-    /// Ends of windows that have fired and were updated since.
-    again: BTreeSet<Timestamp>,
-}
-
-impl Timeline {
-    /// Whether the slice beginning at `slice` is gone.
-    fn is_gone(&self, slice: Timestamp) -> bool {
-        let last = self.windows.last_end(slice).saturating_sub(1);
-        last.saturating_add(self.allowed_lateness) <= self.watermark
-    }
-
-    /// Notes that a slice was updated: its windows that have fired fire again.
-    fn touched(&mut self, slice: Timestamp) {
-        let mut after = Timestamp::MIN;
-        while let Some(end) = self.windows.next_end(slice, after)
-            && end - 1 <= self.fired
-        {
-            if (end - 1).saturating_add(self.allowed_lateness) > self.watermark {
-                self.again.insert(end);
-            }
-            after = end;
-        }
-    }
-
-    /// The next window to fire among those that hold one of `slices`.
-    fn next<V>(&mut self, slices: &BTreeMap<Timestamp, V>) -> Option<TimeWindow> {
-        if let Some(end) = self.again.pop_first() {
-            return Some(self.windows.window_ending(end));
-        }
-        let from = self.fired.saturating_sub(self.windows.size());
-        let mut ends = slices
-            .range(from..)
-            .filter_map(|(slice, _)| self.windows.next_end(*slice, self.fired.saturating_add(1)));
-        let end = ends.next()?;
-        if end - 1 > self.watermark {
-            return None;
-        }
-        self.fired = end - 1;
-        Some(self.windows.window_ending(end))
     }
 }
 
@@ -199,21 +144,20 @@ enum Results<P> {
 }
 
 /// The running operator.
-pub struct WindowHead<K, T, W, L, D, B>
+pub struct WindowHead<K, T, W, L, D>
 where
     K: Key,
     T: Record,
     W: WindowFunction<K, T>,
-    B: StateBackend,
 {
     operator: OperatorIndex,
     function: W,
-    backend: B,
+    backend: JobBackend,
     slices_state: W::States,
     firing_state: W::States,
-    slices: BTreeMap<Timestamp, W::Pane<B>>,
+    slices: BTreeMap<Timestamp, W::Pane<JobBackend>>,
     timeline: Timeline,
-    firing: Option<Firing<W::Pane<B>>>,
+    firing: Option<Firing<W::Pane<JobBackend>>>,
     /// The watermark that waits for its windows to be fired.
     waiting: Option<Signal>,
     /// Records since all panes were last asked to give memory back.
@@ -224,14 +168,13 @@ where
     types: PhantomData<fn() -> (K, T)>,
 }
 
-impl<K, T, W, L, D, B> WindowHead<K, T, W, L, D, B>
+impl<K, T, W, L, D> WindowHead<K, T, W, L, D>
 where
     K: Key,
     T: Record,
     W: WindowFunction<K, T>,
     L: Push<InPlace<T>>,
     D: Push<Owned<W::Output>>,
-    B: StateBackend,
 {
     /// Adds the records `from..to`, all of one slice.
     #[inline]
@@ -285,7 +228,7 @@ where
     }
 
     /// Goes on with the window that is being fired: puts some of a slice in, or hands on some results.
-    fn go_on(&mut self, mut firing: Firing<W::Pane<B>>, context: &mut StepContext) {
+    fn go_on(&mut self, mut firing: Firing<W::Pane<JobBackend>>, context: &mut StepContext) {
         let Self { operator, function, slices, counters, down, .. } = self;
         if let (Some(slice), Results::Own(results)) = (firing.parts.front(), &mut firing.results) {
             let slice = slices.get_mut(slice);
@@ -322,6 +265,17 @@ where
         }
     }
 
+    /// Adds the slices to a checkpoint, and how far firing has come. No window is being fired between two signals.
+    #[cold]
+    fn snapshot(&mut self, barrier: Barrier, context: &mut StepContext) {
+        debug_assert!(self.firing.is_none() && self.waiting.is_none(), "a barrier overtakes a watermark");
+        let Self { operator, function, backend, slices, timeline, .. } = self;
+        backend.snapshot(*operator, barrier, context, |sealed| {
+            slices.values_mut().for_each(|pane| function.seal(pane, sealed));
+        });
+        kept::keep(*operator, &timeline.kept(), context);
+    }
+
     /// Drops the slices that no window needs any more.
     fn expire(&mut self) {
         while let Some((slice, _)) = self.slices.first_key_value()
@@ -332,14 +286,13 @@ where
     }
 }
 
-impl<K, T, W, L, D, B> Head<T> for WindowHead<K, T, W, L, D, B>
+impl<K, T, W, L, D> Head<T> for WindowHead<K, T, W, L, D>
 where
     K: Key,
     T: Record,
     W: WindowFunction<K, T>,
     L: Push<InPlace<T>>,
     D: Push<Owned<W::Output>>,
-    B: StateBackend,
 {
     fn batch(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize {
         let timestamps = batch.timestamps();
@@ -370,10 +323,16 @@ where
     }
 
     fn signal(&mut self, signal: Signal, context: &mut StepContext) -> Flow {
-        if let Signal::Watermark(watermark) = signal {
-            self.timeline.watermark = watermark;
-            self.waiting = Some(signal);
-            return self.resume(context);
+        match signal {
+            // Behind a restore others may have to reach again where this subtask was.
+            Signal::Watermark(watermark) if watermark < self.timeline.watermark => return Flow::Continue,
+            Signal::Watermark(watermark) => {
+                self.timeline.watermark = watermark;
+                self.waiting = Some(signal);
+                return self.resume(context);
+            }
+            Signal::Barrier(barrier) => self.snapshot(barrier, context),
+            Signal::Idle | Signal::Active | Signal::End => {}
         }
         self.late.signal(signal, context);
         self.down.signal(signal, context);

@@ -17,6 +17,7 @@ use tidemill_engine::{
 };
 use tidemill_storage::{
     key::Key,
+    log::seal::Sealed,
     record::Record,
     state::{KeyView, Slice, StateBackend, StateError, StateName},
 };
@@ -61,6 +62,8 @@ pub trait WindowFunction<K: Key, T: Record>: Clone + Send + 'static {
     ) -> Option<usize>;
     /// Prepares an empty pane for about as many keys as another has.
     fn prepare<B: StateBackend>(&self, pane: &mut Self::Pane<B>, like: &Self::Pane<B>);
+    /// Hands over what changed since the last seal, as [`KeyedTable::seal`](tidemill_storage::state::KeyedTable::seal).
+    fn seal<B: StateBackend>(&self, pane: &mut Self::Pane<B>, sealed: &mut Sealed);
     /// Gives memory back if the budget is used up.
     fn relieve<B: StateBackend>(&self, pane: &mut Self::Pane<B>);
 }

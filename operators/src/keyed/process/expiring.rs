@@ -7,6 +7,7 @@ use tidemill_storage::{
         list::ListState, map::MapState, ttl_list::TtlListState, ttl_map::TtlMapState,
         ttl_value::TtlValueState, value::ValueState,
     },
+    log::seal::Sealed,
     record::Record,
     state::{KeyView, KeyedTable},
 };
@@ -72,6 +73,13 @@ impl<K: Key, V: Record> Values<K, V> {
         }
     }
 
+    pub(super) fn seal(&mut self, sealed: &mut Sealed) {
+        match self {
+            Self::Lasting(values) => values.seal(sealed),
+            Self::Expiring(values) => values.seal(sealed),
+        }
+    }
+
     /// Lets memory go, and looks at some keys for what has expired.
     pub(super) fn tidy(&mut self, now: i64, keys_max: usize) {
         match self {
@@ -125,6 +133,13 @@ impl<K: Key, T: Record> Lists<K, T> {
         match self {
             Self::Lasting(lists) => lists.clear(key),
             Self::Expiring(lists) => lists.clear(key),
+        }
+    }
+
+    pub(super) fn seal(&mut self, sealed: &mut Sealed) {
+        match self {
+            Self::Lasting(lists) => lists.seal(sealed),
+            Self::Expiring(lists) => lists.seal(sealed),
         }
     }
 
@@ -217,6 +232,13 @@ impl<K: Key, M: Key, V: Record> Maps<K, M, V> {
         match self {
             Self::Lasting(maps) => maps.clear(key),
             Self::Expiring(maps) => maps.clear(key),
+        }
+    }
+
+    pub(super) fn seal(&mut self, sealed: &mut Sealed) {
+        match self {
+            Self::Lasting(maps) => maps.seal(sealed),
+            Self::Expiring(maps) => maps.seal(sealed),
         }
     }
 

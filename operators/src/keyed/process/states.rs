@@ -5,6 +5,10 @@
 
 use std::{any::Any, marker::PhantomData};
 
+use tidemill_engine::model::{
+    checkpoint::Barrier,
+    operator::{OperatorIndex, StepContext},
+};
 use tidemill_storage::{
     key::Key,
     kinds::{
@@ -13,6 +17,7 @@ use tidemill_storage::{
         reducing,
         timers::Timers,
     },
+    log::seal::Sealed,
     record::Record,
     state::{StateError, StateName},
 };
@@ -75,11 +80,18 @@ pub(super) type Aggregating<K, A> = aggregating::AggregatingState<K, A, JobBacke
 trait Opened: Any {
     /// Lets memory go, and looks at some keys for what has expired.
     fn tidy(&mut self, now: i64, keys_max: usize);
+
+    /// Hands over what changed since the last seal.
+    fn seal(&mut self, sealed: &mut Sealed);
 }
 
 impl<K: Key, V: Record> Opened for Values<K, V> {
     fn tidy(&mut self, now: i64, keys_max: usize) {
         Values::tidy(self, now, keys_max);
+    }
+
+    fn seal(&mut self, sealed: &mut Sealed) {
+        Values::seal(self, sealed);
     }
 }
 
@@ -87,11 +99,19 @@ impl<K: Key, T: Record> Opened for Lists<K, T> {
     fn tidy(&mut self, now: i64, keys_max: usize) {
         Lists::tidy(self, now, keys_max);
     }
+
+    fn seal(&mut self, sealed: &mut Sealed) {
+        Lists::seal(self, sealed);
+    }
 }
 
 impl<K: Key, M: Key, V: Record> Opened for Maps<K, M, V> {
     fn tidy(&mut self, now: i64, keys_max: usize) {
         Maps::tidy(self, now, keys_max);
+    }
+
+    fn seal(&mut self, sealed: &mut Sealed) {
+        Maps::seal(self, sealed);
     }
 }
 
@@ -99,11 +119,19 @@ impl<K: Key, V: Record> Opened for Reducing<K, V> {
     fn tidy(&mut self, _now: i64, _keys_max: usize) {
         self.relieve();
     }
+
+    fn seal(&mut self, sealed: &mut Sealed) {
+        Self::seal(self, sealed);
+    }
 }
 
 impl<K: Key, A: Aggregate> Opened for Aggregating<K, A> {
     fn tidy(&mut self, _now: i64, _keys_max: usize) {
         self.relieve();
+    }
+
+    fn seal(&mut self, sealed: &mut Sealed) {
+        Self::seal(self, sealed);
     }
 }
 
@@ -205,6 +233,21 @@ impl<K: Key> StateRegistry<K> {
 
     pub(super) fn backend(&mut self) -> &mut JobBackend {
         &mut self.backend
+    }
+
+    /// Adds all states to a checkpoint, and what `seal_others` seals: what else is kept in the same backend.
+    pub(super) fn snapshot(
+        &mut self,
+        operator: OperatorIndex,
+        barrier: Barrier,
+        context: &mut StepContext,
+        seal_others: impl FnOnce(&mut Sealed),
+    ) {
+        let Self { backend, states, .. } = self;
+        backend.snapshot(operator, barrier, context, |sealed| {
+            states.iter_mut().for_each(|state| state.seal(sealed));
+            seal_others(sealed);
+        });
     }
 
     /// Lets all states give memory back, and looks at `keys_max` keys of each for what has expired.
