@@ -206,6 +206,11 @@ impl Store {
         self.shared.files.borrow_mut().snapshot(snapshot, seal, sealed)
     }
 
+    /// Whether there is a place for files, so that it can be snapshotted.
+    pub fn has_files(&self) -> bool {
+        self.shared.files.borrow().exist()
+    }
+
     /// By what somebody else than the owner of the store follows its snapshots.
     pub fn snapshots(&self) -> Snapshots {
         Snapshots { shared: Rc::clone(&self.shared) }
