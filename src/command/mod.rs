@@ -1,6 +1,7 @@
 //! The subcommands, one file each.
 
 mod doctor;
+mod job;
 mod state;
 
 use clap::{Parser, Subcommand};
@@ -18,6 +19,16 @@ pub struct Command {
 enum Action {
     /// Checks whether this machine can run jobs, and says how to mend what is wrong.
     Doctor(doctor::Doctor),
+    /// Lists the checkpoints in a job's directory, or what a savepoint holds.
+    Checkpoints(job::Checkpoints),
+    /// Has a running job take a checkpoint now.
+    Checkpoint(job::Checkpoint),
+    /// Has a running job write a savepoint, and goes on.
+    Savepoint(job::Savepoint),
+    /// Stops a running job behind a checkpoint or a savepoint.
+    Stop(job::Stop),
+    /// Stops a running job where it is.
+    Cancel(job::Cancel),
     /// Looks into snapshots of state, offline.
     State(state::State),
 }
@@ -27,6 +38,11 @@ impl Command {
     pub fn run(self) -> ExitCode {
         match self.action {
             Action::Doctor(doctor) => doctor.run(),
+            Action::Checkpoints(checkpoints) => checkpoints.run(),
+            Action::Checkpoint(checkpoint) => checkpoint.run(),
+            Action::Savepoint(savepoint) => savepoint.run(),
+            Action::Stop(stop) => stop.run(),
+            Action::Cancel(cancel) => cancel.run(),
             Action::State(state) => state.run(),
         }
     }

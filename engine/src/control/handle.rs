@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     board::Board,
+    remote::{Remote, suspend_on_signal},
     supervisor::{Attempt, Supervisor},
 };
 use crate::{
@@ -24,6 +25,9 @@ use crate::{
 pub struct JobHandle {
     thread: Option<JoinHandle<Result<(), Error>>>,
     monitor: JobMonitor,
+    /// Hears what other processes ask, as long as the job runs.
+    remote: Option<Remote>,
+    has_checkpoints: bool,
 }
 
 /// Watches or cancels a running job from any thread; clones watch the same job.
@@ -40,13 +44,21 @@ impl JobHandle {
     /// When there is no thread to supervise it.
     pub(crate) fn new(supervisor: Supervisor, first: Attempt) -> Result<Self, Error> {
         let monitor = JobMonitor { board: supervisor.board(), operators: supervisor.operators() };
+        let has_checkpoints = supervisor.listens_in().is_some();
+        let remote = supervisor.listens_in().and_then(|directory| {
+            let listening = Remote::listen(&directory, monitor.clone());
+            // The job does not need to be spoken with from outside.
+            listening
+                .inspect_err(|error| tracing::warn!(%error, "no other process can ask for savepoints"))
+                .ok()
+        });
         let thread = thread::Builder::new().name("tidemill-job".into()).spawn(move || supervisor.run(first));
         let thread = thread.map_err(|error| PlatformError::Unfit {
             what: "starting the thread that supervises the job".into(),
             why: error.to_string(),
             fix: "Raise the limit on processes (`ulimit -u`).".into(),
         })?;
-        Ok(Self { thread: Some(thread), monitor })
+        Ok(Self { thread: Some(thread), monitor, remote, has_checkpoints })
     }
 
     /// Waits for the end of the job and returns its last metrics.
@@ -56,6 +68,21 @@ impl JobHandle {
     pub fn wait(mut self) -> Result<JobMetrics, Error> {
         self.join()?;
         Ok(self.metrics())
+    }
+
+    /// As [`wait`](Self::wait). If checkpoints are on, and the process is asked to stop (`SIGTERM`, `SIGINT`), the job is
+    /// [suspended](JobMonitor::suspend); when it is asked again, cancelled.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_or_suspend(self) -> Result<JobMetrics, Error> {
+        let _signals = if self.has_checkpoints {
+            let listening = suspend_on_signal(self.monitor());
+            listening.inspect_err(|error| tracing::warn!(%error, "signals to stop kill the job")).ok()
+        } else {
+            None
+        };
+        self.wait()
     }
 
     /// Stops the job: records under way are dropped. [`wait`](Self::wait) then returns [`Error::Cancelled`],
@@ -76,6 +103,7 @@ impl JobHandle {
 
     fn join(&mut self) -> Result<(), Error> {
         let joined = self.thread.take().map_or(Ok(Ok(())), JoinHandle::join);
+        self.remote = None;
         joined.unwrap_or_else(|_panic| {
             let cause = "the thread that supervises the job panicked".to_owned();
             Err(PlatformError::WorkerLost { worker: 0, cause }.into())

@@ -68,8 +68,7 @@ impl Library {
         let lock = disk.lock(root)?;
         claim(&*disk, root, job)?;
         let files = disk.list(&manifests).map_err(failed("list", &manifests))?;
-        let numbers =
-            files.iter().filter_map(|file| file.file_name()?.to_str()?.parse::<CheckpointId>().ok());
+        let numbers = files.iter().filter_map(|file| number_of(file));
         let kept: BTreeMap<CheckpointId, BTreeSet<PathBuf>> =
             numbers.map(|id| (id, BTreeSet::new())).collect();
         let next = kept.last_key_value().map_or(0, |(id, _)| *id) + 1;
@@ -274,6 +273,22 @@ impl Library {
         let _left = self.disk.sync_directory(&self.root.join(MANIFESTS));
         remove_tree(&*self.disk, &self.root.join(STATE));
     }
+}
+
+/// The manifests of all checkpoints in a job's directory, the oldest first.
+pub(super) fn list(
+    disk: &Arc<dyn Disk>,
+    root: &Path,
+) -> Result<Vec<Result<JobManifest, CheckpointError>>, CheckpointError> {
+    let manifests = root.join(MANIFESTS);
+    let mut files = disk.list(&manifests).map_err(failed("list", &manifests))?;
+    files.retain(|file| number_of(file).is_some());
+    Ok(files.iter().map(|file| JobManifest::read(&**disk, file, root)).collect())
+}
+
+/// The number of the checkpoint whose manifest has this path.
+fn number_of(file: &Path) -> Option<CheckpointId> {
+    file.file_name()?.to_str()?.parse().ok()
 }
 
 enum Unusable {

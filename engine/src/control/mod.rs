@@ -14,7 +14,33 @@ mod coordinator;
 pub mod handle;
 mod library;
 pub mod manifest;
+pub mod remote;
 mod restart;
 mod savepoint;
 pub(crate) mod supervisor;
 mod vault;
+
+use std::{path::Path, sync::Arc};
+
+use tidemill_storage::snapshot::disk::{Disk, os::OsDisk};
+
+use crate::model::checkpoint_error::CheckpointError;
+
+/// The manifests of all checkpoints in the directory of a job, the oldest first, and what is wrong with those that cannot be read.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn list_checkpoints(
+    directory: &Path,
+) -> Result<Vec<Result<manifest::JobManifest, CheckpointError>>, CheckpointError> {
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk::default());
+    library::list(&disk, directory)
+}
+
+/// The manifest of a savepoint.
+///
+/// # Errors
+/// When it is not there whole, or of a newer version.
+pub fn read_savepoint(directory: &Path) -> Result<manifest::JobManifest, CheckpointError> {
+    savepoint::read(&OsDisk::default(), directory)
+}

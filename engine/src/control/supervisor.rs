@@ -12,7 +12,11 @@
 //!        └── otherwise: the restart strategy says when to try again, or that it is over
 //! ```
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tidemill_storage::state::StateError;
 
@@ -105,6 +109,12 @@ impl Supervisor {
     /// What the job's handle looks at.
     pub(super) fn board(&self) -> Arc<Board> {
         Arc::clone(&self.board)
+    }
+
+    /// The directory in which other processes may ask something of the job.
+    pub(super) fn listens_in(&self) -> Option<PathBuf> {
+        let outside = self.platform.has_outside();
+        self.config.checkpoints.as_ref().filter(|_| outside).map(|checkpoints| checkpoints.directory.clone())
     }
 
     /// All operators, by index.

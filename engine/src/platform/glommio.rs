@@ -85,6 +85,10 @@ impl Platform for GlommioPlatform {
         Arc::new(OsDisk::default())
     }
 
+    fn has_outside(&self) -> bool {
+        true
+    }
+
     fn pause(&self, wait: Nanos, enough: &dyn Fn() -> bool) {
         bell::pause(wait, &*self.clock, enough);
     }

@@ -7,6 +7,7 @@
 mod bell;
 mod cgroup;
 mod clock;
+pub mod control_socket;
 mod cores;
 pub mod files;
 mod glommio;
@@ -17,6 +18,7 @@ pub mod probe;
 mod pump;
 mod random;
 mod seats;
+pub mod signals;
 mod sim;
 pub mod soak;
 pub mod sockets;
@@ -84,6 +86,10 @@ pub trait Platform: Send + Sync {
     }
     /// Where state and checkpoints are kept.
     fn disk(&self) -> Arc<dyn Disk>;
+    /// Whether there is a world outside: other processes that ask for savepoints, signals.
+    fn has_outside(&self) -> bool {
+        false
+    }
     /// Is told what happens to a job as a whole, for those who want to follow it.
     fn note(&self, event: &dyn Fn() -> String) {
         let _ = event;

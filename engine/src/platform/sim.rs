@@ -357,8 +357,11 @@ impl Simulation {
 
     fn turn(&mut self, worker: usize) {
         // Mostly sub-microsecond turns, now and then a stalled core.
-        let took =
-            if self.random.one_in(256) { self.random.below(1_000_000) } else { self.random.below(self.platform.turn_ns_max) };
+        let took = if self.random.one_in(256) {
+            self.random.below(1_000_000)
+        } else {
+            self.random.below(self.platform.turn_ns_max)
+        };
         let now = self.platform.clock.now.fetch_add(1 + took, Ordering::Relaxed) + 1 + took;
         // Cleared before the turn: a wake-up that comes during it leads to another one.
         self.bells.lock()[worker] = false;

@@ -106,12 +106,13 @@ impl StreamEnvironment {
         Stream::new(base, chain)
     }
 
-    /// Runs the job to the end of its input.
+    /// Runs the job to the end of its input. A job with checkpoints that is asked to stop (`SIGTERM`, `SIGINT`) takes a last one and
+    /// returns; started again with the same directory, it goes on from there.
     ///
     /// # Errors
     /// Whatever keeps the job from starting, or stops it.
     pub fn execute(self) -> Result<JobMetrics, Error> {
-        self.start()?.wait()
+        self.start()?.wait_or_suspend()
     }
 
     /// Starts the job and returns its handle.

@@ -185,7 +185,8 @@ impl Lives {
 
     fn draw_config(&mut self) -> JobConfig {
         let random = &mut self.random;
-        let of = |random: &mut Random, choices: &[usize]| choices[random.below(choices.len() as u64) as usize];
+        let of =
+            |random: &mut Random, choices: &[usize]| choices[random.below(choices.len() as u64) as usize];
         let checkpoints = CheckpointConfig {
             interval_ms: 1 + random.below(3),
             concurrent_max: of(random, &[1, 1, 2, 3]),

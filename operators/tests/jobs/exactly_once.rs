@@ -10,8 +10,14 @@ const SEEDS: u64 = 60;
 fn a_job_without_state_commits_each_record_once() {
     let numbers = || (0..600_u64).collect::<Vec<_>>();
     let report = Simulation::new().seeds(SEEDS).check(numbers(), move |environment, sink| {
-        environment.from_source("numbers", from_vec(numbers()), WatermarkStrategy::none()).rebalance().sink("out", sink);
+        environment
+            .from_source("numbers", from_vec(numbers()), WatermarkStrategy::none())
+            .rebalance()
+            .sink("out", sink);
     });
     println!("{report:?}");
-    assert!(report.deaths >= SEEDS / 2 && report.recoveries >= SEEDS / 4, "too little went wrong: {report:?}");
+    assert!(
+        report.deaths >= SEEDS / 2 && report.recoveries >= SEEDS / 4,
+        "too little went wrong: {report:?}"
+    );
 }
