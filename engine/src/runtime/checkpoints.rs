@@ -77,31 +77,29 @@ impl CheckpointDesk {
     fn note(&mut self, operator: OperatorIndex, subtask: usize, event: SnapshotEvent) {
         match event {
             SnapshotEvent::Done { snapshot, manifest, bytes_written } => {
-                let theirs = |waiting: &&mut Waiting| {
-                    waiting.passed.checkpoint == snapshot && waiting.stores.contains(&operator)
-                };
-                let Some(waiting) = self.waiting.iter_mut().find(theirs) else { return };
-                waiting.stores.retain(|open| *open != operator);
-                waiting.passed.bytes_written += bytes_written;
-                let operators = waiting.passed.operators.iter_mut();
-                operators.filter(|(own, _)| *own == operator).for_each(|(_, state)| {
-                    state.manifest = Some(manifest.clone());
-                });
+                let Some(passed) = self.settle(operator, snapshot) else { return };
+                passed.bytes_written += bytes_written;
+                let own = passed.operators.iter_mut().filter(|(own, _)| *own == operator);
+                own.for_each(|(_, state)| state.manifest = Some(manifest.clone()));
             }
             SnapshotEvent::Failed { snapshot, error } => {
-                self.waiting.retain(|waiting| {
-                    waiting.passed.checkpoint != snapshot || !waiting.stores.contains(&operator)
-                });
                 let cause = Box::new(error);
-                self.shared.tell_control(FromWorker::Declined {
-                    checkpoint: snapshot,
-                    operator,
-                    subtask,
-                    cause,
-                });
+                let declined = FromWorker::Declined { checkpoint: snapshot, operator, subtask, cause };
+                self.shared.tell_control(declined);
+                // What the task has all the same is told behind it: what a sink has prepared goes with the next checkpoint.
+                let _passed = self.settle(operator, snapshot);
             }
             SnapshotEvent::Exported { .. } => {}
         }
+    }
+
+    /// The task of `operator`, which waits for its snapshot no longer.
+    fn settle(&mut self, operator: OperatorIndex, snapshot: CheckpointId) -> Option<&mut Passed> {
+        let is_it =
+            |waiting: &&mut Waiting| waiting.passed.checkpoint == snapshot && waiting.stores.contains(&operator);
+        let waiting = self.waiting.iter_mut().find(is_it)?;
+        waiting.stores.retain(|open| *open != operator);
+        Some(&mut waiting.passed)
     }
 
     /// Tells of all that is durable.

@@ -1,23 +1,192 @@
 //! Jobs under simulation with crashes: what is committed is what a run without them commits.
 
-use tidemill_engine::model::watermark::WatermarkStrategy;
-use tidemill_operators::{sim::Simulation, source::from_vec};
+use std::{collections::BTreeMap, time::Duration};
+
+use rkyv::Archived;
+use tidemill_engine::model::{source::BoxError, watermark::WatermarkStrategy};
+use tidemill_operators::{
+    aggregate::AggregateFunction,
+    keyed::process::{
+        FiredTimer, KeyedProcessFunction, ListState, MapState, ProcessContext, StateRegistry, ValueState,
+    },
+    sim::{SimReport, Simulation},
+    source::from_vec,
+    window::assigner::{SlidingEventTime, TumblingEventTime},
+};
 
 /// Seeds per job. `TIDEMILL_SIM_SEEDS` runs more.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 40;
+/// Records per job: enough for several checkpoints.
+const RECORDS: u64 = 1_500;
+
+fn numbers() -> Vec<u64> {
+    (0..RECORDS).collect()
+}
+
+/// Event time of a number: in order but for a few.
+fn at(number: u64) -> i64 {
+    number as i64 * 10 - (number % 7) as i64 * 5
+}
+
+fn in_event_time() -> WatermarkStrategy<impl tidemill_engine::model::watermark::AssignTimestamps<u64>> {
+    WatermarkStrategy::for_bounded_out_of_orderness(Duration::from_millis(40)).with_timestamps(|number| at(*number))
+}
+
+/// Fails if the simulation was too kind to prove anything.
+fn was_hard(report: &SimReport) {
+    let runs = report.runs;
+    let enough = report.deaths >= runs / 2 && report.recoveries >= runs / 4 && report.checkpoints >= runs;
+    assert!(enough, "too little went wrong: {report:?}");
+}
 
 #[test]
 fn a_job_without_state_commits_each_record_once() {
-    let numbers = || (0..600_u64).collect::<Vec<_>>();
-    let report = Simulation::new().seeds(SEEDS).check(numbers(), move |environment, sink| {
+    let report = Simulation::new().seeds(SEEDS).check(numbers(), |environment, sink| {
+        environment.from_source("numbers", from_vec(numbers()), WatermarkStrategy::none()).rebalance().sink("out", sink);
+    });
+    was_hard(&report);
+}
+
+#[test]
+fn a_rolling_count_counts_each_record_once() {
+    let expected = numbers().into_iter().map(|number| (number % 13, number / 13 + 1));
+    let report = Simulation::new().seeds(SEEDS).check(expected, |environment, sink| {
         environment
             .from_source("numbers", from_vec(numbers()), WatermarkStrategy::none())
-            .rebalance()
-            .sink("out", sink);
+            .key_by(|number| number % 13)
+            .fold(0_u64, |count: &mut u64, _| *count += 1)
+            .sink("counts", sink);
     });
-    println!("{report:?}");
-    assert!(
-        report.deaths >= SEEDS / 2 && report.recoveries >= SEEDS / 4,
-        "too little went wrong: {report:?}"
-    );
+    was_hard(&report);
+}
+
+const KEYS: u64 = 11;
+
+/// Windows of `size` milliseconds every `slide` with the sums of their numbers by key.
+fn windowed(size: i64, slide: i64) -> Vec<(u64, i64, u64)> {
+    let mut sums = BTreeMap::<(u64, i64), u64>::new();
+    for number in numbers() {
+        let last = at(number).div_euclid(slide) * slide;
+        let starts = (0..size / slide).map(|back| last - back * slide);
+        for start in starts {
+            *sums.entry((number % KEYS, start)).or_default() += number;
+        }
+    }
+    sums.into_iter().map(|((key, start), sum)| (key, start, sum)).collect()
+}
+
+#[test]
+fn tumbling_windows_fire_once_with_all_their_records() {
+    let report = Simulation::new().seeds(SEEDS).check(windowed(500, 500), |environment, sink| {
+        environment
+            .from_source("numbers", from_vec(numbers()), in_event_time())
+            .key_by(|number| number % KEYS)
+            .window(TumblingEventTime::of(Duration::from_millis(500)))
+            .aggregate(Sum)
+            .map(|result| (result.key, result.window.start, result.value))
+            .sink("windows", sink);
+    });
+    was_hard(&report);
+}
+
+#[test]
+fn sliding_windows_and_all_records_of_a_window_survive() {
+    let report = Simulation::new().seeds(SEEDS).check(windowed(600, 200), |environment, sink| {
+        environment
+            .from_source("numbers", from_vec(numbers()), in_event_time())
+            .key_by(|number| number % KEYS)
+            .window(SlidingEventTime::of(Duration::from_millis(600), Duration::from_millis(200)))
+            .apply(|key, window, records: &[u64]| Some((key, window.start, records.iter().sum::<u64>())))
+            .sink("windows", sink);
+    });
+    was_hard(&report);
+}
+
+/// Sums numbers up.
+#[derive(Clone)]
+struct Sum;
+
+impl AggregateFunction<u64> for Sum {
+    type Accumulator = u64;
+    type Output = u64;
+
+    fn create(&self) -> u64 {
+        0
+    }
+
+    fn add(&self, sum: &mut u64, number: &Archived<u64>) {
+        *sum += number.to_native();
+    }
+
+    fn merge(&self, into: &mut u64, other: &u64) {
+        *into += other;
+    }
+
+    fn result(&self, sum: &u64) -> u64 {
+        *sum
+    }
+}
+
+/// Keeps each number in a list and a map, and tells at a timer of event time what it has of the second before.
+struct Seconds {
+    last: ValueState<u64>,
+    list: ListState<u64>,
+    map: MapState<u64, u64>,
+}
+
+const SECOND_MS: i64 = 1_000;
+
+impl KeyedProcessFunction<u64, u64> for Seconds {
+    type Output = (u64, i64, u64, u64);
+
+    fn on_record(
+        &mut self,
+        number: &Archived<u64>,
+        context: &mut ProcessContext<'_, u64, Self::Output>,
+    ) -> Result<(), BoxError> {
+        let number = number.to_native();
+        let second = at(number).div_euclid(SECOND_MS);
+        context.register_event_timer((second + 1) * SECOND_MS);
+        context.update(self.last, || 0, |last| *last = (*last).max(number));
+        context.list(self.list).add(number);
+        context.map(self.map).put(&number, number * 2);
+        Ok(())
+    }
+
+    fn on_timer(
+        &mut self,
+        timer: FiredTimer,
+        context: &mut ProcessContext<'_, u64, Self::Output>,
+    ) -> Result<(), BoxError> {
+        let FiredTimer::EventTime(end) = timer else { return Err("no such timer was registered".into()) };
+        let in_second = |number: &u64| at(*number) >= end - SECOND_MS && at(*number) < end;
+        let listed: u64 = context.list(self.list).get().iter().filter(|number| in_second(number)).sum();
+        let mut mapped = 0;
+        context.map(self.map).for_each(|number, double| {
+            if in_second(&number) {
+                mapped += double.to_native();
+            }
+        });
+        let key = context.key();
+        context.collect((key, end, listed, mapped));
+        Ok(())
+    }
+}
+
+#[test]
+fn process_functions_keep_values_lists_maps_and_timers() {
+    let expected = windowed(SECOND_MS, SECOND_MS);
+    let expected = expected.into_iter().map(|(key, start, sum)| (key, start + SECOND_MS, sum, 2 * sum));
+    let report = Simulation::new().seeds(SEEDS).check(expected, |environment, sink| {
+        environment
+            .from_source("numbers", from_vec(numbers()), in_event_time())
+            .key_by(|number| number % KEYS)
+            .process(|states: &mut StateRegistry<u64>| Seconds {
+                last: states.value("last"),
+                list: states.list("list"),
+                map: states.map("map"),
+            })
+            .sink("seconds", sink);
+    });
+    was_hard(&report);
 }
