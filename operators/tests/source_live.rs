@@ -8,13 +8,13 @@ use std::{
     io::Write,
     net::TcpStream,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Wake, Waker},
     thread,
 };
 
 use source_kit::{Taken, context, drain, failure, open, read};
-use tidemill_engine::model::source::{Polled, Reader, Source};
+use tidemill_engine::model::source::{Polled, Reader, Source, SubtaskContext};
 use tidemill_operators::source::{
     BadRecords, SendError, TcpLinesSource, TrySendError, channel, from_iter, from_parallel_iter, from_vec,
 };
@@ -37,8 +37,12 @@ fn iterators_are_read_by_one_subtask_or_by_each() {
     assert_eq!(read(each, 2, 4, true).unwrap().by_subtask, [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]]);
     let mut source = from_iter(0..10);
     source.prepare(1).unwrap();
-    open(&source, &context(0, 1, true)).unwrap();
-    assert!(open(&source, &context(0, 1, true)).is_err());
+    // A job that starts again begins again.
+    for _ in 0..2 {
+        let mut taken = Taken::new(3);
+        drain(&mut open(&source, &context(0, 1, true)).unwrap(), &mut taken).unwrap();
+        assert_eq!(taken.records, (0..10).collect::<Vec<_>>());
+    }
 }
 
 fn number(line: &str) -> Result<u32, std::num::ParseIntError> {
@@ -242,4 +246,36 @@ fn a_failed_job_gives_records_back_and_frees_what_waits() {
     let (feeder, source) = channel::<u32>(1);
     drop(source);
     assert_eq!(feeder.send(1).unwrap_err().into_record(), 1);
+}
+
+#[test]
+fn a_job_that_starts_again_goes_on_with_what_waits() {
+    let (feeder, mut source) = channel(16);
+    source.prepare(1).unwrap();
+    (0..10).for_each(|number| feeder.send(number).unwrap());
+    let mut taken = Taken::new(4);
+    let mut reader = open(&source, &context(0, 1, false)).unwrap();
+    assert_eq!(reader.poll(&mut taken, 0).unwrap(), Polled::More);
+    // The attempt fails; the job, and with it the source, lives on.
+    drop(reader);
+    let woken = Arc::new(source_kit::CountingWake::default());
+    let again = SubtaskContext { waker: woken.clone(), ..context(0, 1, false) };
+    let mut reader = open(&source, &again).unwrap();
+    feeder.send(10).unwrap();
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1, "it is the new worker that is woken");
+    drop(feeder);
+    drain(&mut reader, &mut taken).unwrap();
+    assert_eq!(taken.records, (0..11).collect::<Vec<_>>());
+
+    let mut source = TcpLinesSource::new("127.0.0.1:0", number).end_after_connections(1);
+    source.prepare(1).unwrap();
+    let address = source.handle().wait_for_address().unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    drop(open(&source, &context(0, 1, false)).unwrap());
+    let mut reader = open(&source, &context(0, 1, false)).unwrap();
+    writeln!(stream, "7").unwrap();
+    drop(stream);
+    let mut taken = Taken::new(4);
+    drain(&mut reader, &mut taken).unwrap();
+    assert_eq!(taken.records, [7]);
 }

@@ -118,6 +118,8 @@ pub trait Output<T> {
         (records, Flow::Continue)
     }
 
+    /// Number of records taken so far; what it begins with is not said, and may change between two polls.
+    fn emitted(&self) -> u64;
     /// Says that `split` is exhausted: it holds the watermark back no longer.
     fn finish_split(&mut self, split: usize);
     /// Counts records that were read and could not be decoded, and were skipped as the source's settings say.

@@ -33,6 +33,9 @@ pub use threads::IoThreads;
 /// The first two bytes of a gzip member.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
+/// The last byte of UTF-8's byte order mark.
+const BYTE_ORDER_MARK_END: u8 = 0xbf;
+
 /// The longest file prefix that is counted to find the number of a line, in bytes.
 const COUNTED_BYTES_MAX: u64 = 4 << 30;
 
@@ -133,15 +136,40 @@ type Input = Box<dyn Read + Send>;
 
 /// Opens a span at its place.
 fn open_span(span: &FileSpan, framing: Framing, limits: Limits) -> Result<LineCutter<Input>, FileError> {
-    let mut file = File::open(&span.path).map_err(|cause| FileError::open(&span.path, cause))?;
+    let mut file = File::open(&span.path).map_err(|cause| match cause.kind() {
+        io::ErrorKind::NotFound if span.start > 0 => FileError::Changed {
+            path: span.path.clone(),
+            offset: span.start,
+            how: "there is no such file any more",
+        },
+        _ => FileError::open(&span.path, cause),
+    })?;
     // The byte before `start` tells whether a line begins there.
     let position = if span.at_line_start { span.start } else { span.start.saturating_sub(1) };
     let failed = |cause| FileError::read(&span.path, 0, cause);
+    let changed = |how| Err(FileError::Changed { path: span.path.clone(), offset: span.start, how });
     let input: Input = if span.gzip {
         let mut unpacked = MultiGzDecoder::new(BufReader::with_capacity(limits.chunk_bytes, file));
-        io::copy(&mut Read::by_ref(&mut unpacked).take(position), &mut io::sink()).map_err(failed)?;
+        let passed =
+            io::copy(&mut Read::by_ref(&mut unpacked).take(position), &mut io::sink()).map_err(failed)?;
+        if passed < position {
+            return changed("unpacked, it is shorter than that");
+        }
         Box::new(unpacked)
     } else {
+        let length = file.metadata().map_err(failed)?.len();
+        if length < position {
+            return changed("it is shorter than that");
+        }
+        if span.at_line_start && position > 0 && position < span.end.unwrap_or(length).min(length) {
+            file.seek(SeekFrom::Start(position - 1)).map_err(failed)?;
+            let mut before = [0];
+            file.read_exact(&mut before).map_err(failed)?;
+            // What may stand before the first record is a byte order mark.
+            if before[0] != b'\n' && before[0] != BYTE_ORDER_MARK_END {
+                return changed("no line ends there any more");
+            }
+        }
         file.seek(SeekFrom::Start(position)).map_err(failed)?;
         Box::new(file)
     };

@@ -13,7 +13,7 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::OwnedFd,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering, fence},
         mpsc,
     },
@@ -77,13 +77,20 @@ impl LineInbox {
 /// The waker of a worker that may not exist yet. A worker that attaches looks at its queue afterwards, so
 /// a wake before that is not missed.
 #[derive(Default)]
-pub struct WakerSlot(OnceLock<Arc<dyn Wake>>);
+pub struct WakerSlot {
+    first: OnceLock<Arc<dyn Wake>>,
+    /// Those of a job that was started again.
+    later: RwLock<Option<Arc<dyn Wake>>>,
+    is_later: AtomicBool,
+}
 
 impl WakerSlot {
-    /// Sets the waker, once.
+    /// Sets the waker, in place of the one before.
     pub fn set(&self, waker: Arc<dyn Wake>) {
-        // A second worker for the same slot does not exist.
-        drop(self.0.set(waker));
+        if let Err(waker) = self.first.set(waker) {
+            *self.later.write().unwrap_or_else(PoisonError::into_inner) = Some(waker);
+            self.is_later.store(true, Ordering::SeqCst);
+        }
         // Pairs with the fence in `wake`: either the wake finds the waker, or the queue's item is seen.
         fence(Ordering::SeqCst);
     }
@@ -92,7 +99,10 @@ impl WakerSlot {
     #[inline]
     pub fn wake(&self) {
         fence(Ordering::SeqCst);
-        if let Some(waker) = self.0.get() {
+        if self.is_later.load(Ordering::Relaxed) {
+            let later = self.later.read().unwrap_or_else(PoisonError::into_inner);
+            later.iter().for_each(|waker| waker.wake());
+        } else if let Some(waker) = self.first.get() {
             waker.wake();
         }
     }

@@ -224,6 +224,10 @@ where
         (records, flow)
     }
 
+    fn emitted(&self) -> u64 {
+        StepOutput::emitted(self)
+    }
+
     fn finish_split(&mut self, split: usize) {
         self.progress.settle(self.context.now);
         self.progress.end(split);
@@ -278,7 +282,9 @@ where
     ) -> Self {
         let mut progress =
             SplitProgress::new(reader.splits(), reader.reads_in_turn(), bounds, config.clock.now());
-        newest.iter().enumerate().for_each(|(split, newest)| progress.resume(split, *newest));
+        // A reader of splits without content may have fewer than a checkpoint has brought together.
+        let resumed = newest.iter().take(reader.splits()).enumerate();
+        resumed.for_each(|(split, newest)| progress.resume(split, *newest));
         Self {
             reader,
             progress,

@@ -24,7 +24,8 @@ pub enum BadRecords {
     /// The record's bytes are appended to this file, as they are, and counted. Every record ends with a line
     /// feed there (the last line of an input may have had none). All subtasks append to the same file, whole
     /// records each; only a line above the source's bound goes in pieces, between which records of other
-    /// subtasks may come.
+    /// subtasks may come. They are written before a checkpoint passes them; a job that starts again appends those that it
+    /// reads again a second time.
     DeadLetter(PathBuf),
 }
 

@@ -9,7 +9,7 @@ mod feeder;
 
 use std::sync::{
     Arc, Mutex, OnceLock, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicBool, Ordering},
 };
 
 use async_channel::{Receiver, Sender, TryRecvError};
@@ -23,6 +23,9 @@ use super::error::SourceError;
 
 /// Makes a feeder and the source of what it sends; `capacity` is the number of records that may wait per
 /// subtask.
+///
+/// The channel cannot be read twice: what the job took since its last checkpoint is lost when it fails, and what waits in
+/// the queues is lost with the process.
 ///
 /// The input ends when every clone of the feeder is dropped or one of them is closed. When the job ends
 /// before, sending gives the record back.
@@ -50,7 +53,7 @@ pub fn channel<T: Send + 'static>(capacity: usize) -> (Feeder<T>, ChannelSource<
         closed: Mutex::new(false),
         ended: AtomicBool::new(false),
     });
-    (Feeder::new(queues.clone()), ChannelSource { queues, opened: AtomicUsize::new(0) })
+    (Feeder::new(queues.clone()), ChannelSource { job: Arc::new(JobEnd { queues }) })
 }
 
 /// One subtask's queue.
@@ -130,8 +133,22 @@ fn close<T>(lanes: &[Lane<T>]) {
 
 /// The source of what a [`Feeder`] sends.
 pub struct ChannelSource<T> {
+    job: Arc<JobEnd<T>>,
+}
+
+/// Held by the source, which lives as long as the job, and by its readers. The last to go says to the feeders that nobody
+/// reads any more. A job that fails and is started again goes on with what waits in the queues.
+struct JobEnd<T> {
     queues: Arc<Queues<T>>,
-    opened: AtomicUsize,
+}
+
+impl<T> Drop for JobEnd<T> {
+    fn drop(&mut self) {
+        let is_read = |lane: &Lane<T>| lane.receiver.is_closed() && lane.receiver.is_empty();
+        if !self.queues.lanes.get().is_some_and(|lanes| lanes.iter().all(is_read)) {
+            self.queues.end();
+        }
+    }
 }
 
 impl<T: Send + 'static> Source for ChannelSource<T> {
@@ -140,7 +157,7 @@ impl<T: Send + 'static> Source for ChannelSource<T> {
     type Reader = ChannelReader<T>;
 
     fn prepare(&mut self, parallelism: usize) -> Result<(), BoxError> {
-        self.queues.make_lanes(parallelism);
+        self.job.queues.make_lanes(parallelism);
         Ok(())
     }
 
@@ -149,28 +166,19 @@ impl<T: Send + 'static> Source for ChannelSource<T> {
     }
 
     fn open(&self, context: &SubtaskContext, _splits: Vec<()>) -> Result<ChannelReader<T>, BoxError> {
-        let lane = self.queues.lanes.get().and_then(|lanes| lanes.get(context.subtask));
+        let lane = self.job.queues.lanes.get().and_then(|lanes| lanes.get(context.subtask));
         let missing = SourceError::NoShare { source_name: "ChannelSource", subtask: context.subtask };
         let lane = lane.ok_or(missing)?;
         lane.waker.set(context.waker.clone());
-        self.opened.fetch_add(1, Ordering::AcqRel);
-        Ok(ChannelReader { receiver: lane.receiver.clone(), queues: self.queues.clone(), ended: false })
-    }
-}
-
-impl<T> Drop for ChannelSource<T> {
-    fn drop(&mut self) {
-        // Without a reader per queue nobody would ever take the records of some of them.
-        if self.queues.lanes.get().is_none_or(|lanes| *self.opened.get_mut() < lanes.len()) {
-            self.queues.end();
-        }
+        Ok(ChannelReader { receiver: lane.receiver.clone(), _job: Arc::clone(&self.job), ended: false })
     }
 }
 
 /// Reads one subtask's queue.
 pub struct ChannelReader<T> {
     receiver: Receiver<T>,
-    queues: Arc<Queues<T>>,
+    /// Kept while it is read.
+    _job: Arc<JobEnd<T>>,
     ended: bool,
 }
 
@@ -198,14 +206,6 @@ impl<T: Send + 'static> Reader for ChannelReader<T> {
                     return Ok(Polled::End);
                 }
             }
-        }
-    }
-}
-
-impl<T> Drop for ChannelReader<T> {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.queues.end();
         }
     }
 }

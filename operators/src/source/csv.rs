@@ -26,7 +26,7 @@ use self::{
 use super::{
     bad_record::BadRecords,
     error::SourceError,
-    file_plan::{FilePlan, InputFile},
+    file_plan::{FilePlan, FileSplit, InputFile},
     file_reader::{FileReader, LINE_BYTES_MAX},
     lines::{Decode, Reject},
 };
@@ -171,7 +171,7 @@ impl<T: DeserializeOwned + 'static> CsvSource<T> {
 
 impl<T: DeserializeOwned + 'static> Source for CsvSource<T> {
     type Item = T;
-    type Split = ();
+    type Split = FileSplit;
     type Reader = CsvReader<T>;
 
     fn prepare(&mut self, parallelism: usize) -> Result<(), BoxError> {
@@ -186,11 +186,13 @@ impl<T: DeserializeOwned + 'static> Source for CsvSource<T> {
         Ok(())
     }
 
-    fn splits(&self, _context: &SubtaskContext) -> Result<Vec<()>, BoxError> {
-        Ok(vec![()])
+    fn splits(&self, context: &SubtaskContext) -> Result<Vec<FileSplit>, BoxError> {
+        let missing = SourceError::NoShare { source_name: "CsvSource", subtask: context.subtask };
+        let (plan, _) = self.plan.as_ref().ok_or(missing)?;
+        Ok(plan.splits(context.subtask))
     }
 
-    fn open(&self, context: &SubtaskContext, _splits: Vec<()>) -> Result<CsvReader<T>, BoxError> {
+    fn open(&self, context: &SubtaskContext, splits: Vec<FileSplit>) -> Result<CsvReader<T>, BoxError> {
         let Some((plan, tables)) = &self.plan else {
             return Err(SourceError::NoShare { source_name: "CsvSource", subtask: context.subtask }.into());
         };
@@ -205,6 +207,7 @@ impl<T: DeserializeOwned + 'static> Source for CsvSource<T> {
         Ok(CsvReader(FileReader::open(
             plan,
             context,
+            splits,
             self.framing(),
             self.line_bytes_max,
             &self.on_error,
@@ -218,9 +221,11 @@ pub struct CsvReader<T: DeserializeOwned + 'static>(FileReader<CsvDecoder<T>>);
 
 impl<T: DeserializeOwned + 'static> Reader for CsvReader<T> {
     type Item = T;
-    type Split = ();
+    type Split = FileSplit;
 
-    fn position(&self, _split: usize) {}
+    fn position(&self, split: usize) -> FileSplit {
+        self.0.position(split)
+    }
 
     fn splits(&self) -> usize {
         self.0.splits()

@@ -100,6 +100,28 @@ pub enum SourceError {
         /// Schema of the splits that the source reads.
         wanted: String,
     },
+    /// The checkpoint was taken of a longer vector.
+    #[error(
+        "the checkpoint has the items {from} to {to} of a vector left to be read, and the vector has {items}. Give the source the vector that it had, or start without the checkpoint"
+    )]
+    ShorterVector {
+        /// Items in the vector.
+        items: u64,
+        /// First item to be read.
+        from: u64,
+        /// The one behind the last.
+        to: u64,
+    },
+    /// The checkpoint has a file that the source was not given.
+    #[error(
+        "the checkpoint has {path} left to be read from byte {offset} on, and the source does not name that file. Name it again, as it was named before, or start without the checkpoint"
+    )]
+    UnknownFile {
+        /// The file.
+        path: String,
+        /// Where it would be read on, in the unpacked bytes.
+        offset: u64,
+    },
     /// A share was opened before the source was prepared, or twice.
     #[error(
         "{source_name}: subtask {subtask} was opened without a share. Prepare a source once, and open each subtask once"

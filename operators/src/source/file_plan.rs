@@ -6,7 +6,8 @@
 
 use std::path::PathBuf;
 
-use tidemill_engine::platform::files::{FileInfo, FileSpan, IoThreads, probe};
+use tidemill_engine::platform::files::{FileError, FileInfo, FileSpan, IoThreads, probe};
+use tidemill_storage::Record;
 
 use super::error::SourceError;
 
@@ -27,32 +28,71 @@ pub(super) struct InputFile {
 
 /// A part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Split {
+pub(super) struct Part {
     /// Index of the file.
-    pub(super) file: usize,
+    file: usize,
     start: u64,
     end: Option<u64>,
     at_line_start: bool,
 }
 
-impl Split {
+/// A part of a file, from the first record on that was not emitted.
+#[derive(Record, Clone, Debug, PartialEq, Eq)]
+#[record(crate = tidemill_storage)]
+pub struct FileSplit {
+    /// The file, as it was named to the source.
+    path: String,
+    /// Offset of the first byte to read; in the unpacked bytes when the file is compressed.
+    pub(super) start: u64,
+    /// Records that begin at or after this offset belong to another split; `None`: read to the end.
+    end: Option<u64>,
+    /// Whether a record begins at `start`; otherwise the split begins with the first one after it.
+    pub(super) at_line_start: bool,
+    /// Whether the file is compressed.
+    gzip: bool,
+    /// Line ends between the file's first record and `start`, as far as they are counted.
+    pub(super) lines: u64,
+}
+
+impl FileSplit {
+    fn new(part: Part, files: &[InputFile]) -> Self {
+        let Part { file, start, end, at_line_start } = part;
+        let info = &files[file].info;
+        Self { path: name_of(info), start, end, at_line_start, gzip: info.gzip, lines: 0 }
+    }
+
+    /// Which file it is of.
+    pub(super) fn file(&self, files: &[InputFile]) -> Result<usize, SourceError> {
+        let unknown = || SourceError::UnknownFile { path: self.path.clone(), offset: self.start };
+        files.iter().position(|file| name_of(&file.info) == self.path).ok_or_else(unknown)
+    }
+
     /// The bytes to read.
-    pub(super) fn span(&self, files: &[InputFile]) -> FileSpan {
-        let info = &files[self.file].info;
-        FileSpan {
+    pub(super) fn span(&self, file: &InputFile) -> Result<FileSpan, SourceError> {
+        let info = &file.info;
+        if info.gzip != self.gzip {
+            let (path, offset) = (info.path.clone(), self.start);
+            return Err(FileError::Changed { path, offset, how: "it is packed now, or was before" }.into());
+        }
+        Ok(FileSpan {
             path: info.path.clone(),
             start: self.start,
             end: self.end,
             at_line_start: self.at_line_start,
-            gzip: info.gzip,
-        }
+            gzip: self.gzip,
+        })
     }
+}
+
+/// By what a file is found again.
+fn name_of(info: &FileInfo) -> String {
+    info.path.display().to_string()
 }
 
 /// A prepared file source.
 pub(super) struct FilePlan {
     pub(super) files: std::sync::Arc<[InputFile]>,
-    pub(super) shares: Vec<Vec<Split>>,
+    shares: Vec<Vec<Part>>,
     pub(super) threads: IoThreads,
 }
 
@@ -70,10 +110,15 @@ impl FilePlan {
         let threads = IoThreads::new().map_err(|cause| SourceError::Threads { cause })?;
         Ok(Self { shares: share_out(&files, parallelism), files: files.into(), threads })
     }
+
+    /// What a subtask reads in a fresh start.
+    pub(super) fn splits(&self, subtask: usize) -> Vec<FileSplit> {
+        self.shares[subtask].iter().map(|part| FileSplit::new(*part, &self.files)).collect()
+    }
 }
 
 /// Shares files out over subtasks.
-fn share_out(files: &[InputFile], parallelism: usize) -> Vec<Vec<Split>> {
+fn share_out(files: &[InputFile], parallelism: usize) -> Vec<Vec<Part>> {
     let mut shares = vec![Vec::new(); parallelism];
     let mut loads = vec![0_u64; parallelism];
     let weight = |file: &InputFile| file.info.bytes * if file.info.gzip { GZIP_RATIO } else { 1 };
@@ -83,7 +128,7 @@ fn share_out(files: &[InputFile], parallelism: usize) -> Vec<Vec<Split>> {
         let Some(subtask) = (0..parallelism).min_by_key(|&subtask| (loads[subtask], subtask)) else { break };
         loads[subtask] += weight(&files[index]);
         let start = files[index].data_start;
-        shares[subtask].push(Split { file: index, start, end: None, at_line_start: true });
+        shares[subtask].push(Part { file: index, start, end: None, at_line_start: true });
     }
     let cut: Vec<usize> = (0..files.len()).filter(|&index| !files[index].whole).collect();
     let size = |index: usize| files[index].info.bytes.saturating_sub(files[index].data_start);
@@ -97,7 +142,7 @@ fn share_out(files: &[InputFile], parallelism: usize) -> Vec<Vec<Split>> {
             let taken = room.min(end - start);
             if taken > 0 {
                 let at_line_start = start == files[index].data_start;
-                let split = Split { file: index, start, end: Some(start + taken), at_line_start };
+                let split = Part { file: index, start, end: Some(start + taken), at_line_start };
                 shares[subtask].push(split);
                 start += taken;
             }
@@ -139,8 +184,8 @@ mod tests {
         InputFile { info, data_start: 10.min(bytes), header_lines: 1, whole }
     }
 
-    fn sizes(shares: &[Vec<Split>], files: &[InputFile]) -> Vec<u64> {
-        let size = |split: &Split| match split.end {
+    fn sizes(shares: &[Vec<Part>], files: &[InputFile]) -> Vec<u64> {
+        let size = |split: &Part| match split.end {
             Some(end) => end - split.start,
             None => files[split.file].info.bytes * GZIP_RATIO,
         };

@@ -6,14 +6,14 @@ use tidemill_engine::{
     model::source::{BoxError, Output, Polled, Reader, SubtaskContext},
     platform::{
         Nanos,
-        files::{Chunk, FileAccess, FileLines, Framing, Limits, Next, line_number},
+        files::{Chunk, FileAccess, FileLines, Framing, Limits, Next, Piece, line_number},
     },
 };
 
 use super::{
     bad_record::BadRecords,
     error::{Place, SourceError},
-    file_plan::{FilePlan, InputFile, Split},
+    file_plan::{FilePlan, FileSplit, InputFile},
     lines::{Cursor, Decode, LineDecoder, Progress},
 };
 
@@ -27,7 +27,10 @@ pub(super) const LINE_BYTES_MAX: usize = 16 << 20;
 pub(super) struct FileReader<D> {
     lines: FileLines,
     files: Arc<[InputFile]>,
-    splits: Vec<Split>,
+    /// Where each split stands.
+    splits: Vec<FileSplit>,
+    /// The file of each split.
+    file_of: Vec<usize>,
     /// The split of the last chunk.
     split: Option<usize>,
     chunk: Option<Chunk>,
@@ -36,17 +39,20 @@ pub(super) struct FileReader<D> {
 }
 
 impl<D: Decode> FileReader<D> {
-    /// Begins with the share of one subtask.
+    /// Reads these splits, each from where it stands.
     pub(super) fn open(
         plan: &FilePlan,
         context: &SubtaskContext,
+        splits: Vec<FileSplit>,
         framing: Framing,
         line_bytes_max: usize,
         on_error: &BadRecords,
         decoder: D,
     ) -> Result<Self, SourceError> {
-        let splits = plan.shares[context.subtask].clone();
-        let spans = splits.iter().map(|split| split.span(&plan.files)).collect();
+        let files = &plan.files;
+        let file_of = splits.iter().map(|split| split.file(files)).collect::<Result<Vec<_>, _>>()?;
+        let spans = splits.iter().zip(&file_of).map(|(split, file)| split.span(&files[*file]));
+        let spans = spans.collect::<Result<_, _>>()?;
         let access = if context.inline_io {
             FileAccess::Inline
         } else {
@@ -58,6 +64,7 @@ impl<D: Decode> FileReader<D> {
             lines: FileLines::open(spans, framing, limits, access, &name),
             files: plan.files.clone(),
             splits,
+            file_of,
             split: None,
             chunk: None,
             cursor: Cursor { at: 0, lines: 0 },
@@ -69,8 +76,8 @@ impl<D: Decode> FileReader<D> {
     fn begin(&mut self, chunk: Chunk, output: &mut impl Output<D::Item>) {
         if self.split != Some(chunk.span) {
             self.split = Some(chunk.span);
-            self.cursor.lines = 0;
-            self.decoder.decoder.begin_origin(self.splits[chunk.span].file);
+            self.cursor.lines = self.splits[chunk.span].lines;
+            self.decoder.decoder.begin_origin(self.file_of[chunk.span]);
         }
         let bytes = chunk.text.as_bytes();
         output.bytes_read(bytes.len() as u64);
@@ -79,9 +86,20 @@ impl<D: Decode> FileReader<D> {
         self.chunk = Some(chunk);
     }
 
+    /// Notes where the split stands. A line above the bound, which comes in pieces, is behind it only as a whole.
+    fn note(&mut self, chunk: &Chunk) {
+        if matches!(chunk.piece, Piece::Oversize { last: false, .. }) {
+            return;
+        }
+        let split = &mut self.splits[chunk.span];
+        split.start = chunk.offset + self.cursor.at as u64;
+        split.at_line_start = true;
+        split.lines = self.cursor.lines;
+    }
+
     /// Decodes the present chunk.
     fn decode(&mut self, chunk: &Chunk, output: &mut impl Output<D::Item>) -> Result<Progress, SourceError> {
-        let file = &self.files[self.splits[chunk.span].file];
+        let file = &self.files[self.file_of[chunk.span]];
         let place = |offset, lines| Place {
             origin: file.info.path.display().to_string(),
             offset,
@@ -97,9 +115,11 @@ impl<D: Decode> FileReader<D> {
 
 impl<D: Decode> Reader for FileReader<D> {
     type Item = D::Item;
-    type Split = ();
+    type Split = FileSplit;
 
-    fn position(&self, _split: usize) {}
+    fn position(&self, split: usize) -> FileSplit {
+        self.splits[split].clone()
+    }
 
     fn splits(&self) -> usize {
         self.splits.len()
@@ -113,6 +133,9 @@ impl<D: Decode> Reader for FileReader<D> {
         loop {
             if let Some(chunk) = self.chunk.take() {
                 let progress = self.decode(&chunk, output)?;
+                self.note(&chunk);
+                // What a checkpoint has passed must not be waiting here.
+                self.decoder.bad.flush()?;
                 match progress {
                     Progress::Yield => self.chunk = Some(chunk),
                     Progress::Drained => self.lines.recycle(chunk),
@@ -123,14 +146,8 @@ impl<D: Decode> Reader for FileReader<D> {
             match self.lines.poll().map_err(SourceError::from)? {
                 Next::Chunk(chunk) => self.begin(chunk, output),
                 Next::SpanEnd(split) => output.finish_split(split),
-                Next::Pending => {
-                    self.decoder.bad.flush()?;
-                    return Ok(Polled::Pending(None));
-                }
-                Next::End => {
-                    self.decoder.bad.flush()?;
-                    return Ok(Polled::End);
-                }
+                Next::Pending => return Ok(Polled::Pending(None)),
+                Next::End => return Ok(Polled::End),
             }
         }
     }

@@ -11,7 +11,7 @@ use tidemill_engine::{
 use super::{
     bad_record::BadRecords,
     error::SourceError,
-    file_plan::{FilePlan, InputFile},
+    file_plan::{FilePlan, FileSplit, InputFile},
     file_reader::{FileReader, LINE_BYTES_MAX},
     lines::{Decode, Reject},
 };
@@ -70,7 +70,7 @@ impl<T: DeserializeOwned + 'static> JsonLinesSource<T> {
 
 impl<T: DeserializeOwned + 'static> Source for JsonLinesSource<T> {
     type Item = T;
-    type Split = ();
+    type Split = FileSplit;
     type Reader = JsonLinesReader<T>;
 
     fn prepare(&mut self, parallelism: usize) -> Result<(), BoxError> {
@@ -82,18 +82,27 @@ impl<T: DeserializeOwned + 'static> Source for JsonLinesSource<T> {
         Ok(())
     }
 
-    fn splits(&self, _context: &SubtaskContext) -> Result<Vec<()>, BoxError> {
-        Ok(vec![()])
+    fn splits(&self, context: &SubtaskContext) -> Result<Vec<FileSplit>, BoxError> {
+        let missing = SourceError::NoShare { source_name: "JsonLinesSource", subtask: context.subtask };
+        Ok(self.plan.as_ref().ok_or(missing)?.splits(context.subtask))
     }
 
-    fn open(&self, context: &SubtaskContext, _splits: Vec<()>) -> Result<JsonLinesReader<T>, BoxError> {
+    fn open(&self, context: &SubtaskContext, splits: Vec<FileSplit>) -> Result<JsonLinesReader<T>, BoxError> {
         let Some(plan) = &self.plan else {
             let source_name = "JsonLinesSource";
             return Err(SourceError::NoShare { source_name, subtask: context.subtask }.into());
         };
         let decoder = JsonDecoder(PhantomData);
         let (framing, bytes_max) = (Framing::Lines, self.line_bytes_max);
-        Ok(JsonLinesReader(FileReader::open(plan, context, framing, bytes_max, &self.on_error, decoder)?))
+        Ok(JsonLinesReader(FileReader::open(
+            plan,
+            context,
+            splits,
+            framing,
+            bytes_max,
+            &self.on_error,
+            decoder,
+        )?))
     }
 }
 
@@ -102,9 +111,11 @@ pub struct JsonLinesReader<T: DeserializeOwned + 'static>(FileReader<JsonDecoder
 
 impl<T: DeserializeOwned + 'static> Reader for JsonLinesReader<T> {
     type Item = T;
-    type Split = ();
+    type Split = FileSplit;
 
-    fn position(&self, _split: usize) {}
+    fn position(&self, split: usize) -> FileSplit {
+        self.0.position(split)
+    }
 
     fn splits(&self) -> usize {
         self.0.splits()

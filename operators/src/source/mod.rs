@@ -9,6 +9,9 @@
 //! | [`TcpLinesSource`] | lines of TCP connections | connections in turn |
 //! | [`ChannelSource`] | what other threads feed | records in turn |
 //!
+//! All but the last two can be read on from a checkpoint, also at another parallelism. What those two gave since the last
+//! checkpoint is lost when the job fails.
+//!
 //! Decoding happens on the data core, waiting for input never does. What to do about a record that cannot
 //! be decoded is one setting, [`BadRecords`], for all sources that read bytes.
 
@@ -28,7 +31,11 @@ pub use bad_record::BadRecords;
 pub use channel::{ChannelReader, ChannelSource, Feeder, SendError, TrySendError, channel};
 pub use csv::{CsvReader, CsvSource};
 pub use error::{Place, SourceError};
-pub use iterator::{IteratorReader, IteratorSource, ParallelIteratorSource, from_iter, from_parallel_iter};
+pub use file_plan::FileSplit;
+pub use iterator::{
+    Counted, IteratorReader, IteratorSource, IteratorSplit, ParallelIteratorSource, from_iter,
+    from_parallel_iter,
+};
 pub use json::{JsonLinesReader, JsonLinesSource};
 pub use tcp::{TcpLinesHandle, TcpLinesReader, TcpLinesSource};
-pub use vec::{VecSource, from_vec};
+pub use vec::{VecItems, VecSource, VecSplit, from_vec};

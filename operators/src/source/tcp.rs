@@ -33,7 +33,8 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// Connection n goes to subtask `n % parallelism`; a peer is held back when its subtask does not keep up. All
 /// connections are one split: a watermark strategy sees their lines interleaved. A line that ends with its
 /// connection needs no line feed, unless the connection broke: a torn line is a bad record. TCP cannot be
-/// read again, so delivery is at most once.
+/// read again, so delivery is at most once: what was taken from a connection since the last checkpoint is lost when the job
+/// fails. A job that is started again in the same process goes on with the connections that it has.
 ///
 /// ```
 /// use tidemill_operators::source::TcpLinesSource;
@@ -51,7 +52,7 @@ pub struct TcpLinesSource<T, E, F> {
     connections_max: usize,
     line_bytes_max: usize,
     on_error: BadRecords,
-    inboxes: Mutex<Vec<Option<LineInbox>>>,
+    inboxes: Inboxes,
     server: Option<Arc<LineServer>>,
     shared: Arc<Shared>,
     record: PhantomData<fn() -> (T, E)>,
@@ -73,7 +74,7 @@ where
             connections_max: 256,
             line_bytes_max: 1 << 20,
             on_error: BadRecords::Fail,
-            inboxes: Mutex::new(Vec::new()),
+            inboxes: Inboxes::default(),
             server: None,
             shared: Arc::default(),
             record: PhantomData,
@@ -148,7 +149,7 @@ where
         let server = Arc::new(server);
         self.shared.set(State::Listening(server.address(), Arc::downgrade(&server)));
         self.server = Some(server);
-        *self.inboxes.get_mut().unwrap_or_else(PoisonError::into_inner) =
+        *self.inboxes.lock().unwrap_or_else(PoisonError::into_inner) =
             inboxes.into_iter().map(Some).collect();
         Ok(())
     }
@@ -174,6 +175,7 @@ where
             framing: Framing::Lines,
             line_bytes_max: self.line_bytes_max,
         };
+        let inbox = Lent { inbox: Some(inbox), subtask: context.subtask, inboxes: Arc::clone(&self.inboxes) };
         Ok(TcpLinesReader { inbox, server, chunk: None, decoder })
     }
 }
@@ -184,9 +186,25 @@ impl<T, E, F> Drop for TcpLinesSource<T, E, F> {
     }
 }
 
+/// Where inboxes are while nobody reads them.
+type Inboxes = Arc<Mutex<Vec<Option<LineInbox>>>>;
+
+/// An inbox that goes back when its reader does: for the job's next attempt.
+struct Lent {
+    inbox: Option<LineInbox>,
+    subtask: usize,
+    inboxes: Inboxes,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.inboxes.lock().unwrap_or_else(PoisonError::into_inner)[self.subtask] = self.inbox.take();
+    }
+}
+
 /// Reads one subtask's connections.
 pub struct TcpLinesReader<T, E, F> {
-    inbox: LineInbox,
+    inbox: Lent,
     /// Kept open until the last reader is gone.
     server: Arc<LineServer>,
     chunk: Option<(SocketChunk, Cursor)>,
@@ -237,7 +255,7 @@ where
             }
             return Ok(Polled::More);
         }
-        match self.inbox.poll() {
+        match self.inbox.inbox.as_ref().map_or(Incoming::End, LineInbox::poll) {
             Incoming::Chunk(incoming) => {
                 output.bytes_read(
                     incoming.chunk.as_ref().map_or(0, |chunk| chunk.text.as_bytes().len() as u64),

@@ -58,6 +58,13 @@ impl<T> Taken<T> {
     }
 }
 
+impl<T> Taken<T> {
+    /// Sets what the next poll may emit.
+    pub fn allow(&mut self, records: usize) {
+        self.left = records;
+    }
+}
+
 impl<T> Output<T> for Taken<T> {
     fn emit(&mut self, split: usize, record: T) -> Flow {
         assert!(self.left > 0, "emitted after a yield");
@@ -65,6 +72,10 @@ impl<T> Output<T> for Taken<T> {
         self.records.push(record);
         self.left -= 1;
         if self.left == 0 { Flow::Yield } else { Flow::Continue }
+    }
+
+    fn emitted(&self) -> u64 {
+        self.records.len() as u64
     }
 
     fn finish_split(&mut self, split: usize) {

@@ -57,6 +57,16 @@ pub enum FileError {
         #[source]
         cause: io::Error,
     },
+    /// A file that is to be read on is another one now.
+    #[error("cannot read {} on from byte {offset}: {how}. Put the file back as it was when the checkpoint was taken, or start without the checkpoint", .path.display())]
+    Changed {
+        /// The path as given.
+        path: Arc<Path>,
+        /// Where it was to be read on; in the unpacked bytes when it is compressed.
+        offset: u64,
+        /// What is not as it was.
+        how: &'static str,
+    },
     /// An output that is a directory.
     #[error("cannot write {}: it is a directory. Name a file in it, or use the sink's `directory` form", .path.display())]
     OutputIsDirectory {
