@@ -7,6 +7,7 @@ use std::{
 
 use tidemill_engine::{
     model::{
+        checkpoint::Part,
         graph::{BuildContext, TaskBuilder},
         item::Item,
         metrics::{OperatorCounters, OperatorVisitor},
@@ -59,6 +60,13 @@ impl<I: Item, W: SinkWriter<I::Native>> Push<I> for SinkPush<I, W> {
     }
 
     fn signal(&mut self, signal: Signal, context: &mut StepContext) {
+        if let Signal::Barrier(barrier) = signal {
+            match Blame::on(self.operator, || self.writer.pre_commit(barrier.checkpoint)) {
+                Ok(committables) if committables.is_empty() => {}
+                Ok(committables) => context.add_part(self.operator, Part::Committables(committables)),
+                Err(error) => context.fail(self.operator, error),
+            }
+        }
         if signal == Signal::End {
             self.unflushed = false;
             if let Err(error) = Blame::on(self.operator, || self.writer.finish()) {

@@ -204,6 +204,9 @@ impl<C: Chain> Stream<C> {
         let committing = Arc::clone(&sink);
         let committer = move || committing.lock().unwrap_or_else(PoisonError::into_inner).committer();
         base.graph.borrow_mut().committers.push((operator, Box::new(committer)));
+        let opened = Arc::clone(&sink);
+        let committer = move || opened.lock().unwrap_or_else(PoisonError::into_inner).committer();
+        base.graph.borrow_mut().committers.push((operator, Box::new(committer)));
         let instance = Box::new(ends::into_sink(chain, operator, sink));
         base.add_node(instance);
     }
