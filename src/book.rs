@@ -17,6 +17,8 @@ pages! {
     bad_records "../docs/howto/bad_records.md"
     process_functions "../docs/howto/process_functions.md"
     state "../docs/howto/state.md"
+    checkpoints "../docs/howto/checkpoints.md"
+    simulation "../docs/howto/simulation.md"
     metrics "../docs/howto/metrics.md"
     testing "../docs/howto/testing.md"
     embedding "../docs/howto/embedding.md"

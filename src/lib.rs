@@ -42,7 +42,7 @@ mod book;
 
 pub use tidemill_engine::{control, launch, model, platform, runtime};
 pub use tidemill_operators as operators;
-pub use tidemill_operators::{sink, source};
+pub use tidemill_operators::{sim, sink, source};
 pub use tidemill_storage as storage;
 #[doc(hidden)]
 pub use tidemill_storage::__private;
@@ -57,6 +57,7 @@ pub mod prelude {
     pub use tidemill_engine::{
         control::handle::{JobHandle, JobMonitor},
         model::{
+            checkpoint_config::{CheckpointConfig, RestartStrategy},
             config::{JobConfig, StateBackendKind},
             error::Error,
             item::{InPlace, Owned},

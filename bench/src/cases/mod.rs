@@ -1,6 +1,7 @@
 //! The cases, in the one table where they are registered.
 
 mod chain;
+mod crash;
 mod exchange;
 mod floor;
 mod hop;
@@ -23,6 +24,11 @@ pub const CASES: &[Case] = &[
         name: "chain",
         description: "five fused maps and filters on 32-byte records, against the hand-written loop",
         run: chain::run,
+    },
+    Case {
+        name: "crash",
+        description: "a process killed thousands of times and started again: every row committed once, or it fails",
+        run: crash::run,
     },
     Case {
         name: "exchange",

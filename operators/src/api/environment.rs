@@ -6,6 +6,7 @@ use tidemill_engine::{
     control::handle::JobHandle,
     launch::launch,
     model::{
+        checkpoint_config::{CheckpointConfig, RestartStrategy},
         config::{JobConfig, StateBackendKind},
         error::Error,
         graph::JobGraph,
@@ -71,6 +72,18 @@ impl StreamEnvironment {
     /// Bounds the memory that state takes on each core, in bytes; see [`JobConfig::state_memory_bytes_max`].
     pub fn state_memory_bytes_max(mut self, bytes: u64) -> Self {
         self.config.state_memory_bytes_max = Some(bytes);
+        self
+    }
+
+    /// Takes checkpoints, and goes on from the newest that is there; see [`JobConfig::checkpoints`].
+    pub fn checkpoints(mut self, checkpoints: CheckpointConfig) -> Self {
+        self.config.checkpoints = Some(checkpoints);
+        self
+    }
+
+    /// Starts the job again when it fails; see [`JobConfig::restart`].
+    pub fn restart(mut self, strategy: RestartStrategy) -> Self {
+        self.config.restart = strategy;
         self
     }
 
