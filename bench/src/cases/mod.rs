@@ -1,6 +1,7 @@
 //! The cases, in the one table where they are registered.
 
 mod chain;
+mod checkpoint;
 mod crash;
 mod exchange;
 mod floor;
@@ -24,6 +25,11 @@ pub const CASES: &[Case] = &[
         name: "chain",
         description: "five fused maps and filters on 32-byte records, against the hand-written loop",
         run: chain::run,
+    },
+    Case {
+        name: "checkpoint",
+        description: "a job with checkpoints against the same without; stalls, bytes, recovery; takes a row's name",
+        run: checkpoint::run,
     },
     Case {
         name: "crash",
@@ -140,7 +146,7 @@ impl Options {
     /// # Errors
     /// [`BenchError::BadOption`] when the case has no rows of its own.
     pub fn choose(&mut self, case: &Case, row: Option<String>) -> Result<(), BenchError> {
-        if row.is_some() && case.name != "state" {
+        if row.is_some() && !matches!(case.name, "state" | "checkpoint") {
             return Err(BenchError::BadOption(format!("`{}` has no rows to choose from", case.name)));
         }
         self.row = row;

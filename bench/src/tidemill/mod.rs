@@ -17,7 +17,12 @@ pub const NAME: &str = "tidemill";
 
 /// An environment with the default settings on so many cores.
 fn environment(cores: usize) -> StreamEnvironment {
-    StreamEnvironment::with_config(JobConfig { parallelism: cores, ..JobConfig::default() })
+    environment_with(cores, None)
+}
+
+/// The same with checkpoints.
+fn environment_with(cores: usize, checkpoints: Option<CheckpointConfig>) -> StreamEnvironment {
+    StreamEnvironment::with_config(JobConfig { parallelism: cores, checkpoints, ..JobConfig::default() })
 }
 
 /// Runs the job to its end and times it, from the start of its workers to the end of the last.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     model::{
         error::Error,
-        metrics::{JobMetrics, OperatorInfo},
+        metrics::{CheckpointStats, JobMetrics, OperatorInfo},
     },
     platform::PlatformError,
 };
@@ -120,7 +120,8 @@ impl JobMonitor {
     /// As [`JobHandle::metrics`]; after the end, the last metrics.
     pub fn metrics(&self) -> JobMetrics {
         let merged = JobMetrics::merge(&self.operators, self.board.collect_reports());
-        JobMetrics { checkpoints: self.board.stats(), ..merged }
+        let checkpoints = CheckpointStats { stalls: merged.checkpoints.stalls, ..self.board.stats() };
+        JobMetrics { checkpoints, ..merged }
     }
 
     /// Takes a checkpoint now and waits until it is complete; returns its manifest.

@@ -77,6 +77,8 @@ pub struct CheckpointStats {
     pub last_restart: Option<String>,
     /// From the trigger to the commit, of complete ones.
     pub durations: LatencyHistogram,
+    /// How long a task handled no record because it passed a barrier; of the present attempt.
+    pub stalls: LatencyHistogram,
 }
 
 /// A histogram of latencies in nanoseconds with two significant digits.
@@ -146,6 +148,8 @@ pub struct WorkerReport {
     pub tasks: Vec<TaskReport>,
     /// Wall-clock time of the report in milliseconds.
     pub wall_millis: i64,
+    /// How long tasks handled no record because they passed a barrier.
+    pub stalls: LatencyHistogram,
 }
 
 /// What the engine knows of an operator from construction.
@@ -194,7 +198,9 @@ impl JobMetrics {
     pub fn merge(infos: &[OperatorInfo], workers: Vec<WorkerReport>) -> Self {
         let operators = infos.iter().enumerate();
         let operators = operators.filter_map(|(index, info)| merge_operator(index, info, &workers)).collect();
-        Self { operators, workers, checkpoints: CheckpointStats::default() }
+        let mut checkpoints = CheckpointStats::default();
+        workers.iter().for_each(|worker| checkpoints.stalls.merge(&worker.stalls));
+        Self { operators, workers, checkpoints }
     }
 
     /// The operator with this name or id, the first in the order of construction.

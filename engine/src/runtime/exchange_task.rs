@@ -14,6 +14,7 @@ use super::exchange::{
 };
 use crate::{
     model::{
+        checkpoint::Barrier,
         metrics::{LatencyHistogram, OperatorCounters, OperatorVisitor},
         operator::{Head, OperatorIndex, Signal, StepContext},
         source::Flow,
@@ -39,6 +40,8 @@ pub struct ExchangeTask<T, H> {
     head: H,
     state: State,
     current: Option<Taken<T>>,
+    /// A barrier that has arrived. It has a step of its own, so that what it costs is seen.
+    barrier: Option<Barrier>,
     step_records_max: usize,
     /// Batches that the current step has handled: when the oldest record of each entered the job, and how many it had.
     handled: Vec<(Nanos, u64)>,
@@ -58,8 +61,8 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
     pub fn new(gate: Gate<T>, head: H, step_records_max: usize) -> Self {
         let latency = LatencyHistogram::default();
         let handled = Vec::new();
-        let (state, current, bytes_in) = (State::Running, None, 0);
-        Self { gate, head, state, current, step_records_max, handled, latency, bytes_in }
+        let (state, current, barrier, bytes_in) = (State::Running, None, None, 0);
+        Self { gate, head, state, current, barrier, step_records_max, handled, latency, bytes_in }
     }
 
     /// Hands the batch in work to the head; returns how many records it took.
@@ -96,7 +99,19 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
         }
     }
 
+    /// Hands a barrier to all operators of the task.
+    #[cold]
+    fn pass(&mut self, barrier: Barrier, context: &mut StepContext) -> Step {
+        let flow = self.head.signal(Signal::Barrier(barrier), context);
+        self.settle(flow, false);
+        context.pass(barrier);
+        Step::Progress
+    }
+
     fn run(&mut self, context: &mut StepContext) -> Step {
+        if let Some(barrier) = self.barrier.take() {
+            return self.pass(barrier, context);
+        }
         let mut records = 0;
         let mut progressed = false;
         while !context.is_blocked() {
@@ -121,11 +136,12 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
                     Some(Arrival::Batch(batch, channel)) => {
                         self.current = Some(Taken { batch, channel, position: 0 });
                     }
+                    Some(Arrival::Signal(Signal::Barrier(barrier))) => {
+                        self.barrier = Some(barrier);
+                        return Step::Progress;
+                    }
                     Some(Arrival::Signal(signal)) => {
                         let flow = self.head.signal(signal, context);
-                        if let Signal::Barrier(barrier) = signal {
-                            context.pass(barrier);
-                        }
                         self.settle(flow, signal == Signal::End);
                     }
                     Some(Arrival::Nothing) => {}

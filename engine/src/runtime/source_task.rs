@@ -421,11 +421,14 @@ where
             self.progress.hold_up(context.now);
             return Step::Blocked;
         }
-        if context.triggers.last().is_some_and(|last| last.checkpoint > self.sent) {
+        let sends_barriers = context.triggers.last().is_some_and(|last| last.checkpoint > self.sent);
+        if sends_barriers {
             self.send_barriers(context);
         }
         let step = match self.state {
             State::Finishing => Step::Done,
+            // They have a step of their own, so that what they cost is seen.
+            _ if sends_barriers => Step::Progress,
             State::AtEnd | State::Silent => Step::Idle,
             State::Reading => {
                 self.progress.go_on(context.now);

@@ -17,7 +17,7 @@ use crate::{
         checkpoint::{CheckpointId, FromWorker, ToWorker},
         error::Error,
         graph::{StoreRegistry, unwound},
-        metrics::{OperatorCounters, OperatorInfo, OperatorVisitor, TaskReport, TaskTimes, WorkerReport},
+        metrics::{LatencyHistogram, OperatorCounters, OperatorInfo, OperatorVisitor, TaskReport, TaskTimes, WorkerReport},
         operator::{OpenError, OperatorIndex, StepContext, TaskCheckpoint},
         shared::JobShared,
         source::BoxError,
@@ -55,6 +55,8 @@ pub struct Worker {
     wall_read_at: Nanos,
     reported: u64,
     checkpoints: CheckpointDesk,
+    /// Steps in which a barrier was passed, and nothing else done.
+    stalls: LatencyHistogram,
 }
 
 /// A task, on its way to its worker.
@@ -103,6 +105,7 @@ impl Worker {
             wall_read_at: now,
             reported: 0,
             checkpoints,
+            stalls: LatencyHistogram::default(),
         }
     }
 
@@ -135,7 +138,9 @@ impl Worker {
                     return Turn::Busy;
                 }
             };
-            if let Some(checkpoint) = self.context.take_checkpoint() {
+            let checkpoint = self.context.take_checkpoint();
+            let stalls = checkpoint.as_ref().is_some_and(|checkpoint| !checkpoint.passed.is_empty());
+            if let Some(checkpoint) = checkpoint {
                 self.note_checkpoint(index, checkpoint);
             }
             let slot = &mut self.slots[index];
@@ -143,6 +148,9 @@ impl Worker {
                 Step::Progress | Step::Done => {
                     busy = true;
                     let after = self.clock.now();
+                    if stalls {
+                        self.stalls.record(after.saturating_sub(now), 1);
+                    }
                     slot.task.settle(after);
                     slot.charge(now);
                     slot.times.busy += after - now.min(after);
@@ -248,7 +256,11 @@ impl Worker {
                 latency: slot.task.latency().clone(),
             }
         });
-        WorkerReport { tasks: tasks.collect(), wall_millis: self.clock.wall_millis() }
+        WorkerReport {
+            tasks: tasks.collect(),
+            wall_millis: self.clock.wall_millis(),
+            stalls: self.stalls.clone(),
+        }
     }
 }
 
@@ -319,7 +331,7 @@ pub fn open<R>(build: impl FnOnce() -> Result<R, OpenError>) -> Result<R, (Optio
 mod tests {
     use super::*;
     use crate::{
-        model::{metrics::LatencyHistogram, time::Timestamp},
+        model::time::Timestamp,
         platform::{Platform, SimPlatform},
     };
 

@@ -26,9 +26,22 @@ pub fn run(query: Query, config: Config, events: u64, cores: usize) -> Result<Qu
         Query::Q0 => q0::run(job),
         Query::Q1 => q1::run(job),
         Query::Q2 => q2::run(job),
-        Query::Q5 => q5::run(job),
+        Query::Q5 => q5::run(job, None),
         Query::Q8 => q8::run(job),
     }
+}
+
+/// As [`run`] of q5, with checkpoints.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_q5(
+    config: Config,
+    events: u64,
+    cores: usize,
+    checkpoints: Option<CheckpointConfig>,
+) -> Result<QueryRun, BenchError> {
+    q5::run(Job { config, events, cores }, checkpoints)
 }
 
 /// What every query needs to know.

@@ -9,7 +9,7 @@ use crate::{
     error::BenchError,
     nexmark::{Answer, EventRef, HOT_ITEMS_SIZE_MS, HOT_ITEMS_SLIDE_MS, HotItem, WATERMARK_DELAY_MS, fields},
     peers::QueryRun,
-    tidemill::{environment, timed},
+    tidemill::{environment_with, timed},
 };
 
 /// A bid, as far as q5 reads it.
@@ -76,8 +76,8 @@ impl AggregateFunction<Bids> for MostBids {
     }
 }
 
-pub(super) fn run(job: Job) -> Result<QueryRun, BenchError> {
-    let env = environment(job.cores);
+pub(super) fn run(job: Job, checkpoints: Option<CheckpointConfig>) -> Result<QueryRun, BenchError> {
+    let env = environment_with(job.cores, checkpoints);
     let (sink, rows) = CollectSink::new();
     let size = Duration::from_millis(HOT_ITEMS_SIZE_MS as u64);
     let slide = Duration::from_millis(HOT_ITEMS_SLIDE_MS as u64);

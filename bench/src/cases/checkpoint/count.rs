@@ -1,0 +1,203 @@
+//! A rolling count by many keys: the job with the most state per record.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tidemill::prelude::*;
+
+use super::Place;
+use crate::{
+    cases::Options,
+    error::BenchError,
+    report::{Latencies, Line, Reporter},
+    versus::{Versus, per_second},
+};
+
+/// A record: a key, and a number that is added up.
+#[derive(Record, Clone, Copy)]
+struct Touch {
+    key: u64,
+    amount: u64,
+}
+
+/// What is kept by key: 32 bytes.
+type Sums = [u64; 4];
+
+/// One job.
+#[derive(Clone)]
+pub(super) struct Count {
+    /// Different keys.
+    pub(super) keys: u64,
+    /// Records after each key was touched once.
+    pub(super) records: u64,
+    /// Keys that these touch, from 0 on.
+    pub(super) touched: u64,
+    /// Workers.
+    pub(super) cores: usize,
+}
+
+/// When the records behind the first touch of all keys began and ended, in nanoseconds since the start.
+#[derive(Default)]
+struct Meter {
+    began: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Count {
+    /// Adds the job to an environment; what it hands on goes to `each`.
+    pub(super) fn describe(
+        &self,
+        env: &StreamEnvironment,
+        each: impl FnMut((u64, Sums)) + Clone + Send + 'static,
+    ) {
+        self.metered(env, &Arc::default(), Instant::now(), each);
+    }
+
+    fn metered(
+        &self,
+        env: &StreamEnvironment,
+        meter: &Arc<Meter>,
+        start: Instant,
+        each: impl FnMut((u64, Sums)) + Clone + Send + 'static,
+    ) {
+        let Self { keys, records, touched, .. } = *self;
+        let meter = Arc::clone(meter);
+        let source = from_parallel_iter(move |subtask, parallelism| {
+            let (index, of) = (subtask as u64, parallelism as u64);
+            let first = (keys * index / of..keys * (index + 1) / of).map(|key| Touch { key, amount: 1 });
+            let share = records * index / of..records * (index + 1) / of;
+            let (begins, ends) = (Arc::clone(&meter), Arc::clone(&meter));
+            let now = move || start.elapsed().as_nanos() as u64;
+            let begin = std::iter::once_with(move || {
+                let _ = begins.began.compare_exchange(0, now(), Ordering::Relaxed, Ordering::Relaxed);
+                Touch { key: 0, amount: 0 }
+            });
+            let end = std::iter::once_with(move || {
+                ends.ended.fetch_max(now(), Ordering::Relaxed);
+                Touch { key: 0, amount: 0 }
+            });
+            let rest = share.map(move |n| Touch { key: spread(n) % touched, amount: n });
+            first.chain(begin).chain(rest).chain(end)
+        });
+        env.from_source("touches", source, WatermarkStrategy::none())
+            .key_by(|touch| touch.key)
+            .fold([0; 4], |sums: &mut Sums, touch| {
+                let amount = touch.amount.to_native();
+                sums[0] += 1;
+                sums[1] = sums[1].wrapping_add(amount);
+                sums[2] ^= amount;
+                sums[3] = sums[3].max(amount);
+            })
+            .uid("count")
+            .for_each(each);
+    }
+
+    fn environment(&self, checkpoints: Option<CheckpointConfig>) -> StreamEnvironment {
+        let config = JobConfig {
+            name: "count".to_owned(),
+            parallelism: self.cores,
+            max_parallelism: Some(128),
+            checkpoints,
+            ..JobConfig::default()
+        };
+        StreamEnvironment::with_config(config)
+    }
+
+    /// Runs it; the time that the records took behind the first touch of all keys, and what there is to know.
+    fn run(&self, checkpoints: Option<CheckpointConfig>) -> Result<(Duration, JobMetrics), BenchError> {
+        let env = self.environment(checkpoints);
+        let meter = Arc::default();
+        self.metered(&env, &meter, Instant::now(), |counted| {
+            std::hint::black_box(counted);
+        });
+        let metrics = env.execute()?;
+        let (began, ended) = (meter.began.load(Ordering::Relaxed), meter.ended.load(Ordering::Relaxed));
+        Ok((Duration::from_nanos(ended.saturating_sub(began)), metrics))
+    }
+}
+
+/// Numbers without a pattern.
+fn spread(n: u64) -> u64 {
+    let mixed = (n ^ (n >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ (mixed >> 29)
+}
+
+pub(super) fn cost(
+    row: &str,
+    interval_ms: u64,
+    options: &Options,
+    reporter: &mut Reporter,
+) -> Result<(), BenchError> {
+    let (keys, records, rounds) = options.pick((10_000_000, 60_000_000, 3), (100_000, 1_000_000, 1));
+    let count = Count { keys, records, touched: keys, cores: options.cores };
+    let (mut completed, mut bytes) = (0, 0);
+    let versus = Versus::alternate(
+        rounds,
+        || {
+            let place = Place::new(row)?;
+            let (took, metrics) = count.run(Some(place.checkpoints(interval_ms)))?;
+            (completed, bytes) = (metrics.checkpoints.completed, metrics.checkpoints.bytes_written);
+            Ok::<_, BenchError>(per_second(records, took))
+        },
+        || Ok(per_second(records, count.run(None)?.0)),
+    )?;
+    let line = Line::new("checkpoint", row, options.cores);
+    reporter.print(&line.versus(&versus, "records/s", "without checkpoints").over(records, None))?;
+    let figure = |what: &str, value: f64, unit| {
+        Line::new("checkpoint", &format!("{row}-{what}"), options.cores).value(value, unit)
+    };
+    reporter.print(&figure("completed", completed as f64, "checkpoints"))?;
+    reporter.print(&figure("written", bytes as f64 / f64::from(1 << 20), "MiB"))
+}
+
+pub(super) fn stall(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
+    let (keys, records) = options.pick((10_000_000, 120_000_000), (100_000, 4_000_000));
+    let count = Count { keys, records, touched: keys, cores: options.cores };
+    let place = Place::new("stall")?;
+    let (_, metrics) = count.run(Some(place.checkpoints(100)))?;
+    let stalls = &metrics.checkpoints.stalls;
+    let us = |quantile| stalls.quantile(quantile) as f64 / 1e3;
+    let mut line = Line::new("checkpoint", "stall", options.cores).value(us(0.99), "µs");
+    line.latencies = Some(Latencies {
+        p50_us: us(0.5),
+        p90_us: us(0.9),
+        p99_us: us(0.99),
+        p999_us: us(0.999),
+        p9999_us: us(0.9999),
+        max_us: us(1.0),
+    });
+    reporter.print(&line.over(metrics.checkpoints.completed, None))
+}
+
+pub(super) fn bytes(
+    row: &str,
+    percent: u64,
+    options: &Options,
+    reporter: &mut Reporter,
+) -> Result<(), BenchError> {
+    let (keys, records) = options.pick((4_000_000, 40_000_000), (100_000, 2_000_000));
+    let count = Count { keys, records, touched: keys * percent / 100, cores: options.cores };
+    let place = Place::new(row)?;
+    // Only those that are asked for, and the last.
+    let env = count.environment(Some(place.checkpoints(600_000)));
+    let meter = Arc::<Meter>::default();
+    count.metered(&env, &meter, Instant::now(), |counted| {
+        std::hint::black_box(counted);
+    });
+    let job = env.start()?;
+    while meter.began.load(Ordering::Relaxed) == 0 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    // Between this one and the last nothing but the chosen keys is touched, but for those of a worker that lags behind.
+    job.monitor().checkpoint()?;
+    job.monitor().checkpoint()?;
+    let metrics = job.wait()?;
+    let line = Line::new("checkpoint", row, options.cores);
+    reporter.print(&line.value(metrics.checkpoints.last_bytes_written as f64 / f64::from(1 << 20), "MiB"))
+}

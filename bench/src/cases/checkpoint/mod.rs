@@ -1,0 +1,80 @@
+//! `checkpoint`: what checkpoints cost a job, how long they hold records up, what they write, and how fast a job is back.
+//!
+//! | row | measures |
+//! |---|---|
+//! | `count-1s`, `count-100ms`, `count-10ms` | a count by 10 M keys with a checkpoint per interval, against the same without |
+//! | `q5-1s`, `q5-100ms`, `q5-10ms` | the same of Nexmark q5 |
+//! | `stall` | how long a task handles no record because it passes a barrier, at 10 M keys, 100 ms apart |
+//! | `bytes-1`, `bytes-10`, `bytes-100` | bytes per checkpoint when 1 %, 10 % or all of the keys are touched between two |
+//! | `recovery` | from the start of a process to its first new result, with 1 GiB of state |
+
+mod count;
+mod q5;
+mod recovery;
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process,
+};
+
+use tidemill::prelude::CheckpointConfig;
+
+use super::Options;
+use crate::{error::BenchError, report::Reporter};
+
+type Run = fn(&Options, &mut Reporter) -> Result<(), BenchError>;
+
+/// Every row.
+const ROWS: &[(&str, Run)] = &[
+    ("count-1s", |options, reporter| count::cost("count-1s", 1_000, options, reporter)),
+    ("count-100ms", |options, reporter| count::cost("count-100ms", 100, options, reporter)),
+    ("count-10ms", |options, reporter| count::cost("count-10ms", 10, options, reporter)),
+    ("q5-1s", |options, reporter| q5::cost("q5-1s", 1_000, options, reporter)),
+    ("q5-100ms", |options, reporter| q5::cost("q5-100ms", 100, options, reporter)),
+    ("q5-10ms", |options, reporter| q5::cost("q5-10ms", 10, options, reporter)),
+    ("stall", count::stall),
+    ("bytes-1", |options, reporter| count::bytes("bytes-1", 1, options, reporter)),
+    ("bytes-10", |options, reporter| count::bytes("bytes-10", 10, options, reporter)),
+    ("bytes-100", |options, reporter| count::bytes("bytes-100", 100, options, reporter)),
+    ("recovery", recovery::run),
+];
+
+pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
+    if recovery::is_asked_for() {
+        return recovery::run_job();
+    }
+    let wanted = |name: &str| options.row.as_deref().is_none_or(|row| row == name);
+    if !ROWS.iter().any(|(name, _)| wanted(name)) {
+        let known: Vec<_> = ROWS.iter().map(|(name, _)| *name).collect();
+        return Err(BenchError::BadOption(format!("`checkpoint` has the rows {}", known.join(", "))));
+    }
+    ROWS.iter().filter(|(name, _)| wanted(name)).try_for_each(|(_, run)| run(options, reporter))
+}
+
+/// A directory for one job, removed with it: in `TIDEMILL_BENCH_DIR` if that is set, else among the temporary files.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(row: &str) -> Result<Self, BenchError> {
+        let base = env::var_os("TIDEMILL_BENCH_DIR").map_or_else(env::temp_dir, PathBuf::from);
+        let path = base.join(format!("tidemill-checkpoint-{}-{row}", process::id()));
+        fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    fn checkpoints(&self, interval_ms: u64) -> CheckpointConfig {
+        checkpoints(&self.0, interval_ms)
+    }
+}
+
+fn checkpoints(place: &Path, interval_ms: u64) -> CheckpointConfig {
+    CheckpointConfig { interval_ms, ..CheckpointConfig::new(place.join("checkpoints")) }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // What cannot be removed stays among the temporary files.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
