@@ -2,30 +2,28 @@
 //!
 //! The operator is given its items one at a time and all at once, in batches of one and of all records, and hands its
 //! results to an output that always has room or to one that is full every other call, with every state backend. It is
-//! held to its contract:
-//! it stops only where its output is full, goes on where it stopped, never lets the watermark fall, and is silent after
-//! the end.
+//! stopped at barriers between any two items, and other instances go on from the checkpoint; behind an exchange it may be
+//! any number of them. It is held to its contract: it stops only where its output is full, goes on where it stopped, never
+//! lets the watermark fall, and is silent after the end.
 
-use std::{cell::RefCell, fmt::Debug, marker::PhantomData, rc::Rc, sync::Arc};
+use std::{fmt::Debug, marker::PhantomData, sync::Arc};
 
-use tidemill_engine::{
-    model::{
-        checkpoint::CheckpointContext,
-        config::JobConfig,
-        graph::{BuildContext, StoreRegistry},
-        item::Item,
-        metrics::{OperatorCounters, OperatorInfo, OperatorVisitor},
-        operator::{Chain, OperatorIndex, Signal, StepContext},
-        source::SubtaskContext,
-        task::{Step, Task},
-        time::{Timestamp, WATERMARK_MAX},
-    },
-    platform::{Clock, Nanos, Wake},
+use tidemill_engine::model::{
+    config::JobConfig,
+    item::Item,
+    metrics::OperatorCounters,
+    operator::{Chain, OperatorIndex, Signal},
+    time::{Timestamp, WATERMARK_MAX},
 };
-use tidemill_storage::{key::Key, log::pool::BlockPool, record::Record, snapshot::disk::memory::MemoryDisk};
+use tidemill_storage::{key::Key, record::Record};
 
 pub use super::stage::Items;
-use super::{job::on_all_backends, probe::Probe, stage::Batches};
+use super::{
+    drive::{Driven, Place, context, drive},
+    job::on_all_backends,
+    restarts,
+    stage::Batches,
+};
 use crate::exchange::HeadBuilder;
 
 /// What an operator under test is given.
@@ -68,6 +66,9 @@ pub struct OperatorTest<T, U> {
     expected: Vec<Seen<U>>,
     in_order: bool,
     records_only: bool,
+    rescales: bool,
+    /// Draws the ways to stop and go on; `None` for all.
+    drawn_by: Option<u64>,
 }
 
 impl<T, U> OperatorTest<T, U> {
@@ -75,7 +76,14 @@ impl<T, U> OperatorTest<T, U> {
     pub fn new(given: impl IntoIterator<Item = Given<T>>) -> Self {
         let end = [Signal::Watermark(WATERMARK_MAX), Signal::End].map(Given::Signal);
         let given = given.into_iter().chain(end).collect();
-        Self { given, expected: Vec::new(), in_order: false, records_only: false }
+        Self {
+            given,
+            expected: Vec::new(),
+            in_order: false,
+            records_only: false,
+            rescales: true,
+            drawn_by: None,
+        }
     }
 
     /// With this output.
@@ -87,6 +95,18 @@ impl<T, U> OperatorTest<T, U> {
     /// The order of records matters, too.
     pub fn in_order(mut self) -> Self {
         self.in_order = true;
+        self
+    }
+
+    /// What comes out depends on how many subtasks there are, so their number stays one.
+    pub fn alone(mut self) -> Self {
+        self.rescales = false;
+        self
+    }
+
+    /// Stops and goes on in a few ways only, drawn by `seed`: for random tests with many inputs.
+    pub fn restarted_by(mut self, seed: u64) -> Self {
+        self.drawn_by = Some(seed);
         self
     }
 
@@ -110,6 +130,10 @@ impl<T: Clone + Send + Sync + 'static, U: Clone + Debug + 'static> OperatorTest<
         for per_step in [1, usize::MAX] {
             self.run(&format!("{per_step} items per step"), JobConfig::default(), || {
                 attach(Items { given: Arc::clone(&given), per_step })
+            });
+            let unkeyed = |_: &T| 0;
+            self.run_with_restarts(&format!("{per_step} items per step"), false, unkeyed, |given| {
+                attach(Items { given, per_step })
             });
         }
     }
@@ -139,39 +163,75 @@ impl<T: Record + Clone + Sync, U: Clone + Debug + 'static> OperatorTest<T, U> {
                 });
             }
         }
+        for batch_records_max in [1, 1024] {
+            let hash = |record: &T| key(record).key_hash(&mut Vec::new());
+            self.run_with_restarts(&format!("batches of {batch_records_max}"), true, hash, |given| Batches {
+                given,
+                batch_records_max,
+                builder: builder.clone(),
+                key: key.clone(),
+                key_type: PhantomData,
+            });
+        }
     }
 }
 
 impl<T, U: Clone + Debug + 'static> OperatorTest<T, U> {
     fn run<C: Chain<Out: Item<Native = U>>>(&self, input: &str, config: JobConfig, chain: impl Fn() -> C) {
-        let context = context(config);
+        let context = context(config, Place::default());
         let mut counted: Option<Vec<(OperatorIndex, OperatorCounters)>> = None;
         for often_full in [false, true] {
             let setting = format!("{input}, output often full: {often_full}");
-            let (seen, counters) = drive(chain(), &context, often_full, &setting);
-            self.compare(seen, &setting);
+            let Driven { seen, counters, .. } = drive(chain(), &context, often_full, &setting);
+            self.compare(seen, self.in_order, &setting);
             let first = counted.get_or_insert_with(|| counters.clone());
             assert_eq!(*first, counters, "the counters depend on the output; under {setting}");
         }
     }
 
-    fn compare(&self, mut seen: Vec<Seen<U>>, setting: &str) {
+    /// Stops at barriers and goes on from checkpoints, in many ways.
+    fn run_with_restarts<C: Chain<Out: Item<Native = U>>>(
+        &self,
+        input: &str,
+        rescales: bool,
+        hash: impl Fn(&T) -> u64,
+        chain: impl Fn(Arc<Vec<Given<T>>>) -> C,
+    ) where
+        T: Clone,
+    {
+        let plans = restarts::plans(self.given.len(), rescales && self.rescales);
+        let plans = match self.drawn_by {
+            None => plans,
+            Some(seed) => restarts::drawn(plans, seed),
+        };
+        for (name, legs) in plans {
+            for often_full in [false, true] {
+                let setting = format!("{input}, {name}, output often full: {often_full}");
+                let seen = restarts::run(&self.given, &legs, often_full, &setting, &hash, &chain);
+                // Subtasks do not say in which order their records were.
+                let in_order = self.in_order && legs.iter().all(|leg| leg.subtasks == 1);
+                self.compare(seen, in_order, &setting);
+            }
+        }
+    }
+
+    fn compare(&self, mut seen: Vec<Seen<U>>, in_order: bool, setting: &str) {
         let end = seen.pop();
         assert!(matches!(end, Some(Seen::Signal(Signal::End))), "the end is missing; under {setting}");
-        let expected = self.shape(&self.expected);
-        let found = self.shape(match seen.last() {
+        let expected = self.shape(&self.expected, in_order);
+        let found = match seen.last() {
             Some(Seen::Signal(Signal::Watermark(WATERMARK_MAX))) => &seen[..seen.len() - 1],
             _ => panic!("the last watermark is missing; under {setting}"),
-        });
-        assert_eq!(found, expected, "under {setting}");
+        };
+        assert_eq!(self.shape(found, in_order), expected, "under {setting}");
     }
 
     /// Text that is equal exactly when outputs are, as far as this test looks at them.
-    fn shape(&self, seen: &[Seen<U>]) -> Vec<String> {
+    fn shape(&self, seen: &[Seen<U>], in_order: bool) -> Vec<String> {
         let mut shape = Vec::new();
         let mut records: Vec<String> = Vec::new();
         let settle = |records: &mut Vec<String>, shape: &mut Vec<String>| {
-            if !self.in_order {
+            if !in_order {
                 records.sort_unstable();
             }
             shape.append(records);
@@ -188,94 +248,5 @@ impl<T, U: Clone + Debug + 'static> OperatorTest<T, U> {
         }
         settle(&mut records, &mut shape);
         shape
-    }
-}
-
-/// Steps the chain to its end; returns what came out and what it counted.
-fn drive<C: Chain>(
-    chain: C,
-    context: &BuildContext,
-    often_full: bool,
-    setting: &str,
-) -> (Vec<Seen<<C::Out as Item>::Native>>, Vec<(OperatorIndex, OperatorCounters)>) {
-    let log = Rc::new(RefCell::new(Vec::new()));
-    let built = chain.build(context, Probe::<C::Out>::new(Rc::clone(&log), often_full));
-    let mut task = match built {
-        Ok(task) => task,
-        Err(error) => panic!("the operator does not open: {}; under {setting}", error.cause),
-    };
-    let mut step = StepContext::new(0, 0);
-    let mut steps: u64 = 0;
-    loop {
-        steps += 1;
-        assert!(steps < STEPS_MAX, "the operator does not come to its end; under {setting}");
-        step.begin(steps * STEP_NANOS, 0);
-        let done = task.step(&mut step) == Step::Done;
-        if let Some(failed) = step.take_failure() {
-            panic!("the operator fails: {}; under {setting}", failed.cause);
-        }
-        if done {
-            let mut counters = Counters::default();
-            task.report(&mut counters);
-            drop(task);
-            return (log.take(), counters.0);
-        }
-    }
-}
-
-/// Steps after which an operator is taken to be stuck.
-const STEPS_MAX: u64 = 1_000_000;
-/// Operators that a chain under test may have.
-const OPERATORS_MAX: OperatorIndex = 16;
-/// How far apart steps are.
-const STEP_NANOS: Nanos = 1_000;
-
-#[derive(Default)]
-struct Counters(Vec<(OperatorIndex, OperatorCounters)>);
-
-impl OperatorVisitor for Counters {
-    fn operator(&mut self, operator: OperatorIndex, counters: &OperatorCounters) {
-        self.0.push((operator, counters.clone()));
-    }
-}
-
-struct StillClock;
-
-impl Clock for StillClock {
-    fn now(&self) -> Nanos {
-        0
-    }
-
-    fn wall_millis(&self) -> i64 {
-        0
-    }
-}
-
-struct Nobody;
-
-impl Wake for Nobody {
-    fn wake(&self) {}
-}
-
-fn context(config: JobConfig) -> BuildContext {
-    let subtask = SubtaskContext {
-        subtask: 0,
-        parallelism: 1,
-        clock: Arc::new(StillClock),
-        waker: Arc::new(Nobody),
-        inline_io: true,
-    };
-    let operators = (0..OPERATORS_MAX).map(|index| {
-        let name = format!("operator {index}");
-        OperatorInfo { id: name.clone(), name }
-    });
-    BuildContext {
-        subtask,
-        config: Arc::new(config),
-        operators: operators.collect(),
-        state_pool: BlockPool::new(false),
-        disk: Arc::new(MemoryDisk::default()),
-        checkpoints: CheckpointContext::default(),
-        stores: StoreRegistry::default(),
     }
 }

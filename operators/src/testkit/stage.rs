@@ -75,7 +75,12 @@ impl<T: Clone + Send + Sync + 'static, D: Push<Owned<T>>> Task for ItemsTask<T, 
                     self.records += 1;
                     self.down.push(record.clone(), *timestamp, context);
                 }
-                Given::Signal(signal) => self.down.signal(*signal, context),
+                Given::Signal(signal) => {
+                    self.down.signal(*signal, context);
+                    if let Signal::Barrier(barrier) = signal {
+                        context.pass(*barrier);
+                    }
+                }
                 Given::WallClock(millis) => self.wall_millis = *millis,
             }
             self.next += 1;
@@ -221,6 +226,10 @@ impl<T: Record, H: Head<T>> BatchesTask<T, H> {
             }
             Some(Work::Signal(signal)) => {
                 let flow = self.head.signal(*signal, context);
+                if let Signal::Barrier(barrier) = signal {
+                    assert_eq!(flow, Flow::Continue, "the head has work left behind a barrier");
+                    context.pass(*barrier);
+                }
                 self.note(flow);
                 self.work.pop();
             }

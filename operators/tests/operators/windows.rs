@@ -173,28 +173,34 @@ fn window<W>(windows: Windows, function: W) -> Window<u8, Record, W, DropLate> {
     Window::new(0, windows.assigner().into(), windows.lateness, function, DropLate)
 }
 
+/// A test that stops and goes on in a few ways. Which windows are told again for which keys is up to the number of subtasks.
+fn test<U>(windows: Windows, input: &[Given<Record>], seed: u64) -> OperatorTest<Record, U> {
+    let test = OperatorTest::new(input.to_vec()).restarted_by(seed);
+    if windows.lateness == 0 { test } else { test.alone() }
+}
+
 proptest! {
     #![proptest_config(Config {
         cases: 150, failure_persistence: None, rng_seed: RngSeed::Fixed(3), ..Config::default()
     })]
 
     #[test]
-    fn windows_tell_what_the_reference_tells(windows in windows(), input in input()) {
+    fn windows_tell_what_the_reference_tells(windows in windows(), input in input(), seed in any::<u64>()) {
         let ids = |key: u8, window: TimeWindow, records: &[Record]| {
             [(key, window, sorted(&records.iter().map(|record| record.2).collect::<Vec<_>>()))]
         };
-        OperatorTest::new(input.clone())
+        test(windows, &input, seed)
             .expect(expected(windows, &input, |key, window, ids| (key, window, ids)))
             .check_head(|record: &Record| record.0, window(windows, ApplyWindow::new(ids)));
     }
 
     #[test]
-    fn aggregates_and_reductions_tell_what_the_reference_tells(windows in windows(), input in input()) {
-        OperatorTest::new(input.clone())
+    fn aggregates_and_reductions_tell_what_the_reference_tells(windows in windows(), input in input(), seed in any::<u64>()) {
+        test(windows, &input, seed)
             .expect(expected(windows, &input, |key, window, ids| WindowResult { key, window, value: ids.len() as u64 }))
             .check_head(|record: &Record| record.0, window(windows, Accumulated(AggregateWindow(Count))));
         let newest = |one: Record, other: &Record| if other.2 > one.2 { *other } else { one };
-        OperatorTest::new(input.clone())
+        test(windows, &input, seed)
             .expect(expected(windows, &input, |key, window, ids| {
                 let last = input.iter().find_map(|one| match one {
                     Given::Record(record, _) if Some(&record.2) == ids.last() => Some(*record),
