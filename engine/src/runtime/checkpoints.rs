@@ -95,8 +95,9 @@ impl CheckpointDesk {
 
     /// The task of `operator`, which waits for its snapshot no longer.
     fn settle(&mut self, operator: OperatorIndex, snapshot: CheckpointId) -> Option<&mut Passed> {
-        let is_it =
-            |waiting: &&mut Waiting| waiting.passed.checkpoint == snapshot && waiting.stores.contains(&operator);
+        let is_it = |waiting: &&mut Waiting| {
+            waiting.passed.checkpoint == snapshot && waiting.stores.contains(&operator)
+        };
         let waiting = self.waiting.iter_mut().find(is_it)?;
         waiting.stores.retain(|open| *open != operator);
         Some(&mut waiting.passed)

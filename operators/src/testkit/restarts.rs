@@ -3,7 +3,7 @@
 //! A run is cut into *legs*. Each ends in a barrier; what comes out behind that is lost, as it is when a job goes back to
 //! its checkpoint, and what the operator added is all that the next leg knows of those before it. A leg may have several
 //! subtasks, of which each gets the records of its key groups and all signals, and any number of barriers that nobody goes
-//! back to.
+//! back to. It begins with a watermark below the last one, which nobody may take for news.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -103,7 +103,9 @@ pub(super) fn run<T: Clone, C: Chain>(
         for subtask in 0..leg.subtasks {
             checkpoint = before;
             let groups = key_group_range(subtask as u32, KEY_GROUPS, leg.subtasks as u32);
+            let behind = behind(&given[..from]);
             let mut items = wall_clock(&given[..from]);
+            items.extend(behind.map(Given::Signal));
             for item in &given[from..leg.until] {
                 let is_here = match item {
                     Given::Record(record, _) => groups.contains(&key_group(hash(record), KEY_GROUPS)),
@@ -125,7 +127,12 @@ pub(super) fn run<T: Clone, C: Chain>(
             let context = context(config.clone(), place);
             let Driven { seen, passed, .. } = drive(chain(Arc::new(items)), &context, often_full, setting);
             assert_eq!(passed.len() as u64, checkpoint - before, "barriers are missing; under {setting}");
-            outputs.push(until_barrier(seen, barrier.map(|()| checkpoint), setting));
+            let mut seen = until_barrier(seen, barrier.map(|()| checkpoint), setting);
+            // Who keeps no watermark hands it on.
+            let handed_on =
+                seen.iter().position(|one| matches!(one, Seen::Signal(signal) if behind == Some(*signal)));
+            handed_on.map(|at| seen.remove(at));
+            outputs.push(seen);
             let states = passed.into_iter().last().map(|(_, states)| states).unwrap_or_default();
             add(&mut next, subtask, leg.subtasks, states);
         }
@@ -140,6 +147,16 @@ pub(super) fn run<T: Clone, C: Chain>(
 fn next_barrier<T>(checkpoint: &mut CheckpointId) -> Given<T> {
     *checkpoint += 1;
     Given::Signal(Signal::Barrier(Barrier { checkpoint: *checkpoint, kind: BarrierKind::Running }))
+}
+
+/// A watermark below the last one: behind a restart senders reach again where they were. Without records before it, so that
+/// it is the first of its leg that comes out, if it does.
+fn behind<T>(given: &[Given<T>]) -> Option<Signal> {
+    let last = given.iter().rev().find_map(|item| match item {
+        Given::Signal(Signal::Watermark(watermark)) => Some(*watermark),
+        Given::Record(..) | Given::Signal(_) | Given::WallClock(_) => None,
+    });
+    last.map(|watermark| Signal::Watermark(watermark.saturating_sub(1)))
 }
 
 /// The wall clock as it was last set.

@@ -29,7 +29,8 @@ fn at(number: u64) -> i64 {
 }
 
 fn in_event_time() -> WatermarkStrategy<impl tidemill_engine::model::watermark::AssignTimestamps<u64>> {
-    WatermarkStrategy::for_bounded_out_of_orderness(Duration::from_millis(40)).with_timestamps(|number| at(*number))
+    WatermarkStrategy::for_bounded_out_of_orderness(Duration::from_millis(40))
+        .with_timestamps(|number| at(*number))
 }
 
 /// Fails if the simulation was too kind to prove anything.
@@ -42,7 +43,10 @@ fn was_hard(report: &SimReport) {
 #[test]
 fn a_job_without_state_commits_each_record_once() {
     let report = Simulation::new().seeds(SEEDS).check(numbers(), |environment, sink| {
-        environment.from_source("numbers", from_vec(numbers()), WatermarkStrategy::none()).rebalance().sink("out", sink);
+        environment
+            .from_source("numbers", from_vec(numbers()), WatermarkStrategy::none())
+            .rebalance()
+            .sink("out", sink);
     });
     was_hard(&report);
 }

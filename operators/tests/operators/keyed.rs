@@ -1,20 +1,28 @@
 //! Operators with state per key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rkyv::Archived;
-use tidemill_engine::model::{operator::Signal, source::BoxError, time::NO_TIMESTAMP};
+use tidemill_engine::model::{
+    operator::Signal,
+    source::BoxError,
+    time::{NO_TIMESTAMP, WATERMARK_MAX, WATERMARK_MIN},
+};
 use tidemill_operators::{
     aggregate::Count,
     keyed::{
         aggregate::Aggregate,
         fold::Fold,
-        process::{FiredTimer, KeyedProcessFunction, Process, ProcessContext, StateRegistry, ValueState},
+        process::{
+            FiredTimer, KeyedProcessFunction, ListState, MapState, Process, ProcessContext, ReducingState,
+            StateRegistry, ValueState,
+        },
         reduce::Reduce,
         rolling::Roll,
     },
     testkit::operator::{Given, OperatorTest, Seen},
 };
+use tidemill_storage::kinds::{descriptor::ValueStateDescriptor, ttl::TtlConfig};
 
 fn given() -> Vec<Given<u64>> {
     let mut given: Vec<Given<u64>> = (0..40).map(|number| Given::Record(number, number as i64)).collect();
@@ -165,4 +173,152 @@ fn process_tells_records_and_timers_in_the_order_of_time() {
         key,
         Process::<String, u64, _>::new(0, |states: &mut StateRegistry<String>| Teller(states.value("count"))),
     );
+}
+
+/// Keeps each number in every kind of state and tells all of them at each timer.
+#[derive(Clone)]
+struct Hoarder {
+    value: ValueState<u64>,
+    list: ListState<u64>,
+    map: MapState<u64, u64>,
+    reducing: ReducingState<u64>,
+    expiring: ValueState<u64>,
+}
+
+const DELAY_MS: i64 = 25;
+
+impl KeyedProcessFunction<String, u64> for Hoarder {
+    type Output = String;
+
+    fn on_record(
+        &mut self,
+        record: &Archived<u64>,
+        context: &mut ProcessContext<'_, String, String>,
+    ) -> Result<(), BoxError> {
+        let number = record.to_native();
+        context.set(self.value, number);
+        context.list(self.list).add(number);
+        context.map(self.map).update(&(number % 4), || 0, |count| *count += 1);
+        context.reducing(self.reducing).add(number);
+        context.set(self.expiring, number);
+        context.register_event_timer(context.timestamp() + DELAY_MS);
+        context.register_processing_timer(context.processing_time() + DELAY_MS);
+        Ok(())
+    }
+
+    fn on_timer(
+        &mut self,
+        timer: FiredTimer,
+        context: &mut ProcessContext<'_, String, String>,
+    ) -> Result<(), BoxError> {
+        let (key, value, list) = (context.key(), context.get(self.value), context.list(self.list).get());
+        let mut counts = BTreeMap::new();
+        context.map(self.map).for_each(|rest, count| counts.extend([(rest, count.to_native())]));
+        let (sum, expiring) = (context.reducing(self.reducing).get(), context.get(self.expiring));
+        let watermark = context.watermark();
+        context.collect(format!(
+            "{timer:?} of {key} at {watermark}: {value:?} {list:?} {counts:?} {sum:?} {expiring:?}"
+        ));
+        if let FiredTimer::ProcessingTime(_) = timer {
+            context.list(self.list).clear();
+            context.map(self.map).remove(&0);
+        }
+        Ok(())
+    }
+}
+
+/// What [`Hoarder`] has of one key.
+#[derive(Default)]
+struct Hoard {
+    numbers: Vec<u64>,
+    counts: BTreeMap<u64, u64>,
+    sum: u64,
+    last: u64,
+    last_at: i64,
+}
+
+/// What [`Hoarder`] tells, in the most obvious way.
+fn hoarded(given: &[Given<u64>]) -> Vec<Seen<String>> {
+    let mut hoards: BTreeMap<String, Hoard> = BTreeMap::new();
+    let (mut event, mut processing): (BTreeSet<(i64, String)>, BTreeSet<(i64, String)>) = Default::default();
+    let (mut wall, mut reached, mut seen) = (0, WATERMARK_MIN, Vec::new());
+    let tell =
+        |timer: FiredTimer, key: &str, hoards: &mut BTreeMap<String, Hoard>, wall: i64, watermark: i64| {
+            let hoard = hoards.get_mut(key).unwrap();
+            let Hoard { numbers, counts, sum, last, last_at } = &mut *hoard;
+            let expiring = (*last_at + TTL_MS > wall).then_some(*last);
+            let text = format!(
+                "{timer:?} of {key} at {watermark}: {:?} {numbers:?} {counts:?} {:?} {expiring:?}",
+                Some(*last),
+                Some(*sum)
+            );
+            let at = match timer {
+                FiredTimer::EventTime(at) => at,
+                FiredTimer::ProcessingTime(_) => {
+                    numbers.clear();
+                    counts.remove(&0);
+                    NO_TIMESTAMP
+                }
+            };
+            Seen::Record(text, at)
+        };
+    for one in given.iter().copied().chain([Given::Signal(Signal::Watermark(WATERMARK_MAX))]) {
+        match one {
+            Given::Record(number, at) => {
+                let hoard = hoards.entry(key(&number)).or_default();
+                hoard.numbers.push(number);
+                *hoard.counts.entry(number % 4).or_default() += 1;
+                hoard.sum += number;
+                (hoard.last, hoard.last_at) = (number, wall);
+                event.insert((at + DELAY_MS, key(&number)));
+                processing.insert((wall + DELAY_MS, key(&number)));
+            }
+            Given::Signal(Signal::Watermark(watermark)) => {
+                reached = watermark;
+                while let Some((at, key)) = event.first().filter(|(at, _)| *at <= watermark).cloned() {
+                    event.pop_first();
+                    seen.push(tell(FiredTimer::EventTime(at), &key, &mut hoards, wall, reached));
+                }
+                seen.extend(
+                    (watermark < WATERMARK_MAX).then_some(Seen::Signal(Signal::Watermark(watermark))),
+                );
+            }
+            Given::WallClock(millis) => {
+                wall = millis;
+                while let Some((at, key)) = processing.first().filter(|(at, _)| *at <= wall).cloned() {
+                    processing.pop_first();
+                    seen.push(tell(FiredTimer::ProcessingTime(at), &key, &mut hoards, wall, reached));
+                }
+            }
+            Given::Signal(_) => {}
+        }
+    }
+    seen
+}
+
+const TTL_MS: i64 = 40;
+
+#[test]
+fn every_kind_of_state_and_of_timer_comes_back_in_any_number_of_subtasks() {
+    let mut given = Vec::new();
+    for number in 0..48_u64 {
+        given.push(Given::Record(number, number as i64 * 3));
+        match number % 8 {
+            3 => given.push(Given::Signal(Signal::Watermark(number as i64 * 3))),
+            5 => given.push(Given::WallClock(number as i64 * 2)),
+            _ => {}
+        }
+    }
+    // Whose timers have no slice in common with the others'.
+    given.push(Given::Record(50, 100_000));
+    given.push(Given::WallClock(200_000));
+    let make = |states: &mut StateRegistry<String>| Hoarder {
+        value: states.value("value"),
+        list: states.list("list"),
+        map: states.map("map"),
+        reducing: states.reducing("reducing", |a: &u64, b: &u64| a + b),
+        expiring: states.value(ValueStateDescriptor::new("expiring").with_ttl(TtlConfig::new(TTL_MS as u64))),
+    };
+    let expected = hoarded(&given);
+    OperatorTest::new(given).expect(expected).check_head(key, Process::<String, u64, _>::new(0, make));
 }

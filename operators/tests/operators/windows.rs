@@ -142,6 +142,17 @@ fn input() -> impl Strategy<Value = Vec<Given<Record>>> {
     })
 }
 
+/// As [`input`], with each record for all three keys: so whatever is told again is told again for all of them.
+fn input_for_all_keys() -> impl Strategy<Value = Vec<Given<Record>>> {
+    let of_all = |one: Given<Record>| match one {
+        Given::Record((_, at, id), _) => {
+            (0..3).map(|key| Given::Record((key, at, 3 * id + u32::from(key)), at)).collect()
+        }
+        other => vec![other],
+    };
+    input().prop_map(move |input| input.into_iter().take(40).flat_map(of_all).collect())
+}
+
 /// The output that the reference has for this input, the last watermark's included.
 fn expected<U>(
     windows: Windows,
@@ -192,6 +203,16 @@ proptest! {
         test(windows, &input, seed)
             .expect(expected(windows, &input, |key, window, ids| (key, window, ids)))
             .check_head(|record: &Record| record.0, window(windows, ApplyWindow::new(ids)));
+    }
+
+    #[test]
+    fn windows_with_lateness_go_on_in_any_number_of_subtasks(
+        windows in windows(), input in input_for_all_keys(), seed in any::<u64>(),
+    ) {
+        OperatorTest::new(input.clone())
+            .restarted_by(seed)
+            .expect(expected(windows, &input, |key, window, ids| WindowResult { key, window, value: ids.len() as u64 }))
+            .check_head(|record: &Record| record.0, window(windows, Accumulated(AggregateWindow(Count))));
     }
 
     #[test]
