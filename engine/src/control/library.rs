@@ -42,8 +42,8 @@ pub(super) struct Library {
     disk: Arc<dyn Disk>,
     root: PathBuf,
     _lock: DirectoryLock,
-    /// Complete checkpoints, with the attempts whose files they name.
-    kept: BTreeMap<CheckpointId, BTreeSet<PathBuf>>,
+    /// Complete checkpoints, with the attempts whose files they name; `None` for one that was not read.
+    kept: BTreeMap<CheckpointId, Option<BTreeSet<PathBuf>>>,
     /// Those that cannot be used, and why.
     unusable: BTreeMap<CheckpointId, String>,
     /// The directory of the attempt that runs.
@@ -69,8 +69,7 @@ impl Library {
         claim(&*disk, root, job)?;
         let files = disk.list(&manifests).map_err(failed("list", &manifests))?;
         let numbers = files.iter().filter_map(|file| number_of(file));
-        let kept: BTreeMap<CheckpointId, BTreeSet<PathBuf>> =
-            numbers.map(|id| (id, BTreeSet::new())).collect();
+        let kept: BTreeMap<_, _> = numbers.map(|id| (id, None)).collect();
         let next = kept.last_key_value().map_or(0, |(id, _)| *id) + 1;
         Ok(Self {
             disk,
@@ -103,7 +102,7 @@ impl Library {
             }
             match self.read(id) {
                 Ok(manifest) => {
-                    self.kept.insert(id, attempts_of(&self.root, &manifest));
+                    self.kept.insert(id, Some(attempts_of(&self.root, &manifest)));
                     newest.get_or_insert(manifest);
                 }
                 Err(Unusable::Newer(error)) => return Err(error),
@@ -198,7 +197,7 @@ impl Library {
         self.sync_names(manifest)?;
         let file = self.manifest_path(manifest.checkpoint);
         write_manifest(&*self.disk, &file, &manifest.encode(&self.root))?;
-        self.kept.insert(manifest.checkpoint, attempts_of(&self.root, manifest));
+        self.kept.insert(manifest.checkpoint, Some(attempts_of(&self.root, manifest)));
         Ok(file)
     }
 
@@ -250,13 +249,13 @@ impl Library {
 
     /// Removes the directories of attempts that no kept checkpoint needs. What cannot be removed is tried again later.
     fn remove_unneeded_attempts(&mut self) {
-        // A manifest that was not read may need any of them.
-        if !self.unusable.is_empty() || self.kept.values().any(BTreeSet::is_empty) && self.kept.len() > 1 {
+        // A manifest that could not be read may need any of them.
+        if self.kept.values().any(Option::is_none) {
             return;
         }
         let Ok(there) = self.attempts() else { return };
         for directory in there.into_values() {
-            let is_needed = self.kept.values().any(|attempts| attempts.contains(&directory));
+            let is_needed = self.kept.values().flatten().any(|attempts| attempts.contains(&directory));
             if !is_needed && self.attempt.as_ref() != Some(&directory) {
                 remove_tree(&*self.disk, &directory);
             }

@@ -10,6 +10,7 @@ mod failure;
 mod metrics;
 mod pressure;
 mod records;
+mod recovery;
 mod state;
 mod timers;
 mod windows;

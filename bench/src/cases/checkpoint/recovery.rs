@@ -54,10 +54,8 @@ pub(super) fn run_job() -> Result<(), BenchError> {
     };
     let env = StreamEnvironment::with_config(config).checkpoints(checkpoints(&directory, 60_000));
     let mut is_first = true;
-    let mut results = 0;
     count.describe(&env, move |counted| {
         std::hint::black_box(counted);
-        results += 1;
         if std::mem::take(&mut is_first) {
             say(RESULT);
         }

@@ -1,0 +1,310 @@
+//! Jobs on this machine that are stopped, fail, and find damaged, foreign and newer checkpoints.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tidemill_engine::model::{
+    checkpoint_config::{CheckpointConfig, RestartStrategy},
+    config::{JobConfig, StateBackendKind},
+    error::Error,
+    metrics::JobMetrics,
+    watermark::WatermarkStrategy,
+};
+use tidemill_operators::{api::environment::StreamEnvironment, sink::FileSink, source::from_vec};
+
+const RECORDS: u64 = 200_000;
+const KEYS: u64 = 17;
+
+/// Where one job keeps everything.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn checkpoints(&self) -> PathBuf {
+        self.0.path().join("checkpoints")
+    }
+
+    fn config(&self) -> JobConfig {
+        let checkpoints = CheckpointConfig { interval_ms: 5, retained_max: 3, ..CheckpointConfig::new(self.checkpoints()) };
+        JobConfig {
+            name: "counting".to_owned(),
+            parallelism: 2,
+            max_parallelism: Some(128),
+            checkpoints: Some(checkpoints),
+            ..JobConfig::default()
+        }
+    }
+
+    /// Counts numbers by key and commits each count to files. `look` is called with each number, and may panic.
+    fn describe(&self, config: JobConfig, look: impl Fn(u64) + Clone + Send + 'static) -> StreamEnvironment {
+        let env = StreamEnvironment::with_config(config);
+        env.from_source("numbers", from_vec((0..RECORDS).collect()), WatermarkStrategy::none())
+            .uid("numbers")
+            .inspect(move |number| look(*number))
+            .key_by(|number| number % KEYS)
+            .fold(0_u64, |count: &mut u64, _| *count += 1)
+            .uid("counts")
+            .sink("rows", FileSink::csv(self.0.path().join("rows")).header(false));
+        env
+    }
+
+    fn run(&self, config: JobConfig) -> Result<JobMetrics, Error> {
+        self.describe(config, |_| {}).execute()
+    }
+
+    /// Runs until some checkpoints are complete, then stops behind another one.
+    fn run_for_a_while(&self, config: JobConfig) {
+        let job = self.describe(config, |_| {}).start().unwrap();
+        let monitor = job.monitor();
+        for _ in 0..3 {
+            // The job may have come to its end already: then there are as many for another reason.
+            let _ = monitor.checkpoint();
+        }
+        let _ = monitor.suspend();
+        job.wait().unwrap();
+    }
+
+    /// The manifests, the oldest first.
+    fn manifests(&self) -> Vec<PathBuf> {
+        let mut manifests: Vec<PathBuf> =
+            fs::read_dir(self.checkpoints().join("checkpoints")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        manifests.sort();
+        manifests
+    }
+
+    /// Fails unless every count of every key was committed once.
+    fn check(&self) {
+        let mut rows = rows(&self.0.path().join("rows"));
+        rows.sort_unstable();
+        let mut expected: Vec<(u64, u64)> = (0..RECORDS).map(|number| (number % KEYS, number / KEYS + 1)).collect();
+        expected.sort_unstable();
+        assert_eq!(rows.len(), expected.len());
+        assert!(rows == expected);
+    }
+}
+
+fn rows(directory: &Path) -> Vec<(u64, u64)> {
+    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let text: String = files.map(|file| fs::read_to_string(file).unwrap()).collect();
+    let row = |line: &str| {
+        let (key, count) = line.split_once(',').unwrap();
+        (key.parse().unwrap(), count.parse().unwrap())
+    };
+    text.lines().map(row).collect()
+}
+
+#[test]
+fn a_job_that_was_stopped_goes_on_with_another_number_of_workers() {
+    let place = Place::new();
+    for parallelism in [2, 3, 1] {
+        place.run_for_a_while(JobConfig { parallelism, ..place.config() });
+    }
+    let metrics = place.run(JobConfig { parallelism: 4, ..place.config() }).unwrap();
+    assert!(metrics.checkpoints.restored_from.is_some());
+    place.check();
+    // All input was read: another start finds that, and changes nothing.
+    place.run(place.config()).unwrap();
+    place.check();
+}
+
+#[test]
+fn a_job_that_panics_is_started_again_and_loses_nothing() {
+    for restart in [
+        RestartStrategy::FixedDelay { attempts_max: 3, delay_ms: 1 },
+        RestartStrategy::ExponentialDelay { initial_ms: 1, delay_ms_max: 5, factor: 2.0, reset_after_ms: 60_000 },
+        RestartStrategy::FailureRate { failures_max: 3, interval_ms: 60_000, delay_ms: 1 },
+    ] {
+        // With checkpoints, and without: then from the beginning.
+        for kept in [true, false] {
+            let place = Place::new();
+            let mut config = JobConfig { restart: restart.clone(), ..place.config() };
+            config.checkpoints = config.checkpoints.filter(|_| kept);
+            let panics = Arc::new(AtomicU64::new(0));
+            let look = {
+                let panics = Arc::clone(&panics);
+                move |number| {
+                    let times = panics.load(Ordering::Relaxed);
+                    if times < 3 && number == RECORDS / 4 * (times + 1) - 1 {
+                        panics.fetch_add(1, Ordering::Relaxed);
+                        panic!("expected by the test");
+                    }
+                }
+            };
+            let metrics = place.describe(config, look).execute().unwrap();
+            assert_eq!((panics.load(Ordering::Relaxed), metrics.checkpoints.restarts), (3, 3));
+            place.check();
+        }
+    }
+}
+
+#[test]
+fn a_job_that_fails_too_often_is_given_up_with_its_own_error() {
+    let place = Place::new();
+    let restart = RestartStrategy::FixedDelay { attempts_max: 2, delay_ms: 1 };
+    let panics = |number| assert!(number != RECORDS / 2, "expected by the test");
+    let error = place.describe(JobConfig { restart, ..place.config() }, panics).execute().unwrap_err();
+    assert!(matches!(&error, Error::Operator { operator, .. } if operator == "inspect"), "{error}");
+    // What is wrong with the job was mended: it goes on.
+    place.run(place.config()).unwrap();
+    place.check();
+}
+
+/// Changes one byte in the middle of a file.
+fn damage(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_damaged_manifest_is_passed_over_and_the_one_before_is_used() {
+    let place = Place::new();
+    place.run_for_a_while(place.config());
+    let manifests = place.manifests();
+    assert!(manifests.len() >= 2, "{manifests:?}");
+    damage(&manifests[manifests.len() - 1]);
+    let metrics = place.run(place.config()).unwrap();
+    let before: u64 = manifests[manifests.len() - 2].file_name().unwrap().to_str().unwrap().parse().unwrap();
+    assert_eq!(metrics.checkpoints.restored_from, Some(before));
+}
+
+#[test]
+fn damaged_state_is_found_while_it_is_restored_and_the_checkpoint_before_is_used() {
+    let place = Place::new();
+    place.run_for_a_while(place.config());
+    // The newest segment of one subtask: older checkpoints do not need it.
+    let store = place.checkpoints().join("state/1/counts/0");
+    let mut segments: Vec<PathBuf> = fs::read_dir(store).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|extension| extension == "tms"));
+    segments.sort();
+    let newest = segments.last().unwrap();
+    let mut bytes = fs::read(newest).unwrap();
+    // Behind the first page, which is the header: records.
+    bytes[4096 + 20] ^= 1;
+    fs::write(newest, bytes).unwrap();
+    let manifests = place.manifests();
+    let metrics = place.run(place.config()).unwrap();
+    let last: u64 = manifests[manifests.len() - 1].file_name().unwrap().to_str().unwrap().parse().unwrap();
+    assert!(metrics.checkpoints.restored_from.is_some_and(|from| from < last), "{metrics:?}");
+}
+
+#[test]
+fn checkpoints_that_are_all_damaged_are_no_fresh_start() {
+    let place = Place::new();
+    place.run_for_a_while(place.config());
+    let manifests = place.manifests();
+    manifests.iter().for_each(|manifest| damage(manifest));
+    let message = place.run(place.config()).unwrap_err().to_string();
+    for part in ["none of the checkpoints", "checksum", "savepoint"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(manifests.iter().all(|manifest| message.contains(&*manifest.to_string_lossy())), "{message}");
+    assert_eq!(place.manifests(), manifests, "nothing was removed");
+}
+
+#[test]
+fn a_missing_part_and_a_newer_version_are_told_apart() {
+    let place = Place::new();
+    place.run_for_a_while(place.config());
+    fs::remove_dir_all(place.checkpoints().join("state/1/counts/1")).unwrap();
+    let message = place.run(place.config()).unwrap_err().to_string();
+    assert!(message.contains("state/1/counts/1") && message.contains("none of the checkpoints"), "{message}");
+
+    let newest = place.manifests().pop().unwrap();
+    let text = fs::read_to_string(&newest).unwrap();
+    fs::write(&newest, text.replacen("tidemill-checkpoint 1", "tidemill-checkpoint 9", 1)).unwrap();
+    let message = place.run(place.config()).unwrap_err().to_string();
+    assert!(message.contains("format version 9"), "{message}");
+}
+
+#[test]
+fn a_directory_of_another_job_or_in_use_or_no_directory_is_refused() {
+    let place = Place::new();
+    place.run_for_a_while(place.config());
+    let message = place.run(JobConfig { name: "other".to_owned(), ..place.config() }).unwrap_err().to_string();
+    assert!(message.contains("`counting`") && message.contains("`other`"), "{message}");
+
+    let running = place.describe(place.config(), |_| {}).start().unwrap();
+    // It may be over by now, but its handle still has the directory only while it runs.
+    if let Err(error) = place.describe(place.config(), |_| {}).start() {
+        assert!(error.to_string().contains("in use"), "{error}");
+    }
+    drop(running);
+
+    let place = Place::new();
+    fs::write(place.checkpoints(), "not a directory").unwrap();
+    let message = place.run(place.config()).unwrap_err().to_string();
+    assert!(message.contains("cannot create") && message.contains("checkpoints"), "{message}");
+
+    let memory = JobConfig { state_backend: StateBackendKind::Memory, ..Place::new().config() };
+    let message = place.run(memory).unwrap_err().to_string();
+    assert!(message.contains("state_backend is `memory`"), "{message}");
+}
+
+#[test]
+fn another_number_of_key_groups_is_refused_with_both() {
+    let place = Place::new();
+    place.run_for_a_while(place.config());
+    let message = place.run(JobConfig { max_parallelism: Some(64), ..place.config() }).unwrap_err().to_string();
+    assert!(message.contains("max_parallelism 128") && message.contains("64"), "{message}");
+}
+
+#[test]
+fn a_savepoint_is_whole_by_itself_and_begins_a_job_elsewhere() {
+    let place = Place::new();
+    let savepoint = place.0.path().join("savepoint");
+    let job = place.describe(place.config(), |_| {}).start().unwrap();
+    let saved = job.monitor().stop_with_savepoint(&savepoint, false);
+    job.wait().unwrap();
+    if saved.is_err() {
+        // The job was over before it was asked.
+        return;
+    }
+    // What was committed stays where it is; the rest follows from the savepoint alone.
+    fs::remove_dir_all(place.checkpoints()).unwrap();
+    let mut config = JobConfig { parallelism: 3, ..place.config() };
+    config.checkpoints.as_mut().unwrap().savepoint = Some(savepoint.clone());
+    place.run(config.clone()).unwrap();
+    place.check();
+
+    // A job that has no operator for what the savepoint holds.
+    let elsewhere = Place::new();
+    let checkpoints = CheckpointConfig { savepoint: Some(savepoint), ..CheckpointConfig::new(elsewhere.checkpoints()) };
+    let mut config = JobConfig { checkpoints: Some(checkpoints), ..elsewhere.config() };
+    let run = |config: JobConfig| {
+        let env = StreamEnvironment::with_config(config);
+        let numbers = from_vec((0..10_u64).collect());
+        env.from_source("numbers", numbers, WatermarkStrategy::none()).uid("others").for_each(|_| {});
+        env.execute()
+    };
+    let message = run(config.clone()).unwrap_err().to_string();
+    assert!(message.contains("`counts`") && message.contains("allow_non_restored_state"), "{message}");
+    config.checkpoints.as_mut().unwrap().allow_non_restored_state = true;
+    run(config).unwrap();
+}
+
+#[test]
+fn a_drained_job_has_fired_everything_and_does_not_again() {
+    let place = Place::new();
+    let savepoint = place.0.path().join("savepoint");
+    let job = place.describe(place.config(), |_| {}).start().unwrap();
+    let saved = job.monitor().stop_with_savepoint(&savepoint, true);
+    job.wait().unwrap();
+    if saved.is_err() {
+        return;
+    }
+    let rows_before = rows(&place.0.path().join("rows")).len();
+    // Drained is read to the end, as far as the job is concerned.
+    place.run(place.config()).unwrap();
+    assert_eq!(rows(&place.0.path().join("rows")).len(), rows_before);
+}
