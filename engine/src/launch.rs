@@ -116,6 +116,7 @@ impl Seat {
                     parallelism,
                     clock: Arc::clone(&clock),
                     waker: Arc::clone(&waker),
+                    disk: Arc::clone(&disk),
                     inline_io,
                 },
                 config: Arc::clone(&config),

@@ -53,25 +53,32 @@ pub struct SinkPush<I, W> {
 impl<I: Item, W: SinkWriter<I::Native>> Push<I> for SinkPush<I, W> {
     #[inline(always)]
     fn push(&mut self, item: I::Ref<'_>, timestamp: Timestamp, context: &mut StepContext) {
-        let written = Blame::on(self.operator, || self.writer.write(I::into_native(item), timestamp));
-        if let Err(error) = written {
-            context.fail(self.operator, error);
+        let written = Blame::on(self.operator, || {
+            self.writer.write(I::into_native(item), timestamp)?;
+            self.writer.ready()
+        });
+        match written {
+            Ok(true) => {}
+            Ok(false) => context.block(),
+            Err(error) => context.fail(self.operator, error),
         }
     }
 
     fn signal(&mut self, signal: Signal, context: &mut StepContext) {
-        if let Signal::Barrier(barrier) = signal {
-            match Blame::on(self.operator, || self.writer.pre_commit(barrier.checkpoint)) {
-                Ok(committables) if committables.is_empty() => {}
-                Ok(committables) => context.add_part(self.operator, Part::Committables(committables)),
-                Err(error) => context.fail(self.operator, error),
+        let done = match signal {
+            Signal::Barrier(barrier) => {
+                Blame::on(self.operator, || self.writer.pre_commit(barrier.checkpoint)).map(|committables| {
+                    if !committables.is_empty() {
+                        context.add_part(self.operator, Part::Committables(committables));
+                    }
+                })
             }
-        }
-        if signal == Signal::End {
-            self.unflushed = false;
-            if let Err(error) = Blame::on(self.operator, || self.writer.finish()) {
-                context.fail(self.operator, error);
-            }
+            Signal::End => Blame::on(self.operator, || self.writer.finish()),
+            Signal::Watermark(_) | Signal::Idle | Signal::Active => return,
+        };
+        self.unflushed = false;
+        if let Err(error) = done {
+            context.fail(self.operator, error);
         }
     }
 
@@ -82,6 +89,11 @@ impl<I: Item, W: SinkWriter<I::Native>> Push<I> for SinkPush<I, W> {
             if let Err(error) = Blame::on(self.operator, || self.writer.flush()) {
                 context.fail(self.operator, error);
             }
+        }
+        match Blame::on(self.operator, || self.writer.ready()) {
+            Ok(true) => {}
+            Ok(false) => context.block(),
+            Err(error) => context.fail(self.operator, error),
         }
     }
 

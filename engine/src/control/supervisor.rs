@@ -40,6 +40,7 @@ use crate::{
         graph::JobGraph,
         metrics::OperatorInfo,
         shared::JobShared,
+        sink::CommitContext,
     },
     platform::{Drive, DriveFactory, Platform, PlatformError, Running},
 };
@@ -92,7 +93,8 @@ impl Supervisor {
         let mut committers = Vec::new();
         for (operator, make) in &graph.committers {
             let info = operators[*operator as usize].clone();
-            let made = make()
+            let (job, disk) = (config.name.clone(), platform.disk());
+            let made = make(&CommitContext { job, operator: info.id.clone(), disk })
                 .map_err(|cause| Error::Prepare { operator: info.name.clone(), cause: Arc::new(cause) })?;
             committers.extend(made.map(|committer| (*operator, info, committer)));
         }

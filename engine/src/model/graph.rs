@@ -16,7 +16,7 @@ use super::{
     error::Error,
     metrics::OperatorInfo,
     operator::{OpenError, OperatorIndex},
-    sink::Committer,
+    sink::{CommitContext, Committer},
     source::{BoxError, SubtaskContext},
     task::Task,
 };
@@ -106,7 +106,7 @@ pub struct EdgeNode {
 pub type Preparation = Box<dyn FnMut() -> Result<(), BoxError> + Send>;
 
 /// Opens what commits for a sink, if the sink has transactions.
-pub type CommitterMaker = Box<dyn Fn() -> Result<Option<Box<dyn Committer>>, BoxError> + Send>;
+pub type CommitterMaker = Box<dyn Fn(&CommitContext) -> Result<Option<Box<dyn Committer>>, BoxError> + Send>;
 
 /// A job, described.
 #[derive(Default)]

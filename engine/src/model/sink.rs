@@ -1,5 +1,9 @@
 //! The contract of a sink that takes owned records; one writer is opened per subtask.
 
+use std::sync::Arc;
+
+use tidemill_storage::snapshot::disk::Disk;
+
 use super::{
     checkpoint::{CheckpointId, Committable},
     source::{BoxError, SubtaskContext},
@@ -23,14 +27,27 @@ pub trait Sink<T>: Send + Sync + 'static {
     /// Whatever makes the destination unusable.
     fn open(&self, context: &SubtaskContext) -> Result<Self::Writer, BoxError>;
 
-    /// What commits that which writers have prepared, for all subtasks together. `None`, the default, for a sink that
+    /// What commits that which writers have prepared, for all subtasks together. Called once, behind `prepare` and before any
+    /// writer is opened. `None`, the default, for a sink that
     /// hands everything on at once: after a crash it may get records a second time.
     ///
     /// # Errors
     /// Whatever makes the destination unusable.
-    fn committer(&self) -> Result<Option<Box<dyn Committer>>, BoxError> {
+    fn committer(&self, context: &CommitContext) -> Result<Option<Box<dyn Committer>>, BoxError> {
+        let _ = context;
         Ok(None)
     }
+}
+
+/// What a sink's committer is made with.
+#[derive(Clone, Debug)]
+pub struct CommitContext {
+    /// Name of the job.
+    pub job: String,
+    /// The sink's stable id.
+    pub operator: String,
+    /// The platform's disk.
+    pub disk: Arc<dyn Disk>,
 }
 
 /// The second half of a two-phase commit. Called by the control plane, off the data cores, so it may block.
@@ -72,6 +89,16 @@ pub trait SinkWriter<T>: 'static {
     /// # Errors
     /// An error stops the job; it should name the destination.
     fn write(&mut self, record: T, timestamp: Timestamp) -> Result<(), BoxError>;
+
+    /// Whether it takes records for now: a sink that hands them to others and has handed over as many as it may says no, and
+    /// wakes its worker when it can take more. Asked before records are pushed and after each of them.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write): also what went wrong since, elsewhere.
+    #[inline(always)]
+    fn ready(&mut self) -> Result<bool, BoxError> {
+        Ok(true)
+    }
 
     /// Makes what was written visible to readers. Called when the input has run dry for the moment.
     ///

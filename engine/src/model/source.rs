@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidemill_storage::record::Record;
+use tidemill_storage::{record::Record, snapshot::disk::Disk};
 
 use crate::platform::{Clock, Nanos, Wake};
 
@@ -20,6 +20,8 @@ pub struct SubtaskContext {
     pub clock: Arc<dyn Clock>,
     /// Wakes the worker that this instance lives on, from any thread.
     pub waker: Arc<dyn Wake>,
+    /// The platform's disk, for what has to survive its simulated crashes.
+    pub disk: Arc<dyn Disk>,
     /// Blocking reads happen inside `poll`, on the worker's thread, instead of on an I/O thread that wakes
     /// the worker: true on a platform without real threads, where a run must replay exactly.
     pub inline_io: bool,

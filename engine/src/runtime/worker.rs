@@ -17,7 +17,10 @@ use crate::{
         checkpoint::{CheckpointId, FromWorker, ToWorker},
         error::Error,
         graph::{StoreRegistry, unwound},
-        metrics::{LatencyHistogram, OperatorCounters, OperatorInfo, OperatorVisitor, TaskReport, TaskTimes, WorkerReport},
+        metrics::{
+            LatencyHistogram, OperatorCounters, OperatorInfo, OperatorVisitor, TaskReport, TaskTimes,
+            WorkerReport,
+        },
         operator::{OpenError, OperatorIndex, StepContext, TaskCheckpoint},
         shared::JobShared,
         source::BoxError,

@@ -7,7 +7,7 @@ use tidemill_engine::{
         graph::{EdgeNode, Node, TaskMaker},
         item::{Item, Owned, Ship},
         operator::{Chain, OperatorIndex},
-        sink::Sink,
+        sink::{CommitContext, Sink},
         watermark::{AssignTimestamps, WatermarkStrategy},
     },
     runtime::exchange::{
@@ -202,10 +202,9 @@ impl<C: Chain> Stream<C> {
         let prepare = move || prepared.lock().unwrap_or_else(PoisonError::into_inner).prepare(parallelism);
         base.graph.borrow_mut().preparations.push((operator, Box::new(prepare)));
         let committing = Arc::clone(&sink);
-        let committer = move || committing.lock().unwrap_or_else(PoisonError::into_inner).committer();
-        base.graph.borrow_mut().committers.push((operator, Box::new(committer)));
-        let opened = Arc::clone(&sink);
-        let committer = move || opened.lock().unwrap_or_else(PoisonError::into_inner).committer();
+        let committer = move |context: &CommitContext| {
+            committing.lock().unwrap_or_else(PoisonError::into_inner).committer(context)
+        };
         base.graph.borrow_mut().committers.push((operator, Box::new(committer)));
         let instance = Box::new(ends::into_sink(chain, operator, sink));
         base.add_node(instance);

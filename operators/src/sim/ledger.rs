@@ -8,7 +8,7 @@ use std::{
 use tidemill_engine::{
     model::{
         checkpoint::{CheckpointId, Committable},
-        sink::{Committer, Sink, SinkWriter},
+        sink::{CommitContext, Committer, Sink, SinkWriter},
         source::{BoxError, SubtaskContext},
         time::Timestamp,
     },
@@ -99,7 +99,7 @@ impl<T: Send + 'static> Sink<T> for SimSink<T> {
         Ok(SimSinkWriter { ledger: self.ledger.clone(), pending: Vec::new() })
     }
 
-    fn committer(&self) -> Result<Option<Box<dyn Committer>>, BoxError> {
+    fn committer(&self, _context: &CommitContext) -> Result<Option<Box<dyn Committer>>, BoxError> {
         Ok(Some(Box::new(LedgerCommitter(self.ledger.clone()))))
     }
 }

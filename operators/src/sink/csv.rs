@@ -20,7 +20,9 @@ use super::{
 /// Writes records as CSV: a header of the field names, a row per record, null as the empty field.
 ///
 /// The file is emptied at the start and made durable at the end of the input. A job that fails leaves what
-/// was written until then: a partial file, whose last row may be cut. The header comes with the first record
+/// was written until then: a partial file, whose last row may be cut. A job that starts again from a checkpoint empties the
+/// file, too, and writes what comes behind the checkpoint: for jobs with checkpoints there is [`FileSink`](super::FileSink),
+/// whose rows are there exactly once. The header comes with the first record
 /// unless [`columns`](Self::columns) names the columns.
 ///
 /// ```

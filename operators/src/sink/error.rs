@@ -35,6 +35,32 @@ pub enum SinkError {
         /// What the encoder said.
         reason: String,
     },
+    /// A checkpoint has something else than this sink wrote.
+    #[error(
+        "the checkpoint holds what another sink has prepared: {reason}. Give a sink that was replaced another id with `.uid(…)`, or start without the checkpoint"
+    )]
+    OtherCommittable {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file that a checkpoint has is not there.
+    #[error("cannot commit {}: neither it nor {} is there, so the rows of a complete checkpoint are gone, or were taken away before the next checkpoint. Put the file back, or go on from a savepoint", .path.display(), .hidden.display())]
+    FileLost {
+        /// Where it would be.
+        path: PathBuf,
+        /// Where it was.
+        hidden: PathBuf,
+    },
+    /// A file that a checkpoint has is another one.
+    #[error("cannot commit {}: it has {found} bytes, and {expected} were written. Find out who else writes in that directory, and move the file away", .path.display())]
+    FileChanged {
+        /// The file.
+        path: PathBuf,
+        /// The length that it should have.
+        expected: u64,
+        /// The length that it has.
+        found: u64,
+    },
     /// Whoever read standard output has gone.
     #[error("standard output was closed by its reader; the job stops, since nobody sees its output")]
     StdoutClosed,

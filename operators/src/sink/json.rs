@@ -17,7 +17,9 @@ use super::{
 /// Writes records as JSON, one per line.
 ///
 /// The file is emptied at the start and made durable at the end of the input. A job that fails leaves what
-/// was written until then: a partial file, whose last line may be cut.
+/// was written until then: a partial file, whose last line may be cut. A job that starts again from a checkpoint empties the
+/// file, too, and writes what comes behind the checkpoint: for jobs with checkpoints there is [`FileSink`](super::FileSink),
+/// whose rows are there exactly once.
 ///
 /// ```
 /// let sessions = tidemill_operators::sink::JsonLinesSink::directory("sessions");

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`StdoutSink`] | lines to standard output | whole lines, in any order |
 //! | [`CsvSink`], [`JsonLinesSink`] | one file, or a directory of files | one file needs `.global()`; a directory gets `part-N` per subtask |
+//! | [`FileSink`] | rolling files of committed rows, exactly once | files of its own per subtask |
 //! | [`CollectSink`] | into memory | in the order of subtasks |
 //! | [`CallbackSink`] | calls a function | one clone of it per subtask |
 //! | [`BlackholeSink`] | nothing, and counts | one count |
@@ -15,6 +16,7 @@ mod csv;
 mod error;
 mod file;
 mod json;
+mod rolling;
 mod stdout;
 
 pub use blackhole::{BlackholeSink, BlackholeWriter, RecordCount};
@@ -23,4 +25,5 @@ pub use collect::{CollectSink, CollectWriter, Collected};
 pub use csv::{CsvSink, CsvSinkWriter};
 pub use error::SinkError;
 pub use json::{JsonLinesSink, JsonLinesWriter};
+pub use rolling::{FileSink, FileSinkWriter};
 pub use stdout::{StdoutSink, StdoutWriter};

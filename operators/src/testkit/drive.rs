@@ -171,6 +171,7 @@ pub(super) fn context(config: JobConfig, place: Place) -> BuildContext {
         parallelism,
         clock: Arc::new(StillClock(now)),
         waker: Arc::new(Nobody),
+        disk: Arc::new(disk.clone()),
         inline_io: true,
     };
     BuildContext {

@@ -14,6 +14,8 @@ use tidemill_engine::{
     platform::{Clock, Nanos, Wake},
 };
 
+use tidemill_storage::snapshot::disk::os::OsDisk;
+
 /// A clock that stands still.
 struct StillClock;
 
@@ -39,7 +41,8 @@ impl Wake for CountingWake {
 
 pub fn context(subtask: usize, parallelism: usize, inline_io: bool) -> SubtaskContext {
     let waker = Arc::new(CountingWake::default());
-    SubtaskContext { subtask, parallelism, clock: Arc::new(StillClock), waker, inline_io }
+    let disk = Arc::new(OsDisk::default());
+    SubtaskContext { subtask, parallelism, clock: Arc::new(StillClock), waker, disk, inline_io }
 }
 
 /// Takes so many records per poll.

@@ -64,7 +64,11 @@ pub(super) fn run_job() -> Result<(), BenchError> {
     let monitor = job.monitor();
     thread::spawn(move || {
         // All keys were touched once so many records were counted.
-        while monitor.metrics().operator("count").is_none_or(|count| count.counters.records_in < keys + keys / 2) {
+        while monitor
+            .metrics()
+            .operator("count")
+            .is_none_or(|count| count.counters.records_in < keys + keys / 2)
+        {
             thread::sleep(Duration::from_millis(20));
         }
         if monitor.checkpoint().is_ok() {
@@ -91,7 +95,8 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
     });
     process.kill()?;
     process.wait()?;
-    reporter.print(&Line::new("checkpoint", "recovery", options.cores).rounds(&recovered?, "s").over(keys, None))
+    reporter
+        .print(&Line::new("checkpoint", "recovery", options.cores).rounds(&recovered?, "s").over(keys, None))
 }
 
 fn start(place: &Place, keys: u64, cores: usize) -> Result<Child, BenchError> {

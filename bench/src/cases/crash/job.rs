@@ -47,11 +47,11 @@ pub(super) fn run(directory: &Path) -> Result<(), BenchError> {
         max_parallelism: Some(MAX_PARALLELISM),
         ..JobConfig::default()
     };
-    let checkpoints = CheckpointConfig { interval_ms: 20, ..CheckpointConfig::new(directory.join("checkpoints")) };
+    let checkpoints =
+        CheckpointConfig { interval_ms: 20, ..CheckpointConfig::new(directory.join("checkpoints")) };
     let env = StreamEnvironment::with_config(config).checkpoints(checkpoints);
-    let source = from_parallel_iter(move |subtask, parallelism| {
-        (subtask as u64..records).step_by(parallelism)
-    });
+    let source =
+        from_parallel_iter(move |subtask, parallelism| (subtask as u64..records).step_by(parallelism));
     let strategy = WatermarkStrategy::for_monotonous_timestamps().with_timestamps(|record: &u64| at(*record));
     env.from_source("numbers", source, strategy)
         .key_by(|record| key(*record))

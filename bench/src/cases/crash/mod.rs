@@ -23,7 +23,7 @@ use std::{
 
 use tidemill::platform::Random;
 
-use self::job::{Committed, DIRECTORY_VARIABLE, CORES_VARIABLE};
+use self::job::{CORES_VARIABLE, Committed, DIRECTORY_VARIABLE};
 use super::Options;
 use crate::{
     error::BenchError,

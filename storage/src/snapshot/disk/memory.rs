@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{DirectoryLock, Disk, NewFile, OldFile, STAGING_BYTES, in_use};
+use super::{DirectoryLock, Disk, NewFile, OldFile, STAGING_BYTES, StreamFile, in_use};
 use crate::{
     snapshot::{buffer::PageBuffer, format::PAGE_BYTES},
     state::StateError,
@@ -129,6 +129,12 @@ impl MemoryDisk {
             }
             seen.clone_from(durable);
         }
+        // Whoever still has a file open has it in the process that is gone.
+        let copy = |file: &Contents| Arc::new(Mutex::new(lock(file).clone()));
+        let copies: BTreeMap<_, _> = files.iter().map(|(at, file)| (*at, copy(file))).collect();
+        for file in state.durable.values_mut() {
+            *file = Arc::clone(&copies[&Arc::as_ptr(file)]);
+        }
         state.seen = state.durable.clone();
         state.locks.clear();
         state.faults = Faults::default();
@@ -193,6 +199,24 @@ impl Disk for MemoryDisk {
         let file: Contents = Arc::new(Mutex::new(File { seen: bytes.to_vec(), durable: Vec::new() }));
         state.seen.insert(path.to_owned(), Arc::clone(&file));
         state.step()?;
+        let file = &mut *lock(&file);
+        file.durable.clone_from(&file.seen);
+        Ok(())
+    }
+
+    fn create_stream(&self, path: &Path) -> io::Result<Box<dyn StreamFile>> {
+        let mut state = self.step()?;
+        if state.seen.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let file = Contents::default();
+        state.seen.insert(path.to_owned(), Arc::clone(&file));
+        drop(state);
+        Ok(Box::new(Stream { disk: self.clone(), file }))
+    }
+
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        let file = self.step()?.find(path)?;
         let file = &mut *lock(&file);
         file.durable.clone_from(&file.seen);
         Ok(())
@@ -286,6 +310,22 @@ impl NewFile for Unfinished {
         let file = &mut *lock(&self.file);
         file.durable.clone_from(&file.seen);
         Ok(())
+    }
+}
+
+struct Stream {
+    disk: MemoryDisk,
+    file: Contents,
+}
+
+impl StreamFile for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.disk.state();
+        let result = state.step().and_then(|()| state.room(bytes.len() as u64));
+        drop(state);
+        let arrives = if result.is_ok() { bytes.len() } else { bytes.len() / 2 };
+        lock(&self.file).seen.extend_from_slice(&bytes[..arrives]);
+        result
     }
 }
 

@@ -46,6 +46,18 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Of the system.
     fn write_whole(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
 
+    /// Makes a file to be written from its front to its back, through the system's cache.
+    ///
+    /// # Errors
+    /// When it exists; else of the system.
+    fn create_stream(&self, path: &Path) -> io::Result<Box<dyn StreamFile>>;
+
+    /// Makes the contents of a file durable that was written by [`create_stream`](Self::create_stream).
+    ///
+    /// # Errors
+    /// Of the system. What the file holds is then unknown for ever.
+    fn sync_file(&self, path: &Path) -> io::Result<()>;
+
     /// Opens a file for reading.
     ///
     /// # Errors
@@ -119,6 +131,16 @@ pub trait NewFile: Send {
     /// # Errors
     /// Of a write or the sync. What the file holds is then unknown for ever; write another.
     fn finish(&mut self) -> io::Result<()>;
+}
+
+/// A file that is being written from its front to its back. Dropped, it stays, with whatever got there.
+pub trait StreamFile: Send {
+    /// Writes all of `bytes` behind what was written before. They survive the process, and are durable after
+    /// [`Disk::sync_file`].
+    ///
+    /// # Errors
+    /// Of the system; a part may have got there.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 }
 
 /// A file to be read, by any number of threads.

@@ -15,7 +15,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{DirectoryLock, Disk, NewFile, OldFile, STAGING_BYTES, failed, in_use, uring::Ring};
+use super::{DirectoryLock, Disk, NewFile, OldFile, STAGING_BYTES, StreamFile, failed, in_use, uring::Ring};
 use crate::{snapshot::buffer::PageBuffer, state::StateError};
 
 /// Name of the file that is locked. It stays when the lock is given back, so that two that come at once lock the same.
@@ -105,6 +105,14 @@ impl Disk for OsDisk {
         file.sync_data()
     }
 
+    fn create_stream(&self, path: &Path) -> io::Result<Box<dyn StreamFile>> {
+        Ok(Box::new(Stream(File::create_new(path)?)))
+    }
+
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
     fn open(&self, path: &Path) -> io::Result<Box<dyn OldFile>> {
         Ok(Box::new(ReadOnly(File::open(path)?)))
     }
@@ -143,6 +151,14 @@ impl Disk for OsDisk {
         let mut paths = fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
         paths.sort_unstable();
         Ok(paths)
+    }
+}
+
+struct Stream(File);
+
+impl StreamFile for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
     }
 }
 
