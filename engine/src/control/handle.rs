@@ -3,7 +3,6 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    thread::{self, JoinHandle},
 };
 
 use super::{
@@ -16,14 +15,17 @@ use crate::{
         error::Error,
         metrics::{CheckpointStats, JobMetrics, OperatorInfo},
     },
-    platform::PlatformError,
+    platform::{
+        PlatformError,
+        threads::{self, Thread},
+    },
 };
 
 /// A running job.
 ///
 /// Dropping the handle cancels the job and waits until its workers have left; nothing of a job outlives it.
 pub struct JobHandle {
-    thread: Option<JoinHandle<Result<(), Error>>>,
+    thread: Option<Thread<Result<(), Error>>>,
     monitor: JobMonitor,
     /// Hears what other processes ask, as long as the job runs.
     remote: Option<Remote>,
@@ -52,7 +54,7 @@ impl JobHandle {
                 .inspect_err(|error| tracing::warn!(%error, "no other process can ask for savepoints"))
                 .ok()
         });
-        let thread = thread::Builder::new().name("tidemill-job".into()).spawn(move || supervisor.run(first));
+        let thread = threads::start("tidemill-job", move || supervisor.run(first));
         let thread = thread.map_err(|error| PlatformError::Unfit {
             what: "starting the thread that supervises the job".into(),
             why: error.to_string(),
@@ -102,9 +104,9 @@ impl JobHandle {
     }
 
     fn join(&mut self) -> Result<(), Error> {
-        let joined = self.thread.take().map_or(Ok(Ok(())), JoinHandle::join);
+        let joined = self.thread.take().map_or(Some(Ok(())), Thread::join);
         self.remote = None;
-        joined.unwrap_or_else(|_panic| {
+        joined.unwrap_or_else(|| {
             let cause = "the thread that supervises the job panicked".to_owned();
             Err(PlatformError::WorkerLost { worker: 0, cause }.into())
         })

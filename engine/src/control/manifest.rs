@@ -181,7 +181,6 @@ impl From<String> for Unreadable {
 }
 
 /// The version that a manifest's first line names, and what follows the line if that is whole.
-#[expect(clippy::type_complexity, reason = "two answers: the version counts before the rest is believed")]
 fn body(bytes: &[u8]) -> Result<(&str, Result<&[u8], String>), String> {
     let end = bytes.iter().position(|byte| *byte == b'\n').ok_or("it has no first line")?;
     let head = std::str::from_utf8(&bytes[..end]).map_err(|_| "its first line is not text")?;

@@ -5,7 +5,6 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    thread,
 };
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::handle::JobMonitor;
 use crate::{
     model::error::Error,
-    platform::{control_socket, control_socket::ControlSocket, signals::StopSignals},
+    platform::{control_socket, control_socket::ControlSocket, signals::StopSignals, threads},
 };
 
 /// Name of the socket in the directory of the checkpoints.
@@ -120,6 +119,6 @@ pub(super) fn suspend_on_signal(monitor: JobMonitor) -> io::Result<StopSignals> 
                 monitor.cancel();
             }
         };
-        let _ = thread::Builder::new().name("tidemill-stop".into()).spawn(suspend);
+        let _ = threads::start("tidemill-stop", suspend);
     })
 }

@@ -60,9 +60,9 @@ fn sync_names(disk: &dyn Disk, manifest: &JobManifest, target: &Path) -> Result<
     disk.create_directory(target).map_err(failed(target))?;
     for part in manifest.operators.values().flat_map(|operator| operator.manifests()) {
         let above = part.ancestors().skip(2).take_while(|path| path.starts_with(target));
-        above
-            .map(|directory| disk.sync_directory(directory).map_err(failed(directory)))
-            .collect::<Result<(), _>>()?;
+        for directory in above {
+            disk.sync_directory(directory).map_err(failed(directory))?;
+        }
     }
     Ok(())
 }

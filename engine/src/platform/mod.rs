@@ -22,6 +22,7 @@ pub mod signals;
 mod sim;
 pub mod soak;
 pub mod sockets;
+pub mod threads;
 
 pub use cores::Cores;
 pub use glommio::GlommioPlatform;

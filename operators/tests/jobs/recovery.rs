@@ -34,7 +34,8 @@ impl Place {
     }
 
     fn config(&self) -> JobConfig {
-        let checkpoints = CheckpointConfig { interval_ms: 5, retained_max: 3, ..CheckpointConfig::new(self.checkpoints()) };
+        let checkpoints =
+            CheckpointConfig { interval_ms: 5, retained_max: 3, ..CheckpointConfig::new(self.checkpoints()) };
         JobConfig {
             name: "counting".to_owned(),
             parallelism: 2,
@@ -75,8 +76,10 @@ impl Place {
 
     /// The manifests, the oldest first.
     fn manifests(&self) -> Vec<PathBuf> {
-        let mut manifests: Vec<PathBuf> =
-            fs::read_dir(self.checkpoints().join("checkpoints")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut manifests: Vec<PathBuf> = fs::read_dir(self.checkpoints().join("checkpoints"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         manifests.sort();
         manifests
     }
@@ -85,7 +88,8 @@ impl Place {
     fn check(&self) {
         let mut rows = rows(&self.0.path().join("rows"));
         rows.sort_unstable();
-        let mut expected: Vec<(u64, u64)> = (0..RECORDS).map(|number| (number % KEYS, number / KEYS + 1)).collect();
+        let mut expected: Vec<(u64, u64)> =
+            (0..RECORDS).map(|number| (number % KEYS, number / KEYS + 1)).collect();
         expected.sort_unstable();
         assert_eq!(rows.len(), expected.len());
         assert!(rows == expected);
@@ -93,7 +97,8 @@ impl Place {
 }
 
 fn rows(directory: &Path) -> Vec<(u64, u64)> {
-    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let files =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
     let text: String = files.map(|file| fs::read_to_string(file).unwrap()).collect();
     let row = |line: &str| {
         let (key, count) = line.split_once(',').unwrap();
@@ -120,7 +125,12 @@ fn a_job_that_was_stopped_goes_on_with_another_number_of_workers() {
 fn a_job_that_panics_is_started_again_and_loses_nothing() {
     for restart in [
         RestartStrategy::FixedDelay { attempts_max: 3, delay_ms: 1 },
-        RestartStrategy::ExponentialDelay { initial_ms: 1, delay_ms_max: 5, factor: 2.0, reset_after_ms: 60_000 },
+        RestartStrategy::ExponentialDelay {
+            initial_ms: 1,
+            delay_ms_max: 5,
+            factor: 2.0,
+            reset_after_ms: 60_000,
+        },
         RestartStrategy::FailureRate { failures_max: 3, interval_ms: 60_000, delay_ms: 1 },
     ] {
         // With checkpoints, and without: then from the beginning.
@@ -184,7 +194,8 @@ fn damaged_state_is_found_while_it_is_restored_and_the_checkpoint_before_is_used
     place.run_for_a_while(place.config());
     // The newest segment of one subtask: older checkpoints do not need it.
     let store = place.checkpoints().join("state/1/counts/0");
-    let mut segments: Vec<PathBuf> = fs::read_dir(store).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut segments: Vec<PathBuf> =
+        fs::read_dir(store).unwrap().map(|entry| entry.unwrap().path()).collect();
     segments.retain(|path| path.extension().is_some_and(|extension| extension == "tms"));
     segments.sort();
     let newest = segments.last().unwrap();
@@ -231,7 +242,8 @@ fn a_missing_part_and_a_newer_version_are_told_apart() {
 fn a_directory_of_another_job_or_in_use_or_no_directory_is_refused() {
     let place = Place::new();
     place.run_for_a_while(place.config());
-    let message = place.run(JobConfig { name: "other".to_owned(), ..place.config() }).unwrap_err().to_string();
+    let message =
+        place.run(JobConfig { name: "other".to_owned(), ..place.config() }).unwrap_err().to_string();
     assert!(message.contains("`counting`") && message.contains("`other`"), "{message}");
 
     let running = place.describe(place.config(), |_| {}).start().unwrap();
@@ -255,7 +267,8 @@ fn a_directory_of_another_job_or_in_use_or_no_directory_is_refused() {
 fn another_number_of_key_groups_is_refused_with_both() {
     let place = Place::new();
     place.run_for_a_while(place.config());
-    let message = place.run(JobConfig { max_parallelism: Some(64), ..place.config() }).unwrap_err().to_string();
+    let message =
+        place.run(JobConfig { max_parallelism: Some(64), ..place.config() }).unwrap_err().to_string();
     assert!(message.contains("max_parallelism 128") && message.contains("64"), "{message}");
 }
 
@@ -279,7 +292,8 @@ fn a_savepoint_is_whole_by_itself_and_begins_a_job_elsewhere() {
 
     // A job that has no operator for what the savepoint holds.
     let elsewhere = Place::new();
-    let checkpoints = CheckpointConfig { savepoint: Some(savepoint), ..CheckpointConfig::new(elsewhere.checkpoints()) };
+    let checkpoints =
+        CheckpointConfig { savepoint: Some(savepoint), ..CheckpointConfig::new(elsewhere.checkpoints()) };
     let mut config = JobConfig { checkpoints: Some(checkpoints), ..elsewhere.config() };
     let run = |config: JobConfig| {
         let env = StreamEnvironment::with_config(config);

@@ -1,0 +1,35 @@
+//! Threads that are no worker's: for what may block, and is off the data cores.
+
+use std::{io, thread};
+
+/// A thread that was started; see [`start`].
+pub struct Thread<T>(thread::JoinHandle<T>);
+
+/// Starts a thread.
+///
+/// # Errors
+/// Of the system.
+pub fn start<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<Thread<T>> {
+    thread::Builder::new().name(name.to_owned()).spawn(run).map(Thread)
+}
+
+impl<T> Thread<T> {
+    /// Waits for its end; `None` if it panicked.
+    pub fn join(self) -> Option<T> {
+        self.0.join().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_gives_nothing() {
+        assert_eq!(start("fine", || 7).unwrap().join(), Some(7));
+        assert_eq!(start("not", || panic!("expected by the test")).unwrap().join(), None::<()>);
+    }
+}
