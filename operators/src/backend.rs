@@ -26,7 +26,7 @@ use tidemill_storage::{
     log::seal::Sealed,
     record::Record,
     state::{
-        KeyColumn, KeyView, KeyedTable, Migration, Slice, StateBackend, StateError, StateId, StateName,
+        Expired, KeyColumn, KeyView, KeyedTable, Migration, Slice, StateBackend, StateError, StateId, StateName,
         memory::MemoryBackend,
     },
     store::{
@@ -272,6 +272,10 @@ impl<K: Key, V: Record> KeyedTable<K, V> for JobTable<K, V> {
 
     fn relieve(&mut self) {
         hand_on!(self, table => KeyedTable::<K, V>::relieve(table));
+    }
+
+    fn expire_with(&mut self, expired: Expired<V>) {
+        hand_on!(self, table => KeyedTable::<K, V>::expire_with(table, expired));
     }
 
     fn seal(&mut self, sealed: &mut Sealed) {
