@@ -16,6 +16,8 @@ mod csv;
 mod error;
 mod file;
 mod json;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod rolling;
 mod stdout;
 
@@ -25,5 +27,7 @@ pub use collect::{CollectSink, CollectWriter, Collected};
 pub use csv::{CsvSink, CsvSinkWriter};
 pub use error::SinkError;
 pub use json::{JsonLinesSink, JsonLinesWriter};
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresError, PostgresSink, PostgresSinkWriter, PostgresValue, sql_value};
 pub use rolling::{FileSink, FileSinkWriter};
 pub use stdout::{StdoutSink, StdoutWriter};

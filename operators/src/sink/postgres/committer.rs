@@ -1,0 +1,221 @@
+//! Commits the transactions that a checkpoint has, and rolls back those that none has.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use ::postgres::{Config, error::SqlState};
+use tidemill_engine::{
+    model::{checkpoint::Committable, sink::Committer, source::BoxError},
+    platform::files::IoThreads,
+};
+
+use super::{
+    Limits, PostgresError, Shared,
+    session::{Failure, Session, Statement, literal},
+};
+
+/// How long a transaction may take to be prepared, beyond the time for which the server is tried.
+const PREPARE_TIME: Duration = Duration::from_secs(60);
+/// How long sessions of an earlier attempt may take to end.
+const END_TIME: Duration = Duration::from_secs(60);
+
+/// Commits what the threads of all subtasks have prepared. Its own work is done on an I/O thread, too: the driver is not to be
+/// called on a thread that runs asynchronous tasks, as the one that starts a job may be.
+pub(super) struct PostgresCommitter {
+    work: Option<Work>,
+    threads: IoThreads,
+}
+
+impl PostgresCommitter {
+    pub(super) fn open(
+        config: Config,
+        prefix: String,
+        statement: Arc<Statement>,
+        limits: Limits,
+        shared: Arc<Shared>,
+        threads: IoThreads,
+    ) -> Result<Self, PostgresError> {
+        let opened = away(&threads, move || Work::new(config, prefix, &statement, limits, shared))??;
+        Ok(Self { work: Some(opened), threads })
+    }
+
+    fn work<R: Send + 'static>(
+        &mut self,
+        act: impl FnOnce(&mut Work) -> Result<R, PostgresError> + Send + 'static,
+    ) -> Result<R, BoxError> {
+        let mut work = self.work.take().ok_or(PostgresError::ThreadLost)?;
+        let (work, done) = away(&self.threads, move || {
+            let done = act(&mut work);
+            (work, done)
+        })?;
+        self.work = Some(work);
+        Ok(done?)
+    }
+}
+
+impl Drop for PostgresCommitter {
+    fn drop(&mut self) {
+        // Closing the connection is the driver's work as well.
+        let work = self.work.take();
+        let _ = away(&self.threads, move || drop(work));
+    }
+}
+
+/// Does something on a thread of its own, and waits for it.
+fn away<R: Send + 'static>(
+    threads: &IoThreads,
+    act: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, PostgresError> {
+    let (done, answer) = mpsc::channel();
+    threads.spawn("tidemill-pg".into(), move || drop(done.send(act())));
+    answer.recv().map_err(|_| PostgresError::ThreadLost)
+}
+
+/// What is done on the thread.
+struct Work {
+    session: Session,
+    prefix: String,
+    is_transactional: bool,
+    limits: Limits,
+    shared: Arc<Shared>,
+}
+
+impl Work {
+    fn new(
+        config: Config,
+        prefix: String,
+        statement: &Statement,
+        limits: Limits,
+        shared: Arc<Shared>,
+    ) -> Result<Self, PostgresError> {
+        let mut session = Session::new(config, limits.give_up_after, || false);
+        let is_transactional = statement.is_transactional();
+        // Names and rights are wrong before a row is written, or never.
+        let (text, is_wanted) = (statement.text(1), is_transactional);
+        session.run("prepare the statement", |client, _| {
+            let most: String = client.query_one("SHOW max_prepared_transactions", &[])?.try_get(0)?;
+            if is_wanted && most == "0" {
+                return Err(Failure::Ours(PostgresError::NoPreparedTransactions));
+            }
+            client.prepare(&text)?;
+            Ok(())
+        })?;
+        Ok(Self { session, prefix, is_transactional, limits, shared })
+    }
+
+    fn gids(&self, committables: &[Committable]) -> Result<Vec<String>, PostgresError> {
+        let gid = |committable: &Committable| {
+            let gid = String::from_utf8_lossy(committable).into_owned();
+            if gid.starts_with(&self.prefix) { Ok(gid) } else { Err(PostgresError::OtherCommittable { gid }) }
+        };
+        committables.iter().map(gid).collect()
+    }
+
+    /// Ends prepared transactions one way or the other. One that is not there was ended before.
+    fn end(&mut self, doing: &'static str, command: &str, gids: &[String]) -> Result<(), PostgresError> {
+        if !self.is_transactional {
+            return Ok(());
+        }
+        for gid in gids {
+            let text = format!("{command} {}", literal(gid));
+            self.session.run(doing, |client, _| match client.batch_execute(&text) {
+                Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => Ok(()),
+                other => Ok(other?),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Waits until no thread or session of an earlier attempt is there: one might prepare something later.
+    fn end_old_sessions(&mut self) -> Result<(), PostgresError> {
+        let old = || PostgresError::OldSessions { application: self.prefix.clone() };
+        let none_left = self.shared.wait(END_TIME, |state| (state.threads == 0).then_some(()));
+        none_left.ok_or_else(old)?;
+        let failed = old();
+        let prefix = self.prefix.clone();
+        let ended = self.session.wait_until(END_TIME, |session| {
+            session.run("end sessions of an earlier attempt", |client, _| {
+                let ended = client.query(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                     WHERE application_name = $1 AND usename = current_user AND pid <> pg_backend_pid()",
+                    &[&prefix],
+                )?;
+                Ok(ended.is_empty())
+            })
+        })?;
+        if ended { Ok(()) } else { Err(failed) }
+    }
+}
+
+impl Committer for PostgresCommitter {
+    fn secure(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
+        let committables = committables.to_vec();
+        self.work(move |work| work.secure(&committables))
+    }
+
+    fn commit(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
+        let committables = committables.to_vec();
+        self.work(move |work| work.commit(&committables))
+    }
+
+    fn abort(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
+        let committables = committables.to_vec();
+        self.work(move |work| work.abort(&committables))
+    }
+
+    fn recover(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
+        let committables = committables.to_vec();
+        self.work(move |work| work.recover(&committables))
+    }
+}
+
+impl Work {
+    fn secure(&mut self, committables: &[Committable]) -> Result<(), PostgresError> {
+        let after = self.limits.give_up_after + PREPARE_TIME;
+        for gid in self.gids(committables)? {
+            let prepared = self.shared.wait(after, |state| {
+                let lost = || (state.threads == 0).then(|| Err(Arc::new(PostgresError::ThreadLost)));
+                state.prepared.get(&gid).cloned().or_else(lost)
+            });
+            let prepared = prepared.ok_or(PostgresError::NotPreparedInTime { gid, after })?;
+            prepared.map_err(PostgresError::Thread)?;
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, committables: &[Committable]) -> Result<(), PostgresError> {
+        let gids = self.gids(committables)?;
+        self.end("commit a transaction", "COMMIT PREPARED", &gids)?;
+        let mut state = self.shared.lock();
+        gids.iter().for_each(|gid| drop(state.prepared.remove(gid)));
+        Ok(())
+    }
+
+    fn abort(&mut self, committables: &[Committable]) -> Result<(), PostgresError> {
+        let gids = self.gids(committables)?;
+        self.end("roll a transaction back", "ROLLBACK PREPARED", &gids)
+    }
+
+    fn recover(&mut self, committables: &[Committable]) -> Result<(), PostgresError> {
+        self.end_old_sessions()?;
+        let gids = self.gids(committables)?;
+        self.end("commit a transaction", "COMMIT PREPARED", &gids)?;
+        let prefix = self.prefix.clone();
+        let (left, attempt) = self.session.run("list prepared transactions", |client, _| {
+            let left = client.query(
+                "SELECT gid FROM pg_prepared_xacts WHERE starts_with(gid, $1) AND database = current_database()",
+                &[&prefix],
+            )?;
+            let left = left.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+            let attempt: String = client.query_one("SELECT gen_random_uuid()::text", &[])?.try_get(0)?;
+            Ok((left, attempt))
+        })?;
+        self.end("roll a transaction back", "ROLLBACK PREPARED", &left)?;
+        let mut state = self.shared.lock();
+        state.prepared.clear();
+        state.attempt = attempt;
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! What can go wrong with PostgreSQL, and what to do about it.
+
+use std::{sync::Arc, time::Duration};
+
+/// Why the PostgreSQL sink cannot go on. No message holds the connection string, which may hold a password.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostgresError {
+    /// The connection string is not one.
+    #[error(
+        "the connection string cannot be read. It has the form `host=… user=… dbname=…` or `postgresql://…`"
+    )]
+    Connection,
+    /// No thread.
+    #[error("cannot start the thread that starts I/O threads: {0}. Check the limit on threads (`ulimit -u`)")]
+    Threads(#[source] std::io::Error),
+    /// The platform has no threads.
+    #[error(
+        "the PostgreSQL sink needs I/O threads, which this platform has not. Use it on the real platform"
+    )]
+    NeedsThreads,
+    /// Opened before it was prepared.
+    #[error(
+        "the PostgreSQL sink was opened before it was prepared. Prepare a sink once, before it is opened"
+    )]
+    NotPrepared,
+    /// The I/O thread is gone.
+    #[error(
+        "the I/O thread that writes to PostgreSQL could not run. Check the limit on threads (`ulimit -u`) and memory"
+    )]
+    ThreadLost,
+    /// The server does not take prepared transactions.
+    #[error(
+        "the PostgreSQL server takes no prepared transactions, which `insert` needs. Set `max_prepared_transactions` to at least twice the job's parallelism and restart the server, or use `upsert`"
+    )]
+    NoPreparedTransactions,
+    /// The server could not be reached for too long.
+    #[error("PostgreSQL could not be reached for {} s, while trying to {doing}: {cause}. Check that the server runs; the job goes on from its last checkpoint when it is started again", .after.as_secs())]
+    Unreachable {
+        /// What was to be done.
+        doing: &'static str,
+        /// For how long it was tried.
+        after: Duration,
+        /// What was said last.
+        cause: String,
+    },
+    /// The server refuses.
+    #[error("PostgreSQL refuses to {doing}: {cause}. Mend the table, the rows or the rights of the role")]
+    Refused {
+        /// What was to be done.
+        doing: &'static str,
+        /// What the server said.
+        cause: String,
+    },
+    /// The connection broke, and not all rows of the transaction are there any more.
+    #[error(
+        "the connection to PostgreSQL broke within a transaction of more than {kept_max} rows: {cause}. The job goes on from its last checkpoint; checkpoint more often, or raise `rows_kept_max`"
+    )]
+    RowsNotKept {
+        /// Rows that are kept.
+        kept_max: usize,
+        /// What broke it.
+        cause: String,
+    },
+    /// A thread has failed, and said so already.
+    #[error("{0}")]
+    Thread(Arc<PostgresError>),
+    /// A transaction was not prepared in time.
+    #[error("the transaction {gid} was not prepared within {} s. See whether the server is overloaded, or sessions wait for locks", .after.as_secs())]
+    NotPreparedInTime {
+        /// Its name.
+        gid: String,
+        /// For how long it was waited for.
+        after: Duration,
+    },
+    /// Sessions of an earlier attempt do not end.
+    #[error(
+        "sessions of an earlier attempt of this job do not end: they might prepare transactions that nobody commits. End those with the application name {application} on the server (`pg_terminate_backend`)"
+    )]
+    OldSessions {
+        /// Their application name.
+        application: String,
+    },
+    /// The checkpoint has what another sink prepared.
+    #[error(
+        "the checkpoint has the transaction {gid}, which is not of this job and sink. Keep the job's name and the sink's id (`.uid(…)`), or start without the checkpoint"
+    )]
+    OtherCommittable {
+        /// Its name.
+        gid: String,
+    },
+    /// A row that does not fit the columns.
+    #[error("a row has {found} values for {expected} columns. Give a value for each column, in their order")]
+    Columns {
+        /// Number of columns.
+        expected: usize,
+        /// Number of values.
+        found: usize,
+    },
+}

@@ -1,0 +1,289 @@
+//! A connection that is made anew when it breaks, and the statements that go over it.
+
+use std::{sync::mpsc, time::Duration};
+
+use ::postgres::{Client, Config, Error, NoTls, error::SqlState};
+
+use super::{PostgresError, PostgresValue};
+
+/// The first pause before a connection is tried again.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The longest.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Values that one statement may have.
+const VALUES_MAX: usize = 32_000;
+/// Rows of one statement.
+const ROWS_MAX: usize = 256;
+
+/// What is done with rows.
+#[derive(Debug)]
+pub(super) struct Statement {
+    table: String,
+    columns: Vec<String>,
+    /// Rows with the same values there replace each other.
+    key: Option<Vec<String>>,
+}
+
+/// A name as the server reads it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+impl Statement {
+    pub(super) fn insert(table: String, columns: Vec<String>) -> Self {
+        assert!(!columns.is_empty(), "a row has at least one column");
+        Self { table, columns, key: None }
+    }
+
+    pub(super) fn upsert(table: String, columns: Vec<String>, key: Vec<String>) -> Self {
+        assert!(!key.is_empty(), "a key has at least one column");
+        Self { key: Some(key), ..Self::insert(table, columns) }
+    }
+
+    /// Whether it runs in prepared transactions.
+    pub(super) fn is_transactional(&self) -> bool {
+        self.key.is_none()
+    }
+
+    /// Rows that go into one statement. Two rows of the same key may not stand in one.
+    fn rows_max(&self) -> usize {
+        if self.key.is_some() { 1 } else { (VALUES_MAX / self.columns.len()).clamp(1, ROWS_MAX) }
+    }
+
+    /// Its text for this many rows.
+    pub(super) fn text(&self, rows: usize) -> String {
+        let table = self.table.split('.').map(quoted).collect::<Vec<_>>().join(".");
+        let columns = self.columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ");
+        let width = self.columns.len();
+        let row = |row: usize| {
+            let values: Vec<_> = (1..=width).map(|column| format!("${}", row * width + column)).collect();
+            format!("({})", values.join(", "))
+        };
+        let rows = (0..rows).map(row).collect::<Vec<_>>().join(", ");
+        let mut text = format!("INSERT INTO {table} ({columns}) VALUES {rows}");
+        if let Some(key) = &self.key {
+            let others: Vec<_> = self.columns.iter().filter(|column| !key.contains(column)).collect();
+            let keys = key.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ");
+            let set = |column: &&String| format!("{0} = EXCLUDED.{0}", quoted(column));
+            let change = match others.as_slice() {
+                [] => "NOTHING".to_owned(),
+                others => format!("UPDATE SET {}", others.iter().map(set).collect::<Vec<_>>().join(", ")),
+            };
+            text += &format!(" ON CONFLICT ({keys}) DO {change}");
+        }
+        text
+    }
+
+    /// Sends rows over an open connection.
+    pub(super) fn send(&self, client: &mut Client, rows: &[Vec<PostgresValue>]) -> Result<(), Failure> {
+        for rows in rows.chunks(self.rows_max()) {
+            let width = self.columns.len();
+            if let Some(row) = rows.iter().find(|row| row.len() != width) {
+                return Err(Failure::Ours(PostgresError::Columns { expected: width, found: row.len() }));
+            }
+            let prepared = client.prepare(&self.text(rows.len()))?;
+            let values: Vec<_> = rows
+                .iter()
+                .flatten()
+                .map(|value| -> &(dyn ::postgres::types::ToSql + Sync) { &**value })
+                .collect();
+            client.execute(&prepared, &values)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why something failed.
+pub(super) enum Failure {
+    /// As the server or the connection says.
+    Theirs(Error),
+    /// Not a matter of the server.
+    Ours(PostgresError),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Theirs(error)
+    }
+}
+
+/// Whether another try may succeed: the server is down, restarts, is full, or the connection broke.
+fn is_passing(error: &Error) -> bool {
+    let Some(code) = error.code() else { return error.is_closed() || is_io(error) };
+    let full = [
+        &SqlState::TOO_MANY_CONNECTIONS,
+        &SqlState::T_R_SERIALIZATION_FAILURE,
+        &SqlState::T_R_DEADLOCK_DETECTED,
+    ];
+    code.code().starts_with("08") || code.code().starts_with("57P") || full.contains(&code)
+}
+
+fn is_io(error: &Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if error.is::<std::io::Error>() {
+            return true;
+        }
+        source = error.source();
+    }
+    // The driver says only in words that connecting timed out.
+    let text = error.to_string();
+    text.contains("connect") || text.contains("timeout") || text.contains("timed out")
+}
+
+/// All that the server said.
+pub(super) fn words(error: &Error) -> String {
+    match error.as_db_error() {
+        Some(said) => format!("{} (SQLSTATE {})", said.message(), said.code().code()),
+        None => match std::error::Error::source(error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        },
+    }
+}
+
+/// A connection to one server.
+pub(super) struct Session {
+    config: Config,
+    client: Option<Client>,
+    /// How many connections there were.
+    connections: u64,
+    /// The server's process of the last one, and when that began.
+    backend: Option<(i32, String)>,
+    give_up_after: Duration,
+    /// Says that nobody wants an answer any more.
+    is_unwanted: Box<dyn Fn() -> bool + Send>,
+    /// Never says anything; it is waited on to pause.
+    pause: mpsc::Receiver<()>,
+    _keep: mpsc::Sender<()>,
+}
+
+impl Session {
+    pub(super) fn new(
+        config: Config,
+        give_up_after: Duration,
+        is_unwanted: impl Fn() -> bool + Send + 'static,
+    ) -> Self {
+        let (keep, pause) = mpsc::channel();
+        Self {
+            config,
+            client: None,
+            connections: 0,
+            backend: None,
+            give_up_after,
+            is_unwanted: Box::new(is_unwanted),
+            pause,
+            _keep: keep,
+        }
+    }
+
+    fn pause_for(&self, time: Duration) {
+        // There is no sender that says anything: it times out.
+        let _ = self.pause.recv_timeout(time);
+    }
+
+    /// Ends the connection, and with it a transaction that is open.
+    pub(super) fn disconnect(&mut self) {
+        self.client = None;
+    }
+
+    /// Makes a connection. What the one before was doing is over then: it may hold locks.
+    fn connect(&mut self) -> Result<Client, Error> {
+        let mut client = self.config.connect(NoTls)?;
+        if let Some((pid, since)) = &self.backend {
+            client.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $2",
+                &[pid, since],
+            )?;
+        }
+        let own = client.query_one(
+            "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+            &[],
+        )?;
+        self.backend = Some((own.try_get(0)?, own.try_get(1)?));
+        self.connections += 1;
+        Ok(client)
+    }
+
+    /// Does something over the connection, and again over another one when that breaks. `act` is told the number of the
+    /// connection, and has to do nothing twice.
+    ///
+    /// # Errors
+    /// When the server refuses, or was not reached for too long.
+    pub(super) fn run<R>(
+        &mut self,
+        doing: &'static str,
+        mut act: impl FnMut(&mut Client, u64) -> Result<R, Failure>,
+    ) -> Result<R, PostgresError> {
+        let (mut waited, mut pause) = (Duration::ZERO, PAUSE_MIN);
+        loop {
+            let connected = match self.client.take().filter(|client| !client.is_closed()) {
+                Some(client) => Ok(client),
+                None => self.connect(),
+            };
+            let done = connected.map_err(Failure::from).and_then(|client| {
+                let number = self.connections;
+                act(self.client.insert(client), number)
+            });
+            let error = match done {
+                Ok(done) => return Ok(done),
+                Err(Failure::Ours(error)) => return Err(error),
+                Err(Failure::Theirs(error)) => error,
+            };
+            // What was begun is rolled back.
+            self.client = None;
+            let cause = words(&error);
+            if !is_passing(&error) {
+                return Err(PostgresError::Refused { doing, cause });
+            }
+            if waited >= self.give_up_after || (self.is_unwanted)() {
+                return Err(PostgresError::Unreachable { doing, after: waited, cause });
+            }
+            self.pause_for(pause);
+            waited += pause;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Pauses until `done` says so, for `at_most`; whether it did.
+    pub(super) fn wait_until(
+        &mut self,
+        at_most: Duration,
+        mut done: impl FnMut(&mut Self) -> Result<bool, PostgresError>,
+    ) -> Result<bool, PostgresError> {
+        let mut waited = Duration::ZERO;
+        while !done(self)? {
+            if waited >= at_most {
+                return Ok(false);
+            }
+            self.pause_for(PAUSE_MIN);
+            waited += PAUSE_MIN;
+        }
+        Ok(true)
+    }
+}
+
+/// A text in a statement that takes no parameters.
+pub(super) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_quote_names_and_number_values() {
+        let columns = vec!["id".to_owned(), "a\"b".to_owned()];
+        let insert = Statement::insert("shop.orders".to_owned(), columns.clone());
+        let text = insert.text(2);
+        assert_eq!(text, r#"INSERT INTO "shop"."orders" ("id", "a""b") VALUES ($1, $2), ($3, $4)"#);
+        let upsert = Statement::upsert("t".to_owned(), columns, vec!["id".to_owned()]).text(1);
+        assert!(
+            upsert.ends_with(r#" ON CONFLICT ("id") DO UPDATE SET "a""b" = EXCLUDED."a""b""#),
+            "{upsert}"
+        );
+        let keys = Statement::upsert("t".to_owned(), vec!["id".to_owned()], vec!["id".to_owned()]).text(1);
+        assert!(keys.ends_with(r#" ON CONFLICT ("id") DO NOTHING"#), "{keys}");
+    }
+}
