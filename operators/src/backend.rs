@@ -26,8 +26,8 @@ use tidemill_storage::{
     log::seal::Sealed,
     record::Record,
     state::{
-        Expired, KeyColumn, KeyView, KeyedTable, Migration, Slice, StateBackend, StateError, StateId, StateName,
-        memory::MemoryBackend,
+        Expired, KeyColumn, KeyView, KeyedTable, Migration, Slice, StateBackend, StateError, StateId,
+        StateName, memory::MemoryBackend,
     },
     store::{
         Store, StoreOptions,
