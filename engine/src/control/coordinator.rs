@@ -5,9 +5,12 @@
 //!  (none) ─────────────────────▶ Underway ───────────────────────────▶ secured ─▶ manifest ─▶ committed ─▶ older retired
 //!                                   │ a task declines, the time is up            │ fails        │ fails
 //!                                   ▼                                            ▼              ▼
-//!                                 failed: what sinks have prepared            failed         the job fails
+//!                                 failed: what sinks have prepared            failed ¹       the job fails
 //!                                 goes with the next checkpoint
 //! ```
+//!
+//! ¹ If a manifest that could not be made durable cannot be taken away either, the job stops for good: a crash decides whether that
+//! checkpoint is complete, and the next process sees it.
 //!
 //! It is driven like a worker, on a thread that is no worker's: under simulation in the same seeded order. It may block: on
 //! the disk, and on what a sink commits to.
@@ -211,6 +214,8 @@ impl Coordinator {
                     Err(error) => self.stop_with(own.request, error),
                 }
             }
+            // Whether it is complete shows when the directory is read again: until then nothing may be given up.
+            Err(error @ CheckpointError::Unknown { .. }) => self.stop_with(own.request, error),
             Err(error) => {
                 let checkpoint = own.checkpoint;
                 join(&mut self.carried, prepared);

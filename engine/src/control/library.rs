@@ -191,14 +191,28 @@ impl Library {
     /// Makes a checkpoint complete. What its manifest names is durable already, but for the names of directories.
     ///
     /// # Errors
-    /// Of the disk. Whether the checkpoint is complete is then unknown; it is safe to go on as if it were not, as long as what
-    /// it has prepared is committed with the next.
+    /// Of the disk: then the checkpoint is not complete, and never will be. But for [`CheckpointError::Unknown`]: then a crash
+    /// decides, and nothing may be committed or given up before.
     pub(super) fn add(&mut self, manifest: &JobManifest) -> Result<PathBuf, CheckpointError> {
         self.sync_names(manifest)?;
         let file = self.manifest_path(manifest.checkpoint);
-        write_manifest(&*self.disk, &file, &manifest.encode(&self.root))?;
+        if let Err(error) = write_manifest(&*self.disk, &file, &manifest.encode(&self.root)) {
+            return Err(match self.withdraw(&file) {
+                Ok(()) => error,
+                Err(_) => CheckpointError::Unknown { file, cause: Box::new(error) },
+            });
+        }
         self.kept.insert(manifest.checkpoint, Some(attempts_of(&self.root, manifest)));
         Ok(file)
+    }
+
+    /// Makes sure that a manifest is not there.
+    fn withdraw(&self, file: &Path) -> io::Result<()> {
+        match self.disk.remove(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.disk.sync_directory(&self.root.join(MANIFESTS))
     }
 
     fn sync_names(&mut self, manifest: &JobManifest) -> Result<(), CheckpointError> {

@@ -295,7 +295,8 @@ impl Supervisor {
                 matches!(**error, PlatformError::Killed { .. } | PlatformError::Stalled { .. })
             }
             Error::Checkpoint(error) => {
-                matches!(**error, CheckpointError::NoneWhole { .. } | CheckpointError::NewerVersion { .. })
+                use CheckpointError::{NewerVersion, NoneWhole, Unknown};
+                matches!(**error, NoneWhole { .. } | NewerVersion { .. } | Unknown { .. })
             }
             _ => false,
         };

@@ -52,6 +52,17 @@ pub enum CheckpointError {
         /// The version that is known.
         known: u32,
     },
+    /// A manifest was written, could not be made durable, and could not be taken away again.
+    #[error(
+        "it is not known whether the checkpoint {file} is complete: {cause}. The job stops, so that nothing is done twice or never; \
+         mend the disk and start it again, and it goes on from what is there", file = file.display()
+    )]
+    Unknown {
+        /// The file.
+        file: PathBuf,
+        /// What went wrong first.
+        cause: Box<CheckpointError>,
+    },
     /// There are checkpoints, and none is whole.
     #[error(
         "none of the checkpoints in {directory} can be used:\n{reasons}\nBring back what is missing, name a savepoint to begin \
