@@ -154,7 +154,7 @@ enum RootError {
 
 /// The record of type `T` whose root is at `root`, after checking the root and all that it points to.
 ///
-/// `bytes` must be aligned as the root is; [`BUFFER_ALIGN`](crate::writer::BUFFER_ALIGN) always suffices. What the root
+/// `bytes` must be aligned as the root is; [`BUFFER_ALIGN`] always suffices. What the root
 /// points to may lie before or behind it, anywhere in `bytes`, so that batches (roots in front) and single
 /// values (root last) are both accepted; rkyv's own `access_pos` takes the latter only.
 ///

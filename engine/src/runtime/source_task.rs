@@ -59,11 +59,11 @@ pub struct SourceTask<R, A, D> {
 pub struct SourceConfig {
     /// The source operator.
     pub operator: OperatorIndex,
-    /// As [`JobConfig::step_records_max`].
+    /// As [`JobConfig::step_records_max`](crate::model::config::JobConfig::step_records_max).
     pub step_records_max: usize,
-    /// As [`JobConfig::step_us_max`], in nanoseconds.
+    /// As [`JobConfig::step_us_max`](crate::model::config::JobConfig::step_us_max), in nanoseconds.
     pub step_time_max: Nanos,
-    /// As [`JobConfig::watermark_interval_us`], in nanoseconds.
+    /// As [`JobConfig::watermark_interval_us`](crate::model::config::JobConfig::watermark_interval_us), in nanoseconds.
     pub watermark_interval: Nanos,
     /// The platform's clock.
     pub clock: Arc<dyn Clock>,
