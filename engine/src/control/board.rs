@@ -111,6 +111,11 @@ impl Board {
         answered.recv().unwrap_or(Err(Error::Over))
     }
 
+    /// Leaves a request to the next attempt.
+    pub(super) fn hand_on(&self, request: Request) {
+        self.requests.put(request);
+    }
+
     pub(super) fn next_request(&self) -> Option<Request> {
         self.requests.take()
     }

@@ -90,10 +90,3 @@ impl Commits {
         Ok(())
     }
 }
-
-/// Adds what is in `more`.
-pub(super) fn join(prepared: &mut Prepared, more: Prepared) {
-    for (operator, committables) in more {
-        prepared.entry(operator).or_default().extend(committables);
-    }
-}

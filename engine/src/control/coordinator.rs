@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::{
     board::{Board, Request},
-    commits::{Prepared, join},
+    commits::Prepared,
     manifest::{JobManifest, ManifestKind},
     savepoint,
     vault::Vault,
@@ -218,7 +218,6 @@ impl Coordinator {
             Err(error @ CheckpointError::Unknown { .. }) => self.stop_with(own.request, error),
             Err(error) => {
                 let checkpoint = own.checkpoint;
-                join(&mut self.carried, prepared);
                 self.underway.push(own);
                 self.fail_checkpoint(checkpoint, error.to_string());
             }
@@ -286,10 +285,7 @@ impl Coordinator {
         let own = self.underway.remove(at);
         self.platform.note(&|| format!("checkpoint {checkpoint} failed: {cause}"));
         tracing::warn!(checkpoint, cause, "a checkpoint failed");
-        for (operator, state) in own.operators {
-            let committables = state.subtasks.into_iter().flat_map(|subtask| subtask.committables);
-            self.carried.entry(operator).or_default().extend(committables);
-        }
+        carry(&mut self.carried, own.operators);
         self.shared.tell_workers(ToWorker::Retire(checkpoint));
         self.last_ended = self.clock.now();
         self.failures += 1;
@@ -337,6 +333,13 @@ impl Coordinator {
                 Some(("checkpoints are off", "set `checkpoints` in the job's settings"))
             } else if self.closing || self.draining.is_some() {
                 Some(("the job is being stopped", "start it again and ask it then"))
+            } else if request
+                .directory
+                .as_ref()
+                .is_some_and(|target| savepoint::is_in(&*self.platform.disk(), target))
+            {
+                // Found out behind the barrier, it would stop a job that cannot be stopped in this way.
+                Some(("the directory holds a savepoint already", "name another one"))
             } else {
                 None
             };
@@ -383,19 +386,31 @@ impl Coordinator {
     fn leave(&mut self) {
         self.done = true;
         let mut prepared = std::mem::take(&mut self.carried);
+        let mut requests: Vec<Request> = self.draining.take().into_iter().collect();
         for own in std::mem::take(&mut self.underway) {
-            for (operator, state) in own.operators {
-                let committables = state.subtasks.into_iter().flat_map(|subtask| subtask.committables);
-                prepared.entry(operator).or_default().extend(committables);
-            }
-            let stopped = || self.shared.failure().unwrap_or(Error::Cancelled);
-            own.request.into_iter().for_each(|request| request.answer(Err(stopped())));
+            carry(&mut prepared, own.operators);
+            requests.extend(own.request);
         }
         if self.plan.config.is_none() {
             self.vault.lock().commits.abort(&prepared);
         }
-        let stopped = || self.shared.failure().unwrap_or(Error::Cancelled);
-        self.draining.take().into_iter().for_each(|request| request.answer(Err(stopped())));
+        let stopped = self.shared.failure().unwrap_or(Error::Cancelled);
+        for request in requests {
+            // Whoever wants the job stopped wants that of the attempt that may follow too.
+            if request.stops {
+                self.board.hand_on(request);
+            } else {
+                request.answer(Err(stopped.clone()));
+            }
+        }
+    }
+}
+
+/// Adds what sinks have prepared for a checkpoint.
+fn carry(carried: &mut Prepared, operators: BTreeMap<OperatorIndex, OperatorState>) {
+    for (operator, state) in operators {
+        let committables = state.subtasks.into_iter().flat_map(|subtask| subtask.committables);
+        carried.entry(operator).or_default().extend(committables);
     }
 }
 

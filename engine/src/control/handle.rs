@@ -154,10 +154,11 @@ impl JobMonitor {
     }
 
     /// Takes a checkpoint and stops the job behind it; started again with the same directory, it goes on from there.
-    /// [`wait`](JobHandle::wait) then returns without an error.
+    /// [`wait`](JobHandle::wait) then returns without an error. A job that fails meanwhile is started again as its restart
+    /// strategy says, and suspended then.
     ///
     /// # Errors
-    /// As [`checkpoint`](Self::checkpoint).
+    /// When the job has ended, or checkpoints are off.
     pub fn suspend(&self) -> Result<PathBuf, Error> {
         self.board.ask(None, true, false)
     }

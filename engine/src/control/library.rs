@@ -139,7 +139,11 @@ impl Library {
 
     /// Never again uses a checkpoint in which something is wrong.
     pub(super) fn reject(&mut self, id: CheckpointId, reason: String) {
-        tracing::warn!(checkpoint = id, reason, "a checkpoint cannot be used; the one before is tried");
+        tracing::warn!(
+            checkpoint = id,
+            reason,
+            "a checkpoint cannot be used; the one before is tried, and what sinks have committed since then can come twice"
+        );
         self.unusable.insert(id, reason);
     }
 

@@ -32,7 +32,7 @@ pub(super) fn write(
     target: &Path,
 ) -> Result<PathBuf, CheckpointError> {
     let file = target.join(MANIFEST);
-    if disk.open(&file).is_ok() {
+    if is_in(disk, target) {
         let source = std::io::ErrorKind::AlreadyExists.into();
         return Err(CheckpointError::Io { doing: "write a savepoint over", file, source });
     }
@@ -65,6 +65,11 @@ fn sync_names(disk: &dyn Disk, manifest: &JobManifest, target: &Path) -> Result<
         }
     }
     Ok(())
+}
+
+/// Whether a directory holds a savepoint.
+pub(super) fn is_in(disk: &dyn Disk, directory: &Path) -> bool {
+    disk.open(&directory.join(MANIFEST)).is_ok()
 }
 
 /// Reads the savepoint in a directory.

@@ -1,6 +1,7 @@
 //! Jobs on this machine that are stopped, fail, and find damaged, foreign and newer checkpoints.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     sync::{
@@ -16,7 +17,11 @@ use tidemill_engine::model::{
     metrics::JobMetrics,
     watermark::WatermarkStrategy,
 };
-use tidemill_operators::{api::environment::StreamEnvironment, sink::FileSink, source::from_vec};
+use tidemill_operators::{
+    api::environment::StreamEnvironment,
+    sink::FileSink,
+    source::{from_parallel_iter, from_vec},
+};
 
 const RECORDS: u64 = 200_000;
 const KEYS: u64 = 17;
@@ -62,16 +67,54 @@ impl Place {
         self.describe(config, |_| {}).execute()
     }
 
-    /// Runs until some checkpoints are complete, then stops behind another one.
-    fn run_for_a_while(&self, config: JobConfig) {
-        let job = self.describe(config, |_| {}).start().unwrap();
+    /// As [`describe`](Self::describe), with numbers that do not end: whatever it is asked, the job is not over before.
+    fn describe_endless(&self, config: JobConfig) -> StreamEnvironment {
+        let env = StreamEnvironment::with_config(config);
+        let numbers = from_parallel_iter(|subtask, parallelism| (subtask as u64..).step_by(parallelism));
+        env.from_source("numbers", numbers, WatermarkStrategy::none())
+            .uid("numbers")
+            .key_by(|number| number % KEYS)
+            .fold(0_u64, |count: &mut u64, _| *count += 1)
+            .uid("counts")
+            .sink("rows", FileSink::csv(self.0.path().join("rows")).header(false));
+        env
+    }
+
+    /// Runs the endless job over some checkpoints, then stops it behind another one.
+    fn run_for_a_while(&self, config: JobConfig) -> Result<JobMetrics, Error> {
+        let job = self.describe_endless(config).start()?;
         let monitor = job.monitor();
         for _ in 0..3 {
-            // The job may have come to its end already: then there are as many for another reason.
+            // An attempt that finds its checkpoint damaged takes none, and the next one is asked again.
             let _ = monitor.checkpoint();
         }
-        let _ = monitor.suspend();
-        job.wait().unwrap();
+        let suspended = monitor.suspend();
+        let metrics = job.wait()?;
+        suspended.map(|_| metrics)
+    }
+
+    fn rows(&self) -> Vec<(u64, u64)> {
+        rows(&self.0.path().join("rows"))
+    }
+
+    /// Fails unless the counts of every key are 1, 2, 3 and so on, each once; returns how many there are in all.
+    fn check_endless(&self) -> usize {
+        let (different, all) = self.check_gapless();
+        assert_eq!(different, all, "counts are there twice");
+        all
+    }
+
+    /// Fails unless the counts of every key are 1, 2, 3 and so on; returns how many different ones there are, and how many.
+    fn check_gapless(&self) -> (usize, usize) {
+        let rows = self.rows();
+        let mut counts = BTreeMap::<u64, BTreeSet<u64>>::new();
+        for (key, count) in &rows {
+            counts.entry(*key).or_default().insert(*count);
+        }
+        for of_key in counts.values() {
+            assert!(of_key.iter().copied().eq(1..=of_key.len() as u64), "a count is missing");
+        }
+        (counts.values().map(BTreeSet::len).sum(), rows.len())
     }
 
     /// The manifests, the oldest first.
@@ -86,7 +129,7 @@ impl Place {
 
     /// Fails unless every count of every key was committed once.
     fn check(&self) {
-        let mut rows = rows(&self.0.path().join("rows"));
+        let mut rows = self.rows();
         rows.sort_unstable();
         let mut expected: Vec<(u64, u64)> =
             (0..RECORDS).map(|number| (number % KEYS, number / KEYS + 1)).collect();
@@ -110,14 +153,23 @@ fn rows(directory: &Path) -> Vec<(u64, u64)> {
 #[test]
 fn a_job_that_was_stopped_goes_on_with_another_number_of_workers() {
     let place = Place::new();
-    for parallelism in [2, 3, 1] {
-        place.run_for_a_while(JobConfig { parallelism, ..place.config() });
+    let mut rows_before = 0;
+    for parallelism in [2, 3, 1, 4] {
+        let metrics = place.run_for_a_while(JobConfig { parallelism, ..place.config() }).unwrap();
+        assert_eq!(metrics.checkpoints.restored_from.is_some(), rows_before > 0);
+        let rows = place.check_endless();
+        assert!(rows > rows_before);
+        rows_before = rows;
     }
-    let metrics = place.run(JobConfig { parallelism: 4, ..place.config() }).unwrap();
-    assert!(metrics.checkpoints.restored_from.is_some());
-    place.check();
-    // All input was read: another start finds that, and changes nothing.
+}
+
+#[test]
+fn a_job_that_has_come_to_its_end_finds_that_when_it_is_started_again() {
+    let place = Place::new();
     place.run(place.config()).unwrap();
+    place.check();
+    let metrics = place.run(JobConfig { parallelism: 3, ..place.config() }).unwrap();
+    assert!(metrics.checkpoints.restored_from.is_some());
     place.check();
 }
 
@@ -179,11 +231,13 @@ fn damage(file: &Path) {
 #[test]
 fn a_damaged_manifest_is_passed_over_and_the_one_before_is_used() {
     let place = Place::new();
-    place.run_for_a_while(place.config());
+    place.run_for_a_while(place.config()).unwrap();
     let manifests = place.manifests();
     assert!(manifests.len() >= 2, "{manifests:?}");
     damage(&manifests[manifests.len() - 1]);
-    let metrics = place.run(place.config()).unwrap();
+    let metrics = place.run_for_a_while(place.config()).unwrap();
+    // What was committed with the checkpoint that is lost is committed again.
+    place.check_gapless();
     let before: u64 = manifests[manifests.len() - 2].file_name().unwrap().to_str().unwrap().parse().unwrap();
     assert_eq!(metrics.checkpoints.restored_from, Some(before));
 }
@@ -191,7 +245,7 @@ fn a_damaged_manifest_is_passed_over_and_the_one_before_is_used() {
 #[test]
 fn damaged_state_is_found_while_it_is_restored_and_the_checkpoint_before_is_used() {
     let place = Place::new();
-    place.run_for_a_while(place.config());
+    place.run_for_a_while(place.config()).unwrap();
     // The newest segment of one subtask: older checkpoints do not need it.
     let store = place.checkpoints().join("state/1/counts/0");
     let mut segments: Vec<PathBuf> =
@@ -204,7 +258,9 @@ fn damaged_state_is_found_while_it_is_restored_and_the_checkpoint_before_is_used
     bytes[4096 + 20] ^= 1;
     fs::write(newest, bytes).unwrap();
     let manifests = place.manifests();
-    let metrics = place.run(place.config()).unwrap();
+    let metrics = place.run_for_a_while(place.config()).unwrap();
+    // What was committed with the checkpoint that is lost is committed again.
+    place.check_gapless();
     let last: u64 = manifests[manifests.len() - 1].file_name().unwrap().to_str().unwrap().parse().unwrap();
     assert!(metrics.checkpoints.restored_from.is_some_and(|from| from < last), "{metrics:?}");
 }
@@ -212,10 +268,10 @@ fn damaged_state_is_found_while_it_is_restored_and_the_checkpoint_before_is_used
 #[test]
 fn checkpoints_that_are_all_damaged_are_no_fresh_start() {
     let place = Place::new();
-    place.run_for_a_while(place.config());
+    place.run_for_a_while(place.config()).unwrap();
     let manifests = place.manifests();
     manifests.iter().for_each(|manifest| damage(manifest));
-    let message = place.run(place.config()).unwrap_err().to_string();
+    let message = place.run_for_a_while(place.config()).unwrap_err().to_string();
     for part in ["none of the checkpoints", "checksum", "savepoint"] {
         assert!(message.contains(part), "{message}");
     }
@@ -226,49 +282,51 @@ fn checkpoints_that_are_all_damaged_are_no_fresh_start() {
 #[test]
 fn a_missing_part_and_a_newer_version_are_told_apart() {
     let place = Place::new();
-    place.run_for_a_while(place.config());
+    place.run_for_a_while(place.config()).unwrap();
     fs::remove_dir_all(place.checkpoints().join("state/1/counts/1")).unwrap();
-    let message = place.run(place.config()).unwrap_err().to_string();
+    let message = place.run_for_a_while(place.config()).unwrap_err().to_string();
     assert!(message.contains("state/1/counts/1") && message.contains("none of the checkpoints"), "{message}");
 
     let newest = place.manifests().pop().unwrap();
     let text = fs::read_to_string(&newest).unwrap();
     fs::write(&newest, text.replacen("tidemill-checkpoint 1", "tidemill-checkpoint 9", 1)).unwrap();
-    let message = place.run(place.config()).unwrap_err().to_string();
+    let message = place.run_for_a_while(place.config()).unwrap_err().to_string();
     assert!(message.contains("format version 9"), "{message}");
 }
 
 #[test]
 fn a_directory_of_another_job_or_in_use_or_no_directory_is_refused() {
     let place = Place::new();
-    place.run_for_a_while(place.config());
-    let message =
-        place.run(JobConfig { name: "other".to_owned(), ..place.config() }).unwrap_err().to_string();
+    place.run_for_a_while(place.config()).unwrap();
+    let message = place
+        .run_for_a_while(JobConfig { name: "other".to_owned(), ..place.config() })
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("`counting`") && message.contains("`other`"), "{message}");
 
-    let running = place.describe(place.config(), |_| {}).start().unwrap();
-    // It may be over by now, but its handle still has the directory only while it runs.
-    if let Err(error) = place.describe(place.config(), |_| {}).start() {
-        assert!(error.to_string().contains("in use"), "{error}");
-    }
+    let running = place.describe_endless(place.config()).start().unwrap();
+    let message = place.run_for_a_while(place.config()).unwrap_err().to_string();
+    assert!(message.contains("in use"), "{message}");
     drop(running);
 
     let place = Place::new();
     fs::write(place.checkpoints(), "not a directory").unwrap();
-    let message = place.run(place.config()).unwrap_err().to_string();
+    let message = place.run_for_a_while(place.config()).unwrap_err().to_string();
     assert!(message.contains("cannot create") && message.contains("checkpoints"), "{message}");
 
     let memory = JobConfig { state_backend: StateBackendKind::Memory, ..Place::new().config() };
-    let message = place.run(memory).unwrap_err().to_string();
+    let message = place.run_for_a_while(memory).unwrap_err().to_string();
     assert!(message.contains("state_backend is `memory`"), "{message}");
 }
 
 #[test]
 fn another_number_of_key_groups_is_refused_with_both() {
     let place = Place::new();
-    place.run_for_a_while(place.config());
-    let message =
-        place.run(JobConfig { max_parallelism: Some(64), ..place.config() }).unwrap_err().to_string();
+    place.run_for_a_while(place.config()).unwrap();
+    let message = place
+        .run_for_a_while(JobConfig { max_parallelism: Some(64), ..place.config() })
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("max_parallelism 128") && message.contains("64"), "{message}");
 }
 
@@ -276,19 +334,21 @@ fn another_number_of_key_groups_is_refused_with_both() {
 fn a_savepoint_is_whole_by_itself_and_begins_a_job_elsewhere() {
     let place = Place::new();
     let savepoint = place.0.path().join("savepoint");
-    let job = place.describe(place.config(), |_| {}).start().unwrap();
-    let saved = job.monitor().stop_with_savepoint(&savepoint, false);
+    let job = place.describe_endless(place.config()).start().unwrap();
+    job.monitor().savepoint(&savepoint).unwrap();
+    // What is there already is refused before anything is stopped, and kept.
+    let message = job.monitor().stop_with_savepoint(&savepoint, false).unwrap_err().to_string();
+    assert!(message.contains("holds a savepoint already"), "{message}");
+    fs::remove_dir_all(&savepoint).unwrap();
+    job.monitor().stop_with_savepoint(&savepoint, false).unwrap();
     job.wait().unwrap();
-    if saved.is_err() {
-        // The job was over before it was asked.
-        return;
-    }
+    let rows_before = place.check_endless();
     // What was committed stays where it is; the rest follows from the savepoint alone.
     fs::remove_dir_all(place.checkpoints()).unwrap();
     let mut config = JobConfig { parallelism: 3, ..place.config() };
     config.checkpoints.as_mut().unwrap().savepoint = Some(savepoint.clone());
-    place.run(config.clone()).unwrap();
-    place.check();
+    place.run_for_a_while(config).unwrap();
+    assert!(place.check_endless() > rows_before);
 
     // A job that has no operator for what the savepoint holds.
     let elsewhere = Place::new();
@@ -308,17 +368,14 @@ fn a_savepoint_is_whole_by_itself_and_begins_a_job_elsewhere() {
 }
 
 #[test]
-fn a_drained_job_has_fired_everything_and_does_not_again() {
+fn a_drained_job_has_said_everything_and_says_nothing_more() {
     let place = Place::new();
-    let savepoint = place.0.path().join("savepoint");
-    let job = place.describe(place.config(), |_| {}).start().unwrap();
-    let saved = job.monitor().stop_with_savepoint(&savepoint, true);
+    let job = place.describe_endless(place.config()).start().unwrap();
+    job.monitor().checkpoint().unwrap();
+    job.monitor().stop_with_savepoint(place.0.path().join("savepoint"), true).unwrap();
     job.wait().unwrap();
-    if saved.is_err() {
-        return;
-    }
-    let rows_before = rows(&place.0.path().join("rows")).len();
-    // Drained is read to the end, as far as the job is concerned.
-    place.run(place.config()).unwrap();
-    assert_eq!(rows(&place.0.path().join("rows")).len(), rows_before);
+    let rows_before = place.check_endless();
+    // Drained is read to the end, as far as the job is concerned: it ends at once.
+    place.describe_endless(place.config()).execute().unwrap();
+    assert_eq!(place.check_endless(), rows_before);
 }
