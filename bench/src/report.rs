@@ -71,14 +71,20 @@ pub struct Latencies {
 impl Latencies {
     /// The percentiles of a histogram of nanoseconds.
     pub fn of_nanos(histogram: &Histogram<u64>) -> Self {
-        let us = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        let latencies = Self::of_quantiles(|quantile| histogram.value_at_quantile(quantile));
+        Self { max_us: histogram.max() as f64 / 1e3, ..latencies }
+    }
+
+    /// The percentiles that a histogram tells in nanoseconds.
+    pub fn of_quantiles(nanos: impl Fn(f64) -> u64) -> Self {
+        let us = |quantile| nanos(quantile) as f64 / 1e3;
         Self {
             p50_us: us(0.5),
             p90_us: us(0.9),
             p99_us: us(0.99),
             p999_us: us(0.999),
             p9999_us: us(0.9999),
-            max_us: histogram.max() as f64 / 1e3,
+            max_us: us(1.0),
         }
     }
 }

@@ -14,6 +14,7 @@ use tidemill_engine::{
             batch::{Batch, Columns},
             edge::Edge,
             gate::Gate,
+            in_flight::replay,
             partition::Partition,
             writer::{BatchSettings, EdgeWriter},
         },
@@ -63,7 +64,14 @@ impl<B: HeadBuilder> Chain for Exchanged<B> {
 
     fn build<D: Push<B::Out>>(self, context: &BuildContext, down: D) -> Result<Self::Task<D>, OpenError> {
         let subtask = context.subtask.subtask;
-        let channels = self.edges.iter().flat_map(|edge| edge.take_receivers(subtask)).collect();
+        let mut channels: Vec<_> = self.edges.iter().flat_map(|edge| edge.take_receivers(subtask)).collect();
+        let groups = context.config.key_groups();
+        replay(&mut channels, groups, context.subtask.clock.now(), |edge| context.restored(edge)).map_err(
+            |error| {
+                let operator = channels.first().map_or(0, |channel| channel.place().edge);
+                OpenError { operator, cause: error.into() }
+            },
+        )?;
         let head = self.builder.build(context, down)?;
         Ok(ExchangeTask::new(Gate::new(channels), head, context.config.step_records_max))
     }
@@ -166,6 +174,7 @@ impl<P> EdgeEnd<P> {
         let edge_node = EdgeNode {
             edge: Box::new(edge.clone()),
             pattern: P::PATTERN,
+            broadcasts: P::BROADCASTS,
             producers: self.producers,
             consumers: self.consumers,
             consumed: false,

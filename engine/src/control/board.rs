@@ -159,8 +159,15 @@ impl Board {
         self.state().suspended
     }
 
-    pub(super) fn note_completed(&self, checkpoint: CheckpointId, took: Nanos, bytes_written: u64) {
+    pub(super) fn note_completed(
+        &self,
+        checkpoint: CheckpointId,
+        took: Nanos,
+        bytes_written: u64,
+        in_flight_bytes: u64,
+    ) {
         let stats = &mut self.state().stats;
+        stats.in_flight_bytes += in_flight_bytes;
         stats.completed += 1;
         stats.last = Some(checkpoint);
         stats.bytes_written += bytes_written;

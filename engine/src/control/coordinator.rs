@@ -124,7 +124,7 @@ impl Coordinator {
     /// Sends a barrier to all sources.
     fn trigger(&mut self, kind: BarrierKind, request: Option<Request>, now: Nanos) {
         let checkpoint = self.vault.lock().next_checkpoint();
-        self.closing |= kind != BarrierKind::Running;
+        self.closing |= !kind.goes_on();
         self.last_begun = now;
         self.underway.push(Underway {
             checkpoint,
@@ -175,7 +175,7 @@ impl Coordinator {
             if of_operator.subtasks.len() <= passed.subtask {
                 of_operator.subtasks.resize_with(passed.subtask + 1, Default::default);
             }
-            of_operator.subtasks[passed.subtask] = state;
+            of_operator.subtasks[passed.subtask].merge(state);
         }
         if own.missing == 0 {
             let own = self.underway.remove(at);
@@ -258,7 +258,11 @@ impl Coordinator {
         self.platform.note(&|| format!("checkpoint {} is complete and committed", own.checkpoint));
         self.failures = 0;
         self.last_ended = now;
-        self.board.note_completed(own.checkpoint, now.saturating_sub(own.began), own.bytes_written);
+        let states = own.operators.values().flat_map(|state| &state.subtasks);
+        let in_flight_bytes =
+            states.flat_map(|state| &state.in_flight).map(|part| part.bytes.len() as u64).sum();
+        let took = now.saturating_sub(own.began);
+        self.board.note_completed(own.checkpoint, took, own.bytes_written, in_flight_bytes);
         let retained_max = self.plan.config.as_ref().map_or(1, |config| config.retained_max);
         let mut vault = self.vault.lock();
         let retired = vault.library.as_mut().map(|library| library.retire(retained_max)).unwrap_or_default();
@@ -270,7 +274,7 @@ impl Coordinator {
             request.answer(Ok(at.unwrap_or_default()));
         }
         match own.kind {
-            BarrierKind::Running => {}
+            BarrierKind::Running | BarrierKind::Overtaking => {}
             BarrierKind::Suspending => {
                 self.board.note_suspended();
                 self.shared.suspend();
@@ -291,7 +295,7 @@ impl Coordinator {
         self.failures += 1;
         self.board.note_failed(&cause);
         let failures_max = self.plan.config.as_ref().map_or(0, |config| config.failures_max);
-        if own.kind != BarrierKind::Running || self.failures > failures_max {
+        if !own.kind.goes_on() || self.failures > failures_max {
             let error = CheckpointError::TooManyFailures { failures: self.failures, failures_max, cause };
             self.stop_with(own.request, error);
         } else if let Some(request) = own.request {
@@ -314,8 +318,7 @@ impl Coordinator {
     fn expire(&mut self, now: Nanos) {
         let Some(config) = &self.plan.config else { return };
         let timeout = config.timeout_ms.saturating_mul(NANOS_PER_MILLI);
-        let late =
-            |own: &&Underway| own.kind == BarrierKind::Running && now.saturating_sub(own.began) >= timeout;
+        let late = |own: &&Underway| own.kind.goes_on() && now.saturating_sub(own.began) >= timeout;
         let expired: Vec<_> =
             self.underway.iter().filter(late).map(|own| (own.checkpoint, own.missing)).collect();
         for (checkpoint, missing) in expired {
@@ -350,7 +353,12 @@ impl Coordinator {
                 self.draining = Some(request);
                 self.shared.tell_workers(ToWorker::Drain);
             } else {
-                let kind = if request.stops { BarrierKind::Suspending } else { BarrierKind::Running };
+                let kind = match &request {
+                    request if request.stops => BarrierKind::Suspending,
+                    // A savepoint is to be of use to other programs: it has no records under way.
+                    request if request.directory.is_some() => BarrierKind::Running,
+                    _ => self.kind_at_first(),
+                };
                 self.trigger(kind, Some(request), now);
             }
         }
@@ -377,8 +385,44 @@ impl Coordinator {
         if now < due {
             return Some(due);
         }
-        self.trigger(BarrierKind::Running, None, now);
+        self.trigger(self.kind_at_first(), None, now);
         Some(now.saturating_add(interval))
+    }
+
+    /// How a checkpoint begins. A barrier that overtakes may not overtake another one.
+    fn kind_at_first(&self) -> BarrierKind {
+        let unaligned_after = self.plan.config.as_ref().and_then(|config| config.unaligned_after_ms);
+        if unaligned_after == Some(0) && self.underway.is_empty() {
+            BarrierKind::Overtaking
+        } else {
+            BarrierKind::Running
+        }
+    }
+
+    /// Gives up the checkpoint that waits for records for too long, in favour of one that does not; returns when that is to be
+    /// looked at again. It does not count as a failure.
+    fn hasten(&mut self, now: Nanos) -> Option<Nanos> {
+        let after = self.plan.config.as_ref()?.unaligned_after_ms?.saturating_mul(NANOS_PER_MILLI);
+        let [own] = &self.underway[..] else { return None };
+        let is_savepoint = own.request.as_ref().is_some_and(|request| request.directory.is_some());
+        if own.kind != BarrierKind::Running || is_savepoint || self.closing {
+            return None;
+        }
+        let due = own.began.saturating_add(after);
+        if now < due {
+            return Some(due);
+        }
+        let own = self.underway.remove(0);
+        self.platform.note(&|| format!("checkpoint {} has waited for records for too long", own.checkpoint));
+        self.shared.tell_workers(ToWorker::Retire(own.checkpoint));
+        carry(&mut self.carried, own.operators);
+        self.trigger(BarrierKind::Overtaking, own.request, now);
+        if let Some(hastened) = self.underway.last_mut() {
+            // For whoever waits, and for the timeout, it is the same checkpoint.
+            hastened.began = own.began;
+            hastened.bytes_written = own.bytes_written;
+        }
+        None
     }
 
     /// The attempt is over: what was prepared and not committed is given up. What a checkpoint holds that is complete after
@@ -428,7 +472,9 @@ impl Drive for Coordinator {
         }
         self.serve(now);
         self.expire(now);
-        Turn::Idle { wake_at: self.trigger_due(now) }
+        let hastened_at = self.hasten(now);
+        let due_at = self.trigger_due(now);
+        Turn::Idle { wake_at: [hastened_at, due_at].into_iter().flatten().min() }
     }
 }
 

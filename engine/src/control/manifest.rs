@@ -18,7 +18,7 @@ use tidemill_storage::snapshot::{
 };
 
 use crate::model::{
-    checkpoint::{CheckpointId, OperatorState, Restored, SplitPart, SubtaskState},
+    checkpoint::{ChannelEnd, CheckpointId, InFlight, OperatorState, Restored, SplitPart, SubtaskState},
     checkpoint_error::CheckpointError,
     time::Timestamp,
 };
@@ -84,6 +84,19 @@ struct StoredSubtask {
     committables: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     state: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    in_flight: Vec<StoredInFlight>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredInFlight {
+    from: usize,
+    to: usize,
+    producers: usize,
+    consumers: usize,
+    end: ChannelEnd,
+    schema: String,
+    elements: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -206,7 +219,17 @@ fn store(subtask: &SubtaskState, root: &Path) -> StoredSubtask {
         schema: part.schema.to_string(),
         split: STANDARD.encode(&part.bytes),
     };
+    let in_flight = |part: &InFlight| StoredInFlight {
+        from: part.from,
+        to: part.to,
+        producers: part.producers,
+        consumers: part.consumers,
+        end: part.end,
+        schema: part.schema.to_string(),
+        elements: STANDARD.encode(&part.bytes),
+    };
     StoredSubtask {
+        in_flight: subtask.in_flight.iter().map(in_flight).collect(),
         bytes: subtask.bytes.as_ref().map(|bytes| STANDARD.encode(bytes)),
         splits: subtask.splits.as_ref().map(|splits| splits.iter().map(split).collect()),
         committables: subtask.committables.iter().map(|bytes| STANDARD.encode(bytes)).collect(),
@@ -220,7 +243,13 @@ fn restore(stored: StoredSubtask, root: &Path) -> Result<SubtaskState, String> {
         let StoredSplit { newest, schema, split } = stored;
         Ok::<_, String>(SplitPart { newest, schema: schema.into(), bytes: bytes(split)? })
     };
+    let in_flight = |stored: StoredInFlight| {
+        let StoredInFlight { from, to, producers, consumers, end, schema, elements } = stored;
+        let (schema, bytes) = (schema.into(), bytes(elements)?);
+        Ok::<_, String>(InFlight { from, to, producers, consumers, end, schema, bytes })
+    };
     Ok(SubtaskState {
+        in_flight: stored.in_flight.into_iter().map(in_flight).collect::<Result<_, _>>()?,
         bytes: stored.bytes.map(bytes).transpose()?,
         splits: stored.splits.map(|splits| splits.into_iter().map(split).collect()).transpose()?,
         committables: stored.committables.into_iter().map(bytes).collect::<Result<_, _>>()?,
@@ -235,7 +264,17 @@ mod tests {
     fn manifest() -> JobManifest {
         let split = SplitPart { newest: -5, schema: "u64".into(), bytes: vec![1, 2, 3] };
         let source = SubtaskState { splits: Some(vec![split]), ..SubtaskState::default() };
+        let in_flight = InFlight {
+            from: 0,
+            to: 1,
+            producers: 2,
+            consumers: 3,
+            end: ChannelEnd::Sender,
+            schema: "u64".into(),
+            bytes: vec![3, 4],
+        };
         let counter = SubtaskState {
+            in_flight: vec![in_flight],
             bytes: Some(vec![0, 255]),
             committables: vec![b"file".to_vec(), Vec::new()],
             manifest: Some("/job/state/1/count/0/part-7.tmm".into()),

@@ -22,6 +22,8 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{operator::OperatorIndex, source::BoxError, time::Timestamp};
 
 /// Number of a checkpoint: from 1, rising over the whole life of a job, restarts included.
@@ -41,10 +43,20 @@ pub struct Barrier {
 pub enum BarrierKind {
     /// More records.
     Running,
+    /// More records, too; and it overtakes those that are under way, which become part of the checkpoint: what Flink calls
+    /// unaligned. It does not travel in band but is announced ([`announcement`](crate::runtime::exchange::announcement)).
+    Overtaking,
     /// Nothing: the job is about to be stopped, and goes on from here another time.
     Suspending,
     /// The end: all input was read, and all that follows from it is before the barrier.
     Final,
+}
+
+impl BarrierKind {
+    /// Whether the job goes on behind it.
+    pub fn goes_on(self) -> bool {
+        matches!(self, Self::Running | Self::Overtaking)
+    }
 }
 
 /// What one operator of one subtask adds to a checkpoint.
@@ -58,6 +70,38 @@ pub enum Part {
     Committables(Vec<Committable>),
     /// Keyed state. Its store was sealed, and says by itself when that is durable.
     State,
+    /// What the barrier has overtaken.
+    InFlight(Vec<InFlight>),
+}
+
+/// What a barrier has overtaken on one channel, as one end of the channel has seen it. What the receiver had before it
+/// comes first; behind it what the sender had no room for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    /// Index of the producing subtask.
+    pub from: usize,
+    /// Index of the consuming subtask.
+    pub to: usize,
+    /// How many producing subtasks the edge had.
+    pub producers: usize,
+    /// How many consuming subtasks the edge had.
+    pub consumers: usize,
+    /// Which end has seen it.
+    pub end: ChannelEnd,
+    /// Schema of the records.
+    pub schema: Cow<'static, str>,
+    /// The elements, in their order ([`in_flight`](crate::runtime::exchange::in_flight)).
+    pub bytes: Vec<u8>,
+}
+
+/// One end of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChannelEnd {
+    /// The consumer's.
+    Receiver,
+    /// The producer's.
+    Sender,
 }
 
 /// One split of a source as a checkpoint keeps it: the way a source's [`Split`](super::source::Source::Split) is stored.
@@ -86,6 +130,20 @@ pub struct SubtaskState {
     pub committables: Vec<Committable>,
     /// Manifest of the snapshot of its keyed state.
     pub manifest: Option<PathBuf>,
+    /// Of [`Part::InFlight`].
+    pub in_flight: Vec<InFlight>,
+}
+
+impl SubtaskState {
+    /// Takes in what another task has in the same checkpoint of the same operator: both ends of an exchange have parts.
+    pub fn merge(&mut self, other: Self) {
+        let Self { bytes, splits, committables, manifest, in_flight } = other;
+        self.bytes = bytes.or(self.bytes.take());
+        self.splits = splits.or(self.splits.take());
+        self.manifest = manifest.or(self.manifest.take());
+        self.committables.extend(committables);
+        self.in_flight.extend(in_flight);
+    }
 }
 
 /// What an operator has in a checkpoint, by subtask.

@@ -23,6 +23,11 @@ pub struct CheckpointConfig {
     pub pause_ms_min: u64,
     /// Time after which a checkpoint that is not complete is given up.
     pub timeout_ms: u64,
+    /// Time after which a checkpoint no longer waits for the records before it: its barrier overtakes those that are under way,
+    /// and they become part of the checkpoint. What Flink calls unaligned: a job that is held up completes its checkpoints all
+    /// the same, and they are larger. 0 for every checkpoint from its beginning; `None`, the default, for none. Savepoints and
+    /// the last checkpoint of a job always wait. Needs [`concurrent_max`](Self::concurrent_max) to be 1.
+    pub unaligned_after_ms: Option<u64>,
     /// Checkpoints under way at once.
     pub concurrent_max: usize,
     /// Checkpoints in a row that may fail without failing the job.
@@ -46,6 +51,7 @@ impl CheckpointConfig {
             interval_ms: 10_000,
             pause_ms_min: 0,
             timeout_ms: 600_000,
+            unaligned_after_ms: None,
             concurrent_max: 1,
             failures_max: 10,
             retained_max: 2,
@@ -73,6 +79,16 @@ impl CheckpointConfig {
         at_least_one("interval_ms", self.interval_ms)?;
         at_least_one("timeout_ms", self.timeout_ms)?;
         at_least_one("concurrent_max", self.concurrent_max as u64)?;
+        if self.unaligned_after_ms.is_some() && self.concurrent_max > 1 {
+            return Err(Error::config(
+                format!(
+                    "checkpoints.concurrent_max is {} and unaligned_after_ms is set",
+                    self.concurrent_max
+                ),
+                "a barrier that overtakes records may not overtake another one".to_owned(),
+                "set concurrent_max to 1, or unaligned_after_ms to none".to_owned(),
+            ));
+        }
         at_least_one("retained_max", self.retained_max as u64)
     }
 }

@@ -56,7 +56,7 @@ impl Grammar {
         if cfg!(debug_assertions) {
             assert!(!self.ended, "an element follows End");
             match self.follows {
-                BarrierKind::Running => {}
+                BarrierKind::Running | BarrierKind::Overtaking => {}
                 BarrierKind::Suspending => panic!("an element follows a suspending barrier"),
                 BarrierKind::Final => {
                     assert!(matches!(element, Element::End), "not the end follows a final barrier");
@@ -73,6 +73,10 @@ impl Grammar {
                 }
                 Element::Barrier(barrier) => {
                     let (last, next) = (self.checkpoint, barrier.checkpoint);
+                    assert!(
+                        barrier.kind != BarrierKind::Overtaking,
+                        "a barrier that overtakes stands in line"
+                    );
                     assert!(next > last, "the barrier of checkpoint {next} follows that of {last}");
                     (self.checkpoint, self.follows) = (next, barrier.kind);
                 }

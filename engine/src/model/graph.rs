@@ -92,6 +92,8 @@ pub struct EdgeNode {
     pub edge: Box<dyn Connect>,
     /// Which subtasks it connects.
     pub pattern: Pattern,
+    /// Whether every record goes to every consumer.
+    pub broadcasts: bool,
     /// Number of producing subtasks.
     pub producers: usize,
     /// Number of consuming subtasks.
@@ -186,8 +188,10 @@ impl JobGraph {
 
     /// Makes the channels of every edge.
     pub fn connect(&self, config: &JobConfig, wakers: &[Arc<dyn Wake>]) {
-        for EdgeNode { edge, pattern, producers, consumers, .. } in &self.edges {
+        for EdgeNode { edge, pattern, broadcasts, producers, consumers, operator, .. } in &self.edges {
             edge.connect(Wiring {
+                operator: *operator,
+                broadcasts: *broadcasts,
                 pattern: *pattern,
                 producers: *producers,
                 consumers: *consumers,

@@ -65,6 +65,8 @@ pub struct CheckpointStats {
     pub last: Option<CheckpointId>,
     /// Bytes of state written for all complete ones.
     pub bytes_written: u64,
+    /// Bytes of records that barriers have overtaken and that became part of complete ones.
+    pub in_flight_bytes: u64,
     /// Bytes of state written for the newest.
     pub last_bytes_written: u64,
     /// Why the last one that failed did.

@@ -12,7 +12,7 @@
 use tidemill_storage::record::Record;
 
 use super::{
-    checkpoint::{Barrier, Part},
+    checkpoint::{Barrier, CheckpointId, InFlight, Part},
     graph::BuildContext,
     item::Item,
     metrics::OperatorVisitor,
@@ -63,6 +63,14 @@ pub trait Head<T: Record>: 'static {
     /// Takes the records of `batch` from index `from` on and returns the index of the first one not taken:
     /// `batch.len()`, or less when the context was blocked.
     fn batch(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize;
+
+    /// Hands on the results of records of `batch` from index `from` on that were handled before the context was blocked, though
+    /// it is: a barrier overtakes the rest. Returns the index of the first one not handled. The default is for a head that
+    /// holds no results back.
+    fn catch_up(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize {
+        let _ = (batch, context);
+        from
+    }
 
     /// Takes a signal, after all records before it. On [`Flow::Yield`] work is left (windows to fire):
     /// [`resume`](Self::resume) is called, until it returns [`Flow::Continue`], before anything else.
@@ -145,6 +153,8 @@ pub struct TaskCheckpoint {
     pub parts: Vec<(OperatorIndex, Part)>,
     /// The barriers that it has passed, with what its operators added at each.
     pub passed: Vec<(Barrier, Vec<(OperatorIndex, Part)>)>,
+    /// What overtaking barriers that it has passed before have overtaken at its inputs; `Err` when that is too much.
+    pub overtaken: Vec<(CheckpointId, Result<Vec<(OperatorIndex, InFlight)>, BoxError>)>,
     /// Whether it is a source that has come to the end of its input.
     pub at_end: bool,
 }
@@ -249,6 +259,16 @@ impl StepContext {
         self.checkpoint.passed.push((barrier, parts));
     }
 
+    /// Says what the barrier of a checkpoint has overtaken at the inputs of this task, which has passed it; or why that is not
+    /// kept, and the checkpoint fails.
+    pub fn add_overtaken(
+        &mut self,
+        checkpoint: CheckpointId,
+        overtaken: Result<Vec<(OperatorIndex, InFlight)>, BoxError>,
+    ) {
+        self.checkpoint.overtaken.push((checkpoint, overtaken));
+    }
+
     /// Says that the task is a source that has come to the end of its input.
     pub fn arrive_at_end(&mut self) {
         self.checkpoint.at_end = true;
@@ -257,7 +277,8 @@ impl StepContext {
     /// What the task has said about checkpoints in this step, if anything.
     #[inline]
     pub fn take_checkpoint(&mut self) -> Option<TaskCheckpoint> {
-        let quiet = self.checkpoint.passed.is_empty() && !self.checkpoint.at_end;
+        let TaskCheckpoint { passed, overtaken, at_end, .. } = &self.checkpoint;
+        let quiet = passed.is_empty() && overtaken.is_empty() && !at_end;
         if quiet { None } else { Some(std::mem::take(&mut self.checkpoint)) }
     }
 

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use tidemill_storage::{state::StateError, store::files::SnapshotEvent};
 
 use crate::model::{
-    checkpoint::{Barrier, CheckpointId, FromWorker, Part, Passed, SubtaskState},
+    checkpoint::{Barrier, BarrierKind, CheckpointId, FromWorker, InFlight, Part, Passed, SubtaskState},
     graph::StoreRegistry,
     operator::OperatorIndex,
     shared::JobShared,
+    source::BoxError,
 };
 
 /// The checkpoints under way on one worker.
@@ -18,10 +19,44 @@ pub(super) struct CheckpointDesk {
     waiting: Vec<Waiting>,
 }
 
-/// A task that has passed a barrier, and the operators whose state is not durable yet.
+/// A task that has passed a barrier, and what is not there yet of what it has in the checkpoint.
 struct Waiting {
+    /// Index of the task on its worker.
+    task: usize,
     passed: Passed,
+    /// The operators whose state is not durable.
     stores: Vec<OperatorIndex>,
+    /// Whether its inputs have not brought all that the barrier has overtaken.
+    records: bool,
+}
+
+impl Waiting {
+    fn is_whole(&self) -> bool {
+        self.stores.is_empty() && !self.records
+    }
+}
+
+/// Which task of a worker.
+#[derive(Clone, Copy)]
+pub(super) struct TaskAt {
+    /// Its index on the worker.
+    pub(super) index: usize,
+    /// The index of its subtask.
+    pub(super) subtask: usize,
+    /// Whether it begins with a source.
+    pub(super) is_source: bool,
+}
+
+/// What an operator has, among others.
+fn state_of(
+    operators: &mut Vec<(OperatorIndex, SubtaskState)>,
+    operator: OperatorIndex,
+) -> &mut SubtaskState {
+    let at = operators.iter().position(|(known, _)| *known == operator).unwrap_or_else(|| {
+        operators.push((operator, SubtaskState::default()));
+        operators.len() - 1
+    });
+    &mut operators[at].1
 }
 
 impl CheckpointDesk {
@@ -35,25 +70,53 @@ impl CheckpointDesk {
         !self.waiting.is_empty()
     }
 
-    /// Takes what the operators of a task have added at a barrier.
-    pub(super) fn pass(&mut self, subtask: usize, barrier: Barrier, parts: Vec<(OperatorIndex, Part)>) {
+    /// Takes what the operators of a task have added at a barrier. Behind one that overtakes, a task with inputs says later
+    /// [what was overtaken](Self::add_overtaken).
+    pub(super) fn pass(&mut self, task: TaskAt, barrier: Barrier, parts: Vec<(OperatorIndex, Part)>) {
         let mut stores = Vec::new();
         let mut operators: Vec<(OperatorIndex, SubtaskState)> = Vec::new();
         for (operator, part) in parts {
-            let at = operators.iter().position(|(known, _)| *known == operator).unwrap_or_else(|| {
-                operators.push((operator, SubtaskState::default()));
-                operators.len() - 1
-            });
-            let state = &mut operators[at].1;
+            let state = state_of(&mut operators, operator);
             match part {
+                Part::InFlight(in_flight) => state.in_flight.extend(in_flight),
                 Part::Bytes(bytes) => state.bytes = Some(bytes),
                 Part::Splits(splits) => state.splits = Some(splits),
                 Part::Committables(committables) => state.committables.extend(committables),
                 Part::State => stores.push(operator),
             }
         }
+        let TaskAt { index: task, subtask, is_source } = task;
         let passed = Passed { checkpoint: barrier.checkpoint, subtask, operators, bytes_written: 0 };
-        self.waiting.push(Waiting { passed, stores });
+        let records = barrier.kind == BarrierKind::Overtaking && !is_source;
+        self.waiting.push(Waiting { task, passed, stores, records });
+        self.tell();
+    }
+
+    /// Takes what a barrier has overtaken at the inputs of a task that has passed it, or why that is not kept.
+    pub(super) fn add_overtaken(
+        &mut self,
+        task: TaskAt,
+        operator: OperatorIndex,
+        checkpoint: CheckpointId,
+        overtaken: Result<Vec<(OperatorIndex, InFlight)>, BoxError>,
+    ) {
+        let is_it = |waiting: &&mut Waiting| {
+            waiting.task == task.index && waiting.passed.checkpoint == checkpoint && waiting.records
+        };
+        let Some(waiting) = self.waiting.iter_mut().find(is_it) else { return };
+        waiting.records = false;
+        match overtaken {
+            Ok(overtaken) => {
+                for (edge, in_flight) in overtaken {
+                    waiting.passed.bytes_written += in_flight.bytes.len() as u64;
+                    state_of(&mut waiting.passed.operators, edge).in_flight.push(in_flight);
+                }
+            }
+            Err(cause) => {
+                let subtask = task.subtask;
+                self.shared.tell_control(FromWorker::Declined { checkpoint, operator, subtask, cause });
+            }
+        }
         self.tell();
     }
 
@@ -105,8 +168,7 @@ impl CheckpointDesk {
 
     /// Tells of all that is durable.
     fn tell(&mut self) {
-        let (durable, waiting) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|one| one.stores.is_empty());
+        let (durable, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(Waiting::is_whole);
         self.waiting = waiting;
         let durable: Vec<Waiting> = durable;
         for Waiting { passed, .. } in durable {

@@ -14,7 +14,7 @@ use super::exchange::{
 };
 use crate::{
     model::{
-        checkpoint::Barrier,
+        checkpoint::{Barrier, BarrierKind},
         metrics::{LatencyHistogram, OperatorCounters, OperatorVisitor},
         operator::{Head, OperatorIndex, Signal, StepContext},
         source::Flow,
@@ -72,13 +72,7 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
         let from = taken.position;
         taken.position = self.head.batch(&taken.batch, from, context);
         let handled = taken.position - from;
-        if taken.position == taken.batch.len() {
-            self.handled.push((taken.batch.ingest, taken.batch.len() as u64));
-            self.bytes_in += taken.batch.payload_bytes();
-            self.gate.recycle(taken.batch, taken.channel);
-        } else {
-            self.current = Some(taken);
-        }
+        self.put_back(taken);
         handled
     }
 
@@ -106,6 +100,52 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
         self.settle(flow, false);
         context.pass(barrier);
         Step::Progress
+    }
+
+    /// Does what can be done though nothing more is to be emitted: passes a barrier that overtakes.
+    fn run_blocked(&mut self, context: &mut StepContext) -> Step {
+        if let Some(barrier) = self.barrier.take_if(|barrier| barrier.kind == BarrierKind::Overtaking) {
+            return self.pass(barrier, context);
+        }
+        if self.barrier.is_none() && self.state == State::Running && self.gate.is_overtaken() {
+            self.catch_up(context);
+            let in_work = self.current.as_ref().map(|taken| (taken.channel, &*taken.batch, taken.position));
+            if let Some(barrier) = self.gate.overtake(in_work) {
+                return self.pass(barrier, context);
+            }
+        }
+        self.gate.listen();
+        Step::Blocked
+    }
+
+    /// Lets the head emit what it holds of records that it has taken, so that it stands between two.
+    fn catch_up(&mut self, context: &mut StepContext) {
+        if let Some(mut taken) = self.current.take() {
+            context.ingest = taken.batch.ingest;
+            taken.position = self.head.catch_up(&taken.batch, taken.position, context);
+            self.put_back(taken);
+        }
+    }
+
+    /// Gives a batch back when it was handled, else keeps it.
+    fn put_back(&mut self, taken: Taken<T>) {
+        if taken.position == taken.batch.len() {
+            self.handled.push((taken.batch.ingest, taken.batch.len() as u64));
+            self.bytes_in += taken.batch.payload_bytes();
+            self.gate.recycle(taken.batch, taken.channel);
+        } else {
+            self.current = Some(taken);
+        }
+    }
+
+    /// Hands on what barriers that were passed have overtaken.
+    #[inline(always)]
+    fn tell_overtaken(&mut self, context: &mut StepContext) {
+        if self.barrier.is_none()
+            && let Some((checkpoint, overtaken)) = self.gate.take_overtaken()
+        {
+            context.add_overtaken(checkpoint, overtaken);
+        }
     }
 
     fn run(&mut self, context: &mut StepContext) -> Step {
@@ -159,9 +199,12 @@ impl<T: Record, H: Head<T>> Task for ExchangeTask<T, H> {
     fn step(&mut self, context: &mut StepContext) -> Step {
         self.head.drain(context);
         if context.is_blocked() {
-            return Step::Blocked;
+            let step = self.run_blocked(context);
+            self.tell_overtaken(context);
+            return step;
         }
         let step = self.run(context);
+        self.tell_overtaken(context);
         context.note_pushed(step != Step::Idle);
         if step == Step::Idle
             && let Some(at) = self.head.next_timer()

@@ -334,10 +334,14 @@ where
         }
     }
 
-    /// Sends the barriers that are due.
+    /// Sends the barriers that are due: the one that overtakes all else, if there is one, and those behind it if there is room.
     #[cold]
     fn send_barriers(&mut self, context: &mut StepContext) {
-        for i in 0..context.triggers.len() {
+        let overtaking = context.triggers.iter().rposition(|barrier| barrier.kind == BarrierKind::Overtaking);
+        // Checkpoints before it were given up.
+        let first = overtaking.unwrap_or(0);
+        let end = if context.is_blocked() { first + 1 } else { context.triggers.len() };
+        for i in first..end {
             let barrier = context.triggers[i];
             if barrier.checkpoint <= self.sent || matches!(self.state, State::Silent | State::Finishing) {
                 continue;
@@ -355,7 +359,7 @@ where
         self.pump.down.signal(Signal::Barrier(barrier), context);
         context.pass(barrier);
         match barrier.kind {
-            BarrierKind::Running => {}
+            BarrierKind::Running | BarrierKind::Overtaking => {}
             BarrierKind::Suspending => self.state = State::Silent,
             BarrierKind::Final => {
                 self.state = State::Finishing;
@@ -419,6 +423,12 @@ where
         self.pump.down.drain(context);
         if context.is_blocked() {
             self.progress.hold_up(context.now);
+            let overtakes =
+                |barrier: &Barrier| barrier.kind == BarrierKind::Overtaking && barrier.checkpoint > self.sent;
+            if context.triggers.iter().any(overtakes) {
+                self.send_barriers(context);
+                return Step::Progress;
+            }
             return Step::Blocked;
         }
         let sends_barriers = context.triggers.last().is_some_and(|last| last.checkpoint > self.sent);

@@ -11,7 +11,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{blame::Blame, checkpoints::CheckpointDesk};
+use super::{
+    blame::Blame,
+    checkpoints::{CheckpointDesk, TaskAt},
+};
 use crate::{
     model::{
         checkpoint::{CheckpointId, FromWorker, ToWorker},
@@ -183,12 +186,18 @@ impl Worker {
     #[cold]
     fn note_checkpoint(&mut self, index: usize, checkpoint: TaskCheckpoint) {
         let slot = &mut self.slots[index];
+        let task = TaskAt { index, subtask: slot.subtask, is_source: slot.is_source };
         if checkpoint.at_end {
             self.shared.tell_control(FromWorker::AtEnd);
         }
         for (barrier, parts) in checkpoint.passed {
             slot.passed = barrier.checkpoint;
-            self.checkpoints.pass(slot.subtask, barrier, parts);
+            self.checkpoints.pass(task, barrier, parts);
+        }
+        for (checkpoint, overtaken) in checkpoint.overtaken {
+            let failed = overtaken.as_ref().err();
+            let operator = failed.and_then(|_| first_operator(&*slot.task)).unwrap_or_default();
+            self.checkpoints.add_overtaken(task, operator, checkpoint, overtaken);
         }
         let sources = self.slots.iter().filter(|slot| slot.is_source && !slot.done);
         let sent = sources.map(|slot| slot.passed).min().unwrap_or(CheckpointId::MAX);
@@ -226,11 +235,7 @@ impl Worker {
     fn fail(&mut self, index: usize, failed: Option<(Option<OperatorIndex>, BoxError)>) {
         let (operator, cause) = failed.unwrap_or_else(|| (None, "it failed without saying why".into()));
         // A panic outside user code has no operator to blame: the first of its task stands for all.
-        let operator = operator.or_else(|| {
-            let mut all = Collect::default();
-            self.slots[index].task.report(&mut all);
-            all.0.first().map(|(operator, _)| *operator)
-        });
+        let operator = operator.or_else(|| first_operator(&*self.slots[index].task));
         let info = operator.and_then(|operator| self.operators.get(operator as usize));
         let operator = info.map_or_else(|| "unknown".to_owned(), |info| info.name.clone());
         let subtask = self.slots[index].subtask;
@@ -307,6 +312,13 @@ impl Drop for Worker {
         // However a worker ends, nobody waits for its report.
         self.shared.leave(self.index);
     }
+}
+
+/// The first operator of a task.
+fn first_operator(task: &dyn Task) -> Option<OperatorIndex> {
+    let mut all = Collect::default();
+    task.report(&mut all);
+    all.0.first().map(|(operator, _)| *operator)
 }
 
 #[derive(Default)]

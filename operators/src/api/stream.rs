@@ -345,6 +345,7 @@ where
             let index = base.graph.borrow_mut().add_edge(EdgeNode {
                 edge: Box::new(edges[side].clone()),
                 pattern: Pattern::OneToOne,
+                broadcasts: false,
                 producers: base.parallelism,
                 consumers: base.parallelism,
                 consumed: false,

@@ -64,6 +64,7 @@ impl<K: Key, T: Record> WindowedStream<K, T> {
         let index = base.graph.borrow_mut().add_edge(EdgeNode {
             edge: Box::new(late.clone()),
             pattern: Pattern::OneToOne,
+            broadcasts: false,
             producers: base.parallelism,
             consumers: base.parallelism,
             consumed: false,

@@ -181,9 +181,19 @@ where
         next
     }
 
+    fn catch_up(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize {
+        let mut next = from;
+        while let Some(value) = self.held.pop_front() {
+            self.hand_on(batch, next, value, context);
+            next += 1;
+        }
+        self.records += (next - from) as u64;
+        next
+    }
+
     fn signal(&mut self, signal: Signal, context: &mut StepContext) -> Flow {
         if let Signal::Barrier(barrier) = signal {
-            debug_assert!(self.held.is_empty(), "a barrier came within a batch");
+            debug_assert!(self.held.is_empty(), "a barrier came before results of records before it");
             let Self { operator, backend, state, .. } = self;
             backend.snapshot(*operator, barrier, context, |sealed| state.seal(sealed));
         }

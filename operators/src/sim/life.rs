@@ -44,6 +44,7 @@ pub(super) struct Lives {
     pub(super) recoveries: u64,
     pub(super) restarts: u64,
     pub(super) checkpoints: u64,
+    pub(super) in_flight_bytes: u64,
 }
 
 impl Lives {
@@ -61,6 +62,7 @@ impl Lives {
             recoveries: 0,
             restarts: 0,
             checkpoints: 0,
+            in_flight_bytes: 0,
         }
     }
 
@@ -75,6 +77,8 @@ impl Lives {
         T: Clone + Send + 'static,
         D: Fn(&StreamEnvironment, SimSink<T>),
     {
+        // Drawn independently: else when a life ends would follow from the settings that this one has.
+        self.random = Random::from_seed(!self.seed);
         let platform = SimPlatform::new(self.seed).disk(Arc::new(self.disk.clone()));
         let turns = platform.clone();
         // What is wrong with the job itself shows again, with its seed.
@@ -118,10 +122,10 @@ impl Lives {
     /// Something for a life to die of.
     fn draw_faults<T: Send + 'static>(&mut self, ledger: &Ledger<T>, calm: Calm) -> SimFaults {
         let random = &mut self.random;
-        // Half of the deaths are early: while the process recovers, or before it has done anything.
+        // Some of the deaths are early: while the process recovers, or before it has done anything.
         let spread = |random: &mut Random, most: u64| {
             let most = most + most / 4;
-            let most = if random.one_in(2) { most } else { (most >> random.below(8)).max(1) };
+            let most = if random.one_in(3) { (most >> random.below(8)).max(1) } else { most };
             random.below(most)
         };
         let (disk, external) = (self.disk.clone(), ledger.clone());
@@ -172,6 +176,7 @@ impl Lives {
             let waited = handle.wait();
             let stats = monitor.metrics().checkpoints;
             self.checkpoints += stats.completed;
+            self.in_flight_bytes += stats.in_flight_bytes;
             self.restarts += stats.restarts;
             self.recoveries += u64::from(stats.restored_from.is_some());
             waited.map(drop)
@@ -187,9 +192,11 @@ impl Lives {
         let random = &mut self.random;
         let of =
             |random: &mut Random, choices: &[usize]| choices[random.below(choices.len() as u64) as usize];
+        let unaligned_after_ms = [None, None, Some(0), Some(1)][random.below(4) as usize];
         let checkpoints = CheckpointConfig {
             interval_ms: 1 + random.below(3),
-            concurrent_max: of(random, &[1, 1, 2, 3]),
+            unaligned_after_ms,
+            concurrent_max: if unaligned_after_ms.is_some() { 1 } else { of(random, &[1, 1, 2, 3]) },
             retained_max: of(random, &[1, 2, 3]),
             failures_max: of(random, &[0, 1, 10]) as u32,
             ..CheckpointConfig::new(Path::new(DIRECTORY))

@@ -131,6 +131,8 @@ pub struct SimReport {
     pub restarts: u64,
     /// Checkpoints that were complete.
     pub checkpoints: u64,
+    /// Bytes of records that their barriers had overtaken.
+    pub in_flight_bytes: u64,
 }
 
 impl SimReport {
@@ -140,6 +142,7 @@ impl SimReport {
         self.recoveries += lives.recoveries;
         self.restarts += lives.restarts;
         self.checkpoints += lives.checkpoints;
+        self.in_flight_bytes += lives.in_flight_bytes;
     }
 }
 

@@ -93,6 +93,7 @@ fn durable(
         match part {
             Part::Bytes(bytes) => state.bytes = Some(bytes),
             Part::Splits(splits) => state.splits = Some(splits),
+            Part::InFlight(in_flight) => state.in_flight.extend(in_flight),
             Part::Committables(committables) => state.committables.extend(committables),
             Part::State => {
                 let stores = stores.borrow();

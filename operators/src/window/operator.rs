@@ -26,13 +26,17 @@ use tidemill_engine::{
     },
     runtime::{blame::Blame, exchange::batch::Batch},
 };
-use tidemill_storage::{key::Key, record::Record, state::StateName};
+use tidemill_storage::{
+    key::{Key, key_group_range},
+    record::Record,
+    state::StateName,
+};
 
 use super::{
     assigner::{EventTimeWindows, TimeWindow},
     late::LateBuilder,
     pane::{Outlet, WindowFunction},
-    timeline::Timeline,
+    timeline::{Due, SkippedGroups, Timeline},
 };
 use crate::{
     backend::{self, JobBackend},
@@ -105,7 +109,9 @@ where
             .map(|slice| (slice, function.pane(&mut backend, slices_state, slice)))
             .collect();
         let kept = kept::restored(operator, context)?;
-        let timeline = Timeline::new(self.windows, self.allowed_lateness, kept);
+        let (subtask, max_parallelism) = (&context.subtask, context.config.key_groups());
+        let groups = key_group_range(subtask.subtask as u32, max_parallelism, subtask.parallelism as u32);
+        let timeline = Timeline::new(self.windows, self.allowed_lateness, groups, max_parallelism, kept);
         Ok(WindowHead {
             operator,
             function,
@@ -128,6 +134,7 @@ where
 /// A window that is being fired.
 struct Firing<P> {
     window: TimeWindow,
+    skipped: SkippedGroups,
     /// The slices that are still to be put together.
     parts: VecDeque<Timestamp>,
     results: Results<P>,
@@ -192,7 +199,7 @@ where
             function.add(pane, batch, from..to);
         });
         if slice <= self.timeline.fired {
-            self.timeline.touched(slice);
+            self.timeline.touched(slice, &batch.hashes()[from..to]);
         }
     }
 
@@ -209,8 +216,32 @@ where
         to
     }
 
+    /// Takes the records `from..to`, all of one slice, while keys have come to different watermarks. Returns the first one not
+    /// taken.
+    #[cold]
+    fn add_unevenly(
+        &mut self,
+        batch: &Batch<T>,
+        slice: Timestamp,
+        from: usize,
+        to: usize,
+        context: &mut StepContext,
+    ) -> usize {
+        for i in from..to {
+            if self.timeline.is_gone_for(slice, batch.hashes()[i]) {
+                self.add_late(batch, i, i + 1, context);
+                if context.is_blocked() {
+                    return i + 1;
+                }
+            } else {
+                self.add(batch, slice, i, i + 1);
+            }
+        }
+        to
+    }
+
     /// Begins to fire a window.
-    fn begin(&mut self, window: TimeWindow) {
+    fn begin(&mut self, Due { window, skipped }: Due) {
         let last = if window.end == Timestamp::MAX { window.end } else { window.max_timestamp() };
         let slices = self.slices.range(window.start..=last).map(|(start, _)| *start);
         let mut parts: VecDeque<Timestamp> = slices.collect();
@@ -224,7 +255,7 @@ where
             (1, _) => Results::Slice(parts.pop_front().unwrap_or(window.start)),
             _ => empty(),
         };
-        self.firing = Some(Firing { window, parts, results, cursor: 0 });
+        self.firing = Some(Firing { window, skipped, parts, results, cursor: 0 });
     }
 
     /// Goes on with the window that is being fired: puts some of a slice in, or hands on some results.
@@ -248,7 +279,8 @@ where
             },
         };
         let (window, operator) = (firing.window, *operator);
-        let mut outlet = Outlet { window, operator, keys_left: FIRED_PER_STEP_MAX, counters, down, context };
+        let (skipped, keys_left) = (&firing.skipped, FIRED_PER_STEP_MAX);
+        let mut outlet = Outlet { window, skipped, operator, keys_left, counters, down, context };
         let cursor = Blame::on(operator, || function.emit(pane, firing.cursor, &mut outlet));
         if let Some(cursor) = cursor {
             self.firing = Some(Firing { cursor, ..firing });
@@ -310,7 +342,9 @@ where
             let last = self.timeline.windows.slice_last(slice);
             let same = |at: &&Timestamp| **at >= slice && **at <= last;
             let end = start + timestamps[start..].iter().take_while(same).count();
-            if self.timeline.is_gone(slice) {
+            if !self.timeline.is_even() {
+                start = self.add_unevenly(batch, slice, start, end, context);
+            } else if self.timeline.is_gone(slice) {
                 start = self.add_late(batch, start, end, context);
             } else {
                 self.add(batch, slice, start, end);
@@ -327,7 +361,7 @@ where
             // Behind a restore others may have to reach again where this subtask was.
             Signal::Watermark(watermark) if watermark < self.timeline.watermark => return Flow::Continue,
             Signal::Watermark(watermark) => {
-                self.timeline.watermark = watermark;
+                self.timeline.advance(watermark);
                 self.waiting = Some(signal);
                 return self.resume(context);
             }
@@ -344,11 +378,11 @@ where
             self.go_on(firing, context);
             return Flow::Yield;
         }
-        if let Some(window) = self.timeline.next(&self.slices) {
-            self.begin(window);
+        if let Some(due) = self.timeline.next(&self.slices) {
+            self.begin(due);
             return Flow::Yield;
         }
-        self.timeline.fired = self.timeline.fired.max(self.timeline.watermark);
+        self.timeline.fired_all();
         self.expire();
         if let Some(signal) = self.waiting.take() {
             self.late.signal(signal, context);

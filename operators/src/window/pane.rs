@@ -22,7 +22,7 @@ use tidemill_storage::{
     state::{KeyView, Slice, StateBackend, StateError, StateName},
 };
 
-use super::assigner::TimeWindow;
+use super::{assigner::TimeWindow, timeline::SkippedGroups};
 use crate::keyed::key::restore_key;
 
 /// What the window operator computes. A pane is used by one thread; no method waits.
@@ -72,6 +72,8 @@ pub trait WindowFunction<K: Key, T: Record>: Clone + Send + 'static {
 pub struct Outlet<'a, D> {
     /// The window that is fired.
     pub window: TimeWindow,
+    /// Keys for which it has fired already.
+    pub(super) skipped: &'a SkippedGroups,
     pub(super) operator: OperatorIndex,
     /// Keys that may still be handled in this step.
     pub(super) keys_left: usize,
@@ -100,9 +102,11 @@ impl<D> Outlet<'_, D> {
     /// Handles one key: `emit` hands on its results. Whether there is room for those of another.
     #[inline(always)]
     pub fn of_key<K: Key>(&mut self, key: KeyView<'_>, emit: impl FnOnce(&mut Self, K)) -> bool {
-        match restore_key(key) {
-            Ok(key) => emit(self, key),
-            Err(error) => self.fail(error),
+        if !self.skipped.contain(key.hash) {
+            match restore_key(key) {
+                Ok(key) => emit(self, key),
+                Err(error) => self.fail(error),
+            }
         }
         self.keys_left -= 1;
         self.keys_left > 0 && !self.context.is_blocked()

@@ -1,9 +1,17 @@
 //! Which windows have fired and which are to, and how a checkpoint keeps that.
+//!
+//! All key groups of a subtask move on together, on one *track*. Behind a restart with another number of subtasks their former
+//! subtasks may have come to different watermarks: when a barrier overtakes records, or inputs are idle. Then each former subtask's
+//! groups have a track of their own until the slowest has caught up, so that no window fires twice for a key and no record is late
+//! that was not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use tidemill_engine::model::time::{Timestamp, WATERMARK_MIN};
-use tidemill_storage::Record;
+use tidemill_storage::{Record, key::key_group};
 
 use super::assigner::{EventTimeWindows, TimeWindow};
 
@@ -11,9 +19,21 @@ use super::assigner::{EventTimeWindows, TimeWindow};
 pub(super) struct Timeline {
     pub(super) windows: EventTimeWindows,
     pub(super) allowed_lateness: i64,
+    max_parallelism: u32,
+    /// The least of all tracks.
     pub(super) watermark: Timestamp,
-    /// Every window whose last timestamp is at or below this has fired.
+    /// Every window whose last timestamp is at or below this has fired on all tracks.
     pub(super) fired: Timestamp,
+    tracks: Vec<Track>,
+}
+
+/// How far some key groups have come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Track {
+    groups: Range<u32>,
+    watermark: Timestamp,
+    /// Every window whose last timestamp is at or below this has fired.
+    fired: Timestamp,
     /// Ends of windows that have fired and were updated since.
     again: BTreeSet<Timestamp>,
 }
@@ -22,52 +42,178 @@ pub(super) struct Timeline {
 #[derive(Record, Clone, Debug, PartialEq, Eq)]
 #[record(crate = tidemill_storage)]
 pub(super) struct KeptTimeline {
-    pub(super) watermark: i64,
-    pub(super) fired: i64,
-    pub(super) again: Vec<i64>,
+    tracks: Vec<KeptTrack>,
+}
+
+/// A track as a checkpoint keeps it. Stored.
+#[derive(Record, Clone, Debug, PartialEq, Eq)]
+#[record(crate = tidemill_storage)]
+pub(super) struct KeptTrack {
+    first_group: u32,
+    /// The first group behind it.
+    end_group: u32,
+    watermark: i64,
+    fired: i64,
+    again: Vec<i64>,
+}
+
+/// A window to fire, and for which keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) window: TimeWindow,
+    pub(super) skipped: SkippedGroups,
+}
+
+/// Key groups for which a window is not fired: it was already.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct SkippedGroups {
+    ranges: Vec<Range<u32>>,
+    max_parallelism: u32,
+}
+
+impl SkippedGroups {
+    /// Whether the key with this hash is in one of them.
+    #[inline(always)]
+    pub(super) fn contain(&self, hash: u64) -> bool {
+        !self.ranges.is_empty() && {
+            let group = key_group(hash, self.max_parallelism);
+            self.ranges.iter().any(|range| range.contains(&group))
+        }
+    }
 }
 
 impl Timeline {
-    /// Goes on from what was kept; from the beginning of time if nothing was. Of several it is the least: what one of
-    /// them had not fired has to be. What is to be fired again in one of them is fired again.
-    pub(super) fn new(windows: EventTimeWindows, allowed_lateness: i64, kept: Vec<KeptTimeline>) -> Self {
-        let least = |of: fn(&KeptTimeline) -> i64| kept.iter().map(of).min().unwrap_or(WATERMARK_MIN);
-        let (watermark, fired) = (least(|kept| kept.watermark), least(|kept| kept.fired));
-        // What none but others had fired is fired for the first time here.
-        let again =
-            kept.iter().flat_map(|kept| &kept.again).copied().filter(|end| end.saturating_sub(1) <= fired);
-        Self { windows, allowed_lateness, watermark, fired, again: again.collect() }
+    /// For these key groups. Goes on from what was kept; from the beginning of time where nothing was.
+    pub(super) fn new(
+        windows: EventTimeWindows,
+        allowed_lateness: i64,
+        groups: Range<u32>,
+        max_parallelism: u32,
+        kept: Vec<KeptTimeline>,
+    ) -> Self {
+        let kept = kept.into_iter().flat_map(|kept| kept.tracks).map(|kept| Track {
+            groups: kept.first_group.max(groups.start)..kept.end_group.min(groups.end),
+            watermark: kept.watermark,
+            fired: kept.fired,
+            again: kept.again.into_iter().collect(),
+        });
+        let mut tracks: Vec<Track> = kept.filter(|track| !track.groups.is_empty()).collect();
+        if tracks.is_empty() {
+            let (watermark, fired) = (WATERMARK_MIN, WATERMARK_MIN);
+            tracks.push(Track { groups, watermark, fired, again: BTreeSet::new() });
+        }
+        let (watermark, fired) = (WATERMARK_MIN, WATERMARK_MIN);
+        let mut timeline = Self { windows, allowed_lateness, max_parallelism, watermark, fired, tracks };
+        timeline.settle();
+        timeline
     }
 
     /// What a checkpoint keeps of it.
     pub(super) fn kept(&self) -> KeptTimeline {
-        let again = self.again.iter().copied().collect();
-        KeptTimeline { watermark: self.watermark, fired: self.fired, again }
+        let tracks = self.tracks.iter().map(|track| KeptTrack {
+            first_group: track.groups.start,
+            end_group: track.groups.end,
+            watermark: track.watermark,
+            fired: track.fired,
+            again: track.again.iter().copied().collect(),
+        });
+        KeptTimeline { tracks: tracks.collect() }
     }
 
-    /// Whether the slice beginning at `slice` is gone.
+    /// Takes the least of all tracks, and makes one of them when they have met.
+    fn settle(&mut self) {
+        let least = |of: fn(&Track) -> Timestamp| self.tracks.iter().map(of).min().unwrap_or(WATERMARK_MIN);
+        (self.watermark, self.fired) = (least(|track| track.watermark), least(|track| track.fired));
+        if self.tracks.len() > 1 {
+            let first = &self.tracks[0];
+            let alike = |track: &Track| {
+                (track.watermark, track.fired, &track.again) == (first.watermark, first.fired, &first.again)
+            };
+            if self.tracks.iter().all(alike) {
+                let start = self.tracks.iter().map(|track| track.groups.start).min().unwrap_or(0);
+                let end = self.tracks.iter().map(|track| track.groups.end).max().unwrap_or(0);
+                self.tracks.truncate(1);
+                self.tracks[0].groups = start..end;
+            }
+        }
+    }
+
+    /// The watermark has come so far.
+    pub(super) fn advance(&mut self, watermark: Timestamp) {
+        for track in &mut self.tracks {
+            track.watermark = track.watermark.max(watermark);
+        }
+        self.settle();
+    }
+
+    /// All windows up to the watermark were fired.
+    pub(super) fn fired_all(&mut self) {
+        for track in &mut self.tracks {
+            track.fired = track.fired.max(self.watermark);
+        }
+        self.settle();
+    }
+
+    /// Whether all keys have come equally far.
+    #[inline(always)]
+    pub(super) fn is_even(&self) -> bool {
+        self.tracks.len() == 1
+    }
+
+    /// The track of the key with this hash.
+    fn track(&mut self, hash: u64) -> &mut Track {
+        let group = key_group(hash, self.max_parallelism);
+        let at = self.tracks.iter().position(|track| track.groups.contains(&group));
+        &mut self.tracks[at.unwrap_or(0)]
+    }
+
+    /// Whether the slice beginning at `slice` is gone for every key.
     pub(super) fn is_gone(&self, slice: Timestamp) -> bool {
-        let last = self.windows.last_end(slice).saturating_sub(1);
-        last.saturating_add(self.allowed_lateness) <= self.watermark
+        self.last_needed(slice) <= self.watermark
     }
 
-    /// Notes that a slice was updated: its windows that have fired fire again.
-    pub(super) fn touched(&mut self, slice: Timestamp) {
+    /// Whether the slice is gone for the key with this hash.
+    pub(super) fn is_gone_for(&mut self, slice: Timestamp, hash: u64) -> bool {
+        self.last_needed(slice) <= self.track(hash).watermark
+    }
+
+    /// The watermark from which on no window needs a slice.
+    fn last_needed(&self, slice: Timestamp) -> Timestamp {
+        let last = self.windows.last_end(slice).saturating_sub(1);
+        last.saturating_add(self.allowed_lateness)
+    }
+
+    /// Notes that a slice was updated for keys with these hashes: its windows that have fired for them fire again.
+    pub(super) fn touched(&mut self, slice: Timestamp, hashes: &[u64]) {
+        if self.is_even() {
+            return self.touch(0, slice);
+        }
+        for hash in hashes {
+            let group = key_group(*hash, self.max_parallelism);
+            let at = self.tracks.iter().position(|track| track.groups.contains(&group));
+            self.touch(at.unwrap_or(0), slice);
+        }
+    }
+
+    fn touch(&mut self, track: usize, slice: Timestamp) {
+        let Self { windows, allowed_lateness, tracks, .. } = self;
+        let track = &mut tracks[track];
         let mut after = Timestamp::MIN;
-        while let Some(end) = self.windows.next_end(slice, after)
-            && end - 1 <= self.fired
+        while let Some(end) = windows.next_end(slice, after)
+            && end - 1 <= track.fired
         {
-            if (end - 1).saturating_add(self.allowed_lateness) > self.watermark {
-                self.again.insert(end);
+            if (end - 1).saturating_add(*allowed_lateness) > track.watermark {
+                track.again.insert(end);
             }
             after = end;
         }
     }
 
     /// The next window to fire among those that hold one of `slices`.
-    pub(super) fn next<V>(&mut self, slices: &BTreeMap<Timestamp, V>) -> Option<TimeWindow> {
-        if let Some(end) = self.again.pop_first() {
-            return Some(self.windows.window_ending(end));
+    pub(super) fn next<V>(&mut self, slices: &BTreeMap<Timestamp, V>) -> Option<Due> {
+        let again = self.tracks.iter().filter_map(|track| track.again.first().copied()).min();
+        if let Some(end) = again.filter(|end| end - 1 <= self.fired) {
+            return Some(self.fire(end));
         }
         let from = self.fired.saturating_sub(self.windows.size());
         let mut ends = slices
@@ -77,8 +223,23 @@ impl Timeline {
         if end - 1 > self.watermark {
             return None;
         }
-        self.fired = end - 1;
-        Some(self.windows.window_ending(end))
+        Some(self.fire(end))
+    }
+
+    /// Notes that the window that ends at `end` fires, for all keys for which it has to.
+    fn fire(&mut self, end: Timestamp) -> Due {
+        let mut ranges = Vec::new();
+        for track in &mut self.tracks {
+            let is_first = end - 1 > track.fired;
+            let is_again = track.again.remove(&end);
+            track.fired = track.fired.max(end - 1);
+            if !is_first && !is_again {
+                ranges.push(track.groups.clone());
+            }
+        }
+        self.fired = self.fired.max(end - 1);
+        let skipped = SkippedGroups { ranges, max_parallelism: self.max_parallelism };
+        Due { window: self.windows.window_ending(end), skipped }
     }
 }
 
@@ -89,23 +250,67 @@ mod tests {
     use super::*;
     use crate::window::assigner::TumblingEventTime;
 
-    fn restored(kept: Vec<KeptTimeline>) -> KeptTimeline {
-        Timeline::new(TumblingEventTime::of(Duration::from_millis(10)).into(), 100, kept).kept()
+    /// Windows of 10 ms that are updated for 100 ms.
+    fn restored(groups: Range<u32>, kept: Vec<KeptTimeline>) -> Timeline {
+        Timeline::new(TumblingEventTime::of(Duration::from_millis(10)).into(), 100, groups, 4, kept)
     }
 
-    fn kept(watermark: i64, again: &[i64]) -> KeptTimeline {
-        KeptTimeline { watermark, fired: watermark, again: again.to_vec() }
+    fn kept(groups: Range<u32>, watermark: i64, again: &[i64]) -> KeptTimeline {
+        let again = again.to_vec();
+        let (first_group, end_group, fired) = (groups.start, groups.end, watermark);
+        KeptTimeline { tracks: vec![KeptTrack { first_group, end_group, watermark, fired, again }] }
+    }
+
+    /// A hash in this of four key groups.
+    fn hash_in(group: u64) -> u64 {
+        group << 62
+    }
+
+    /// The windows that are due, by their ends, and the groups for which they are.
+    fn due(timeline: &mut Timeline, slices: &[i64]) -> Vec<(i64, Vec<u64>)> {
+        let slices: BTreeMap<i64, ()> = slices.iter().map(|slice| (*slice, ())).collect();
+        let mut all = Vec::new();
+        while let Some(Due { window, skipped }) = timeline.next(&slices) {
+            all.push((window.end, (0..4).filter(|group| !skipped.contain(hash_in(*group))).collect()));
+        }
+        timeline.fired_all();
+        all
     }
 
     #[test]
     fn a_timeline_goes_on_where_it_was() {
-        assert_eq!(restored(vec![kept(39, &[10, 30])]), kept(39, &[10, 30]));
-        assert_eq!(restored(Vec::new()), kept(WATERMARK_MIN, &[]));
+        let one = kept(0..4, 39, &[10, 30]);
+        assert_eq!(restored(0..4, vec![one.clone()]).kept(), one);
+        assert_eq!(restored(0..4, Vec::new()).kept(), kept(0..4, WATERMARK_MIN, &[]));
     }
 
     #[test]
-    fn of_several_timelines_the_least_counts_and_no_window_is_due_twice() {
-        let several = vec![kept(59, &[20, 60]), kept(39, &[10, 40])];
-        assert_eq!(restored(several), kept(39, &[10, 20, 40]));
+    fn equal_timelines_become_one_and_a_part_keeps_its_place() {
+        let halves = vec![kept(0..2, 39, &[10]), kept(2..4, 39, &[10])];
+        assert_eq!(restored(0..4, halves).kept(), kept(0..4, 39, &[10]));
+        assert_eq!(restored(1..2, vec![kept(0..4, 39, &[10])]).kept(), kept(1..2, 39, &[10]));
+    }
+
+    #[test]
+    fn keys_that_were_ahead_fire_no_window_twice() {
+        let mut timeline = restored(0..4, vec![kept(0..2, 39, &[40]), kept(2..4, 19, &[20])]);
+        assert_eq!((timeline.watermark, timeline.is_even()), (19, false));
+        assert!(timeline.is_gone_for(-80, hash_in(0)) && !timeline.is_gone_for(-80, hash_in(2)));
+        timeline.touched(20, &[hash_in(1), hash_in(2)]);
+        timeline.advance(29);
+        // The window of 20 to 30 was updated where it had fired, and fires for the first time elsewhere.
+        let slices = [10, 20, 30, 40];
+        assert_eq!(due(&mut timeline, &slices), [(20, vec![2, 3]), (30, vec![0, 1, 2, 3])]);
+        timeline.advance(49);
+        assert_eq!(due(&mut timeline, &slices), [(40, vec![0, 1, 2, 3]), (50, vec![0, 1, 2, 3])]);
+        assert!(timeline.is_even());
+    }
+
+    #[test]
+    fn a_window_that_has_fired_for_some_keys_is_skipped_for_them() {
+        let mut timeline = restored(0..4, vec![kept(0..1, 39, &[]), kept(1..4, 19, &[])]);
+        timeline.advance(39);
+        assert_eq!(due(&mut timeline, &[20, 30]), [(30, vec![1, 2, 3]), (40, vec![1, 2, 3])]);
+        assert!(timeline.is_even());
     }
 }

@@ -36,7 +36,10 @@ fn in_event_time() -> WatermarkStrategy<impl tidemill_engine::model::watermark::
 /// Fails if the simulation was too kind to prove anything.
 fn was_hard(report: &SimReport) {
     let runs = report.runs;
-    let enough = report.deaths >= runs / 2 && report.recoveries >= runs / 4 && report.checkpoints >= runs;
+    let enough = report.deaths >= runs / 2
+        && report.recoveries >= runs / 5
+        && report.checkpoints >= runs
+        && report.in_flight_bytes >= 300 * runs;
     assert!(enough, "too little went wrong: {report:?}");
 }
 
@@ -103,6 +106,41 @@ fn sliding_windows_and_all_records_of_a_window_survive() {
             .key_by(|number| number % KEYS)
             .window(SlidingEventTime::of(Duration::from_millis(600), Duration::from_millis(200)))
             .apply(|key, window, records: &[u64]| Some((key, window.start, records.iter().sum::<u64>())))
+            .sink("windows", sink);
+    });
+    was_hard(&report);
+}
+
+/// The number of windows by key that end together, and the sum of their numbers.
+#[test]
+fn united_streams_and_windows_of_windows_survive() {
+    let mut expected = BTreeMap::<i64, (u64, u64)>::new();
+    for (_, start, sum) in windowed(500, 500) {
+        let of_all = expected.entry(start).or_default();
+        *of_all = (of_all.0 + 1, of_all.1 + sum);
+    }
+    let expected = expected.into_iter().map(|(start, (windows, sum))| (start, windows, sum));
+    let report = Simulation::new().seeds(SEEDS).check(expected, |environment, sink| {
+        let of = |name: &str, remainder: u64| {
+            let numbers = numbers().into_iter().filter(|number| number % 2 == remainder).collect();
+            environment.from_source(name, from_vec(numbers), in_event_time())
+        };
+        let tumbling = || TumblingEventTime::of(Duration::from_millis(500));
+        of("even", 0)
+            .union(of("odd", 1))
+            .key_by(|number| number.to_native() % KEYS)
+            .window(tumbling())
+            .aggregate(Sum)
+            .map(|result| (result.window.start, result.value))
+            .rebalance()
+            .key_by(|result| result.0.to_native())
+            .fold((0_u64, 0_u64), |all: &mut (u64, u64), result| {
+                *all = (all.0 + 1, all.1 + result.1.to_native());
+            })
+            .key_by(|(start, _)| *start)
+            .window(tumbling())
+            .reduce(|last, next| if next.1.0 > last.1.0 { *next } else { last })
+            .map(|result| (result.key, result.value.1.0, result.value.1.1))
             .sink("windows", sink);
     });
     was_hard(&report);

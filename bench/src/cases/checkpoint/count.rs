@@ -162,16 +162,9 @@ pub(super) fn stall(options: &Options, reporter: &mut Reporter) -> Result<(), Be
     let place = Place::new("stall")?;
     let (_, metrics) = count.run(Some(place.checkpoints(100)))?;
     let stalls = &metrics.checkpoints.stalls;
-    let us = |quantile| stalls.quantile(quantile) as f64 / 1e3;
-    let mut line = Line::new("checkpoint", "stall", options.cores).value(us(0.99), "µs");
-    line.latencies = Some(Latencies {
-        p50_us: us(0.5),
-        p90_us: us(0.9),
-        p99_us: us(0.99),
-        p999_us: us(0.999),
-        p9999_us: us(0.9999),
-        max_us: us(1.0),
-    });
+    let p99 = stalls.quantile(0.99) as f64 / 1e3;
+    let mut line = Line::new("checkpoint", "stall", options.cores).value(p99, "µs");
+    line.latencies = Some(Latencies::of_quantiles(|quantile| stalls.quantile(quantile)));
     reporter.print(&line.over(metrics.checkpoints.completed, None))
 }
 

@@ -6,9 +6,13 @@
 //! | `q5-1s`, `q5-100ms`, `q5-10ms` | the same of Nexmark q5 |
 //! | `stall` | how long a task handles no record because it passes a barrier, at 10 M keys, 100 ms apart |
 //! | `bytes-1`, `bytes-10`, `bytes-100` | bytes per checkpoint when 1 %, 10 % or all of the keys are touched between two |
+//! | `pressure-aligned`, `pressure-unaligned` | how long a checkpoint takes while a slow sink holds the job up |
+//! | `latency-10ms` | from a record's birth to its row in a committed file, with a checkpoint every 10 ms |
 //! | `recovery` | from the start of a process to its first new result, with 1 GiB of state |
 
 mod count;
+mod latency;
+mod pressure;
 mod q5;
 mod recovery;
 
@@ -37,6 +41,11 @@ const ROWS: &[(&str, Run)] = &[
     ("bytes-1", |options, reporter| count::bytes("bytes-1", 1, options, reporter)),
     ("bytes-10", |options, reporter| count::bytes("bytes-10", 10, options, reporter)),
     ("bytes-100", |options, reporter| count::bytes("bytes-100", 100, options, reporter)),
+    ("pressure-aligned", |options, reporter| pressure::duration("pressure-aligned", None, options, reporter)),
+    ("pressure-unaligned", |options, reporter| {
+        pressure::duration("pressure-unaligned", Some(0), options, reporter)
+    }),
+    ("latency-10ms", |options, reporter| latency::run("latency-10ms", 10, options, reporter)),
     ("recovery", recovery::run),
 ];
 

@@ -47,8 +47,12 @@ pub(super) fn run(directory: &Path) -> Result<(), BenchError> {
         max_parallelism: Some(MAX_PARALLELISM),
         ..JobConfig::default()
     };
-    let checkpoints =
-        CheckpointConfig { interval_ms: 20, ..CheckpointConfig::new(directory.join("checkpoints")) };
+    let checkpoints = CheckpointConfig {
+        interval_ms: 20,
+        // Some barriers wait, and some overtake.
+        unaligned_after_ms: Some(4),
+        ..CheckpointConfig::new(directory.join("checkpoints"))
+    };
     let env = StreamEnvironment::with_config(config).checkpoints(checkpoints);
     let source =
         from_parallel_iter(move |subtask, parallelism| (subtask as u64..records).step_by(parallelism));

@@ -18,12 +18,17 @@ use std::marker::PhantomData;
 
 use rkyv::{Archived, rancor};
 use tidemill_storage::{
-    record::{Record, WriteAs},
+    record::{Record, WriteAs, access, restore},
     state::{KeyColumn, KeyView},
     writer::RecordWriter,
 };
 
 use crate::{model::time::Timestamp, platform::Nanos};
+
+/// No batch that is read has room for more records: what the settings allow.
+const CAPACITY_MAX: usize = 1 << 20;
+/// No batch that is read is complete only with more out-of-line bytes: what the settings allow.
+const BYTES_MAX: usize = 1 << 30;
 
 /// Which columns the batches of an edge carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -189,6 +194,103 @@ impl<T: Record> Batch<T> {
         Ok(())
     }
 
+    /// Appends the batch from its record `first` on: all that [`read_from`](Self::read_from) needs.
+    ///
+    /// ```text
+    /// first u32 | records u32 | capacity u32 | bytes_max u64 | columns u8 | length of the out-of-line parts u64
+    /// roots | out-of-line parts | timestamps i64 … | hashes u64 … | keys (start u32, length u32) …
+    /// ```
+    pub fn write_to(&self, first: usize, out: &mut Vec<u8>) {
+        let room = self.capacity * Self::STRIDE;
+        let (roots, parts) = (&self.bytes.bytes()[..self.len * Self::STRIDE], &self.bytes.bytes()[room..]);
+        let Columns { timestamps, hashes, keys } = self.columns;
+        // Batches are far below 4 Gi records: the settings bound them. Roots stay where they are, since they point to their parts.
+        out.extend_from_slice(&(first as u32).to_le_bytes());
+        out.extend_from_slice(&(self.len as u32).to_le_bytes());
+        out.extend_from_slice(&(self.capacity as u32).to_le_bytes());
+        out.extend_from_slice(&(self.bytes_max as u64).to_le_bytes());
+        out.push(u8::from(timestamps) | u8::from(hashes) << 1 | u8::from(keys) << 2);
+        out.extend_from_slice(&(parts.len() as u64).to_le_bytes());
+        out.extend_from_slice(roots);
+        out.extend_from_slice(parts);
+        self.timestamps.iter().for_each(|at| out.extend_from_slice(&at.to_le_bytes()));
+        self.hashes.iter().for_each(|hash| out.extend_from_slice(&hash.to_le_bytes()));
+        for KeySpan { start, length } in &self.keys {
+            out.extend_from_slice(&start.to_le_bytes());
+            out.extend_from_slice(&length.to_le_bytes());
+        }
+    }
+
+    /// Reads a batch from the front of `bytes`; returns it, and what follows. Every record is validated.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes.
+    pub fn read_from(bytes: &[u8]) -> Result<(Self, &[u8]), String> {
+        let mut bytes = Bytes(bytes);
+        let first = bytes.number()? as usize;
+        let (len, capacity) = (bytes.number()? as usize, bytes.number()? as usize);
+        let bytes_max = bytes.long()? as usize;
+        let columns = bytes.take(1)?[0];
+        let columns =
+            Columns { timestamps: columns & 1 != 0, hashes: columns & 2 != 0, keys: columns & 4 != 0 };
+        let parts = bytes.long()? as usize;
+        if first > len || len > capacity || capacity > CAPACITY_MAX {
+            return Err(format!("a batch of {len} records with room for {capacity}"));
+        }
+        let roots = bytes.take(len * Self::STRIDE)?;
+        let parts = bytes.take(parts)?;
+        let mut batch = Self::new(capacity, bytes_max.min(BYTES_MAX), columns);
+        batch.bytes = RecordWriter::with_capacity(capacity * Self::STRIDE + parts.len());
+        batch.bytes.append_bytes(roots);
+        batch.bytes.reset(capacity * Self::STRIDE);
+        batch.bytes.append_bytes(parts);
+        for _ in 0..if columns.timestamps { len } else { 0 } {
+            push_within_capacity(&mut batch.timestamps, bytes.long()? as Timestamp);
+        }
+        for _ in 0..if columns.hashes { len } else { 0 } {
+            push_within_capacity(&mut batch.hashes, bytes.long()?);
+        }
+        for _ in 0..if columns.keys { len } else { 0 } {
+            let span = KeySpan { start: bytes.number()?, length: bytes.number()? };
+            if span.start as usize + span.length as usize > batch.bytes.len() {
+                return Err("a key lies outside its batch".to_owned());
+            }
+            batch.keys.push(span);
+        }
+        for record in 0..len {
+            access::<T>(batch.bytes.bytes(), record * Self::STRIDE).map_err(|error| error.to_string())?;
+        }
+        batch.len = len;
+        let batch = match first {
+            0 => batch,
+            first => batch.part(first..len).map_err(|error| error.to_string())?,
+        };
+        Ok((batch, bytes.0))
+    }
+
+    /// A batch of some of the records.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    fn part(&self, records: impl Iterator<Item = usize>) -> Result<Self, rancor::Error> {
+        let mut part = Self::new(self.capacity, self.bytes_max, self.columns);
+        (part.ingest, part.opened) = (self.ingest, self.opened);
+        for i in records {
+            let hash = self.hashes.get(i).copied().unwrap_or_default();
+            part.put(&restore(&self.records()[i]), self.timestamp(i), hash, self.key_bytes(i))?;
+        }
+        Ok(part)
+    }
+
+    /// Those of the records whose key has a hash that is wanted; `None` where that is none of them.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn of_keys(&self, is_wanted: impl Fn(u64) -> bool) -> Result<Option<Box<Self>>, rancor::Error> {
+        let own = self.part((0..self.len).filter(|i| is_wanted(self.hashes[*i])))?;
+        Ok((!own.is_empty()).then(|| Box::new(own)))
+    }
+
     /// All records, read in place.
     #[inline(always)]
     pub fn records(&self) -> &[Archived<T>] {
@@ -232,6 +334,29 @@ impl<T: Record> KeyColumn for Batch<T> {
     }
 }
 
+/// Bytes that are read from the front.
+struct Bytes<'b>(&'b [u8]);
+
+impl<'b> Bytes<'b> {
+    fn take(&mut self, length: usize) -> Result<&'b [u8], String> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or("a batch is cut off")?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn number(&mut self) -> Result<u32, String> {
+        let (number, rest) = self.0.split_first_chunk().ok_or("a batch is cut off")?;
+        self.0 = rest;
+        Ok(u32::from_le_bytes(*number))
+    }
+
+    fn long(&mut self) -> Result<u64, String> {
+        let (number, rest) = self.0.split_first_chunk().ok_or("a batch is cut off")?;
+        self.0 = rest;
+        Ok(u64::from_le_bytes(*number))
+    }
+}
+
 /// Pushes into a vector that was made with room for every record of a batch; no growth path in the hot loop.
 #[inline(always)]
 fn push_within_capacity<V: Copy>(column: &mut Vec<V>, value: V) {
@@ -268,6 +393,54 @@ mod tests {
             assert_eq!(batch.key_bytes(2), long.as_bytes());
             batch.clear();
             assert!(batch.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_batch_comes_back_from_bytes_as_it_was_and_no_cut_is_believed() {
+        let columns = Columns { timestamps: true, hashes: true, keys: true };
+        let mut batch = Batch::<String>::new(5, 1 << 10, columns);
+        for (i, word) in ["", "tiny", "a string that lies out of line"].into_iter().enumerate() {
+            batch.put(&word.to_owned(), i as i64 - 1, 1 << (20 * i), word.as_bytes()).unwrap();
+        }
+        let mut bytes = Vec::new();
+        batch.write_to(0, &mut bytes);
+        let whole = bytes.len();
+        bytes.extend_from_slice(b"rest");
+        let (mut read, rest) = Batch::<String>::read_from(&bytes).unwrap();
+        assert_eq!((words(&read), rest), (words(&batch), &b"rest"[..]));
+        assert_eq!((read.timestamps(), read.hashes()), (batch.timestamps(), batch.hashes()));
+        assert_eq!(read.key_bytes(2), batch.key_bytes(2));
+        // There is room for two more.
+        read.put(&"more".to_owned(), 7, 7, b"more").unwrap();
+        assert_eq!(words(&read)[3], "more");
+        for cut in 0..whole {
+            assert!(Batch::<String>::read_from(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        let own = batch.of_keys(|hash| hash > 1).unwrap().unwrap();
+        assert_eq!(words(&own), ["tiny", "a string that lies out of line"]);
+        assert_eq!((own.timestamps(), own.key_bytes(0)), (&[0, 1][..], &b"tiny"[..]));
+        assert!(batch.of_keys(|_| false).unwrap().is_none());
+        let mut rest = Vec::new();
+        batch.write_to(1, &mut rest);
+        let (read, _) = Batch::<String>::read_from(&rest).unwrap();
+        assert_eq!((words(&read), read.hashes()), (words(&own), own.hashes()));
+    }
+
+    #[test]
+    fn a_damaged_record_is_refused() {
+        let mut batch = Batch::<String>::new(2, 1 << 10, Columns::default());
+        batch.put(&"a string that lies out of line".to_owned(), 0, 0, &[]).unwrap();
+        let mut bytes = Vec::new();
+        batch.write_to(0, &mut bytes);
+        // The pointer in the root of the string, behind the head.
+        for at in 29..29 + Batch::<String>::STRIDE {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x55;
+            // Whatever is accepted can be read.
+            if let Ok((read, _)) = Batch::<String>::read_from(&damaged) {
+                assert!(words(&read)[0].len() < 1 << 10);
+            }
         }
     }
 

@@ -4,38 +4,73 @@
 //! worker that may be parked is woken after each element, which costs a fence and a load when it is awake.
 //! Both ends may live on one worker: then the rings are plain queues that nobody contends for.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use rtrb::{Consumer, Producer, PushError, RingBuffer};
 use tidemill_storage::record::Record;
 
-use super::batch::Batch;
+use super::{
+    announcement::{Announced, Announcer, Listener, announcement},
+    batch::Batch,
+};
 use crate::{
-    model::element::{Element, Grammar},
+    model::{
+        checkpoint::CheckpointId,
+        element::{Element, Grammar},
+        operator::OperatorIndex,
+    },
     platform::Wake,
 };
 
 /// What a channel of records of type `T` carries.
 pub type Parcel<T> = Element<Box<Batch<T>>>;
 
+/// Where a channel is in its job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChannelPlace {
+    /// The partitioning operator of its edge.
+    pub edge: OperatorIndex,
+    /// Whether every record goes to every consumer of the edge.
+    pub broadcasts: bool,
+    /// Index of the producing subtask.
+    pub from: usize,
+    /// Index of the consuming subtask.
+    pub to: usize,
+    /// Number of producing subtasks of the edge.
+    pub producers: usize,
+    /// Number of consuming subtasks of the edge.
+    pub consumers: usize,
+}
+
 /// The producing end.
 pub struct Sender<T> {
+    place: ChannelPlace,
     parcels: Producer<Parcel<T>>,
     empties: Consumer<Box<Batch<T>>>,
     receiver: Option<Arc<dyn Wake>>,
+    announcer: Announcer,
+    /// Elements that were pushed into the ring.
+    sent: u64,
 }
 
 /// The consuming end.
 pub struct Receiver<T> {
+    place: ChannelPlace,
+    /// What an earlier attempt had under way here, which comes before all else.
+    replay: VecDeque<Parcel<T>>,
     parcels: Consumer<Parcel<T>>,
     empties: Producer<Box<Batch<T>>>,
     sender: Option<Arc<dyn Wake>>,
     grammar: Grammar,
+    listener: Listener,
+    /// Elements that were taken from the ring.
+    taken: u64,
 }
 
 /// A channel for `capacity` elements. The wakers are those of the workers at either end, `None` where both
 /// ends live on one worker.
 pub fn channel<T: Record>(
+    place: ChannelPlace,
     capacity: usize,
     sender: Option<Arc<dyn Wake>>,
     receiver: Option<Arc<dyn Wake>>,
@@ -43,9 +78,19 @@ pub fn channel<T: Record>(
     let (parcels_in, parcels_out) = RingBuffer::new(capacity);
     // Every buffer of the channel may be on its way back at once, with one in the hands of each end.
     let (empties_in, empties_out) = RingBuffer::new(capacity + 2);
+    let (announcer, listener) = announcement();
     (
-        Sender { parcels: parcels_in, empties: empties_out, receiver },
-        Receiver { parcels: parcels_out, empties: empties_in, sender, grammar: Grammar::default() },
+        Sender { place, parcels: parcels_in, empties: empties_out, receiver, announcer, sent: 0 },
+        Receiver {
+            place,
+            replay: VecDeque::new(),
+            parcels: parcels_out,
+            empties: empties_in,
+            sender,
+            grammar: Grammar::default(),
+            listener,
+            taken: 0,
+        },
     )
 }
 
@@ -57,6 +102,7 @@ impl<T: Record> Sender<T> {
     pub fn send(&mut self, parcel: Parcel<T>) -> Result<(), Parcel<T>> {
         match self.parcels.push(parcel) {
             Ok(()) => {
+                self.sent += 1;
                 if let Some(receiver) = &self.receiver {
                     receiver.wake();
                 }
@@ -64,6 +110,19 @@ impl<T: Record> Sender<T> {
             }
             Err(PushError::Full(parcel)) => Err(parcel),
         }
+    }
+
+    /// Announces a barrier behind all that was sent, and before all that was not.
+    pub fn announce(&self, checkpoint: CheckpointId) {
+        self.announcer.announce(checkpoint, self.sent);
+        if let Some(receiver) = &self.receiver {
+            receiver.wake();
+        }
+    }
+
+    /// Where the channel is.
+    pub fn place(&self) -> ChannelPlace {
+        self.place
     }
 
     /// A buffer that came back, if one did.
@@ -83,10 +142,52 @@ impl<T: Record> Sender<T> {
 }
 
 impl<T: Record> Receiver<T> {
+    /// Lets these elements come before all that is sent.
+    pub fn replay(&mut self, parcels: VecDeque<Parcel<T>>) {
+        self.replay = parcels;
+    }
+
+    /// Where the channel is.
+    pub fn place(&self) -> ChannelPlace {
+        self.place
+    }
+
+    /// Whether an element is there.
+    #[inline(always)]
+    pub fn is_ready(&self) -> bool {
+        !self.replay.is_empty() || !self.parcels.is_empty()
+    }
+
+    /// A barrier that overtakes and that was not heard yet. What [was there](Self::is_ready) before the call came before it.
+    #[inline(always)]
+    pub fn news(&self) -> Option<Announced> {
+        self.listener.news()
+    }
+
+    /// Notes that a barrier was heard.
+    pub fn hear(&mut self, announced: Announced) {
+        self.listener.hear(announced);
+    }
+
+    /// Shows the elements that wait and that an announced barrier has overtaken, in their order.
+    pub fn show_overtaken(&mut self, announced: Announced, show: &mut dyn FnMut(&Parcel<T>)) {
+        self.replay.iter().for_each(&mut *show);
+        let overtaken = announced.position.saturating_sub(self.taken) as usize;
+        // Elements are pushed before the barrier is announced behind them: as many are there.
+        if let Ok(waiting) = self.parcels.read_chunk(overtaken) {
+            let (first, second) = waiting.as_slices();
+            first.iter().chain(second).for_each(show);
+        }
+    }
+
     /// The next element, if one is there.
     #[inline]
     pub fn receive(&mut self) -> Option<Parcel<T>> {
+        if let Some(parcel) = self.replay.pop_front() {
+            return Some(parcel);
+        }
         let parcel = self.parcels.pop().ok()?;
+        self.taken += 1;
         self.grammar.follow(&parcel);
         if let Some(sender) = &self.sender {
             sender.wake();
@@ -103,7 +204,7 @@ impl<T: Record> Receiver<T> {
 
     /// Elements that wait.
     pub fn waiting(&self) -> usize {
-        self.parcels.slots()
+        self.replay.len() + self.parcels.slots()
     }
 
     /// Elements that fit.

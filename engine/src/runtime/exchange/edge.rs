@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tidemill_storage::record::Record;
 
 use super::{
-    channel::{Receiver, Sender, channel},
+    channel::{ChannelPlace, Receiver, Sender, channel},
     partition::Pattern,
 };
-use crate::platform::Wake;
+use crate::{model::operator::OperatorIndex, platform::Wake};
 
 /// The ends of an edge, by producer and consumer, until the workers take them.
 struct Ends<T> {
@@ -39,6 +39,10 @@ impl<T: Record> Default for Edge<T> {
 /// What the graph needs to wire up an edge.
 #[derive(Clone, Copy, Debug)]
 pub struct Wiring<'a> {
+    /// The partitioning operator.
+    pub operator: OperatorIndex,
+    /// Whether every record goes to every consumer.
+    pub broadcasts: bool,
     /// Which subtasks are connected.
     pub pattern: Pattern,
     /// Number of producing subtasks.
@@ -65,7 +69,7 @@ pub trait Connect: Send {
 
 impl<T: Record> Connect for Edge<T> {
     fn connect(&self, wiring: Wiring<'_>) {
-        let Wiring { pattern, producers, consumers, capacity, wakers } = wiring;
+        let Wiring { operator: edge, broadcasts, pattern, producers, consumers, capacity, wakers } = wiring;
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         ends.senders.clear();
         ends.receivers = (0..consumers).map(|_| Vec::new()).collect();
@@ -73,7 +77,8 @@ impl<T: Record> Connect for Edge<T> {
             let mut row = Vec::new();
             for to in pattern.targets(from, producers, consumers) {
                 let far = |worker: usize| (from != to).then(|| Arc::clone(&wakers[worker]));
-                let (sender, receiver) = channel(capacity, far(from), far(to));
+                let place = ChannelPlace { edge, broadcasts, from, to, producers, consumers };
+                let (sender, receiver) = channel(place, capacity, far(from), far(to));
                 row.push(sender);
                 ends.receivers[to].push(receiver);
             }

@@ -7,6 +7,9 @@
 //! **Backpressure.** What the ring has no room for waits in the target's outbox, and an outbox that is not
 //! empty blocks the chain. Its length is bounded by what one record, or one signal, becomes.
 //!
+//! **A barrier that overtakes** does not wait: it is announced at once, and what is in the outbox and the open batch, which it
+//! has overtaken, is added to the checkpoint.
+//!
 //! **Order.** Per target, batches and signals keep the order of the pushes: a signal sends the open batch first.
 
 use std::{collections::VecDeque, mem};
@@ -16,10 +19,12 @@ use tidemill_storage::record::Record;
 use super::{
     batch::{Batch, Columns},
     channel::{Parcel, Sender},
+    in_flight::{in_flight, write, write_batch},
     partition::{Partition, Route},
 };
 use crate::{
     model::{
+        checkpoint::{Barrier, BarrierKind, ChannelEnd, CheckpointId, InFlight, Part},
         config::JobConfig,
         element::Element,
         item::Ship,
@@ -152,6 +157,17 @@ impl<T: Record> Target<T> {
         }
     }
 
+    /// Announces a barrier before all that was not sent; returns what it has overtaken here. That is sent as ever.
+    fn announce(&mut self, checkpoint: CheckpointId) -> Option<InFlight> {
+        let mut bytes = Vec::new();
+        self.outbox.iter().for_each(|parcel| write(parcel, &mut bytes));
+        if !self.open.is_empty() {
+            write_batch(&self.open, 0, &mut bytes);
+        }
+        self.sender.announce(checkpoint);
+        in_flight::<T>(self.sender.place(), ChannelEnd::Sender, bytes)
+    }
+
     /// Sends what waits as far as there is room, and the open batch if it has waited long enough.
     fn drain(&mut self, context: &mut StepContext) -> u64 {
         while let Some(parcel) = self.outbox.pop_front() {
@@ -213,6 +229,11 @@ where
     }
 
     fn signal(&mut self, signal: Signal, context: &mut StepContext) {
+        if let Signal::Barrier(Barrier { checkpoint, kind: BarrierKind::Overtaking }) = signal {
+            let overtaken = self.targets.iter_mut().filter_map(|target| target.announce(checkpoint));
+            context.add_part(self.operator, Part::InFlight(overtaken.collect()));
+            return;
+        }
         for target in &mut self.targets {
             if !target.open.is_empty() {
                 self.counters.bytes_out += target.ship(context);
