@@ -1,5 +1,7 @@
 //! Both sides of an exchange as the stream API builds them: the end of one chain, the beginning of the next.
 
+use std::ops::Range;
+
 use tidemill_engine::{
     model::{
         graph::{BuildContext, EdgeNode, TaskBuilder, TaskMaker},
@@ -73,7 +75,7 @@ impl<B: HeadBuilder> Chain for Exchanged<B> {
             },
         )?;
         let head = self.builder.build(context, down)?;
-        Ok(ExchangeTask::new(Gate::new(channels), head, context.config.step_records_max))
+        Ok(ExchangeTask::new(Gate::new(channels), head, context))
     }
 }
 
@@ -113,16 +115,17 @@ pub struct UnpackHead<D> {
 }
 
 impl<T: Record, D: Push<InPlace<T>>> Head<T> for UnpackHead<D> {
-    fn batch(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize {
-        for (offset, record) in batch.records()[from..].iter().enumerate() {
-            self.down.push(record, batch.timestamp(from + offset), context);
+    fn batch(&mut self, batch: &Batch<T>, records: Range<usize>, context: &mut StepContext) -> usize {
+        let Range { start, end } = records;
+        for (i, record) in (start..end).zip(&batch.records()[start..end]) {
+            self.down.push(record, batch.timestamp(i), context);
             if context.is_blocked() {
-                self.records += offset as u64 + 1;
-                return from + offset + 1;
+                self.records += (i + 1 - start) as u64;
+                return i + 1;
             }
         }
-        self.records += (batch.len() - from) as u64;
-        batch.len()
+        self.records += (end - start) as u64;
+        end
     }
 
     fn signal(&mut self, signal: Signal, context: &mut StepContext) -> Flow {

@@ -9,6 +9,8 @@
 //!   overruns its bound by what one record becomes at most.
 //! * An operator that fails calls [`StepContext::fail`] and drops the record; the driver stops and the job ends.
 
+use std::ops::Range;
+
 use tidemill_storage::record::Record;
 
 use super::{
@@ -60,9 +62,9 @@ pub trait Push<I: Item>: 'static {
 
 /// The first operator of a task behind an exchange: takes whole batches.
 pub trait Head<T: Record>: 'static {
-    /// Takes the records of `batch` from index `from` on and returns the index of the first one not taken:
-    /// `batch.len()`, or less when the context was blocked.
-    fn batch(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize;
+    /// Takes some records of `batch`, by their indices, and returns that of the first one not taken: the end of `records`, or
+    /// less when the context was blocked.
+    fn batch(&mut self, batch: &Batch<T>, records: Range<usize>, context: &mut StepContext) -> usize;
 
     /// Hands on the results of records of `batch` from index `from` on that were handled before the context was blocked, though
     /// it is: a barrier overtakes the rest. Returns the index of the first one not handled. The default is for a head that

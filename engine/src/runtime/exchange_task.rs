@@ -6,15 +6,22 @@
 //!   Resuming ── resume() = Continue ──▶ Running ── End handled ──▶ Finishing ── outputs drained ──▶ done
 //! ```
 
+use std::sync::Arc;
+
 use tidemill_storage::record::Record;
 
-use super::exchange::{
-    batch::Batch,
-    gate::{Arrival, Gate},
+use super::{
+    exchange::{
+        batch::Batch,
+        gate::{Arrival, Gate},
+    },
+    pace::Pace,
 };
 use crate::{
     model::{
         checkpoint::{Barrier, BarrierKind},
+        config::JobConfig,
+        graph::BuildContext,
         metrics::{LatencyHistogram, OperatorCounters, OperatorVisitor},
         operator::{Head, OperatorIndex, Signal, StepContext},
         source::Flow,
@@ -43,6 +50,7 @@ pub struct ExchangeTask<T, H> {
     /// A barrier that has arrived. It has a step of its own, so that what it costs is seen.
     barrier: Option<Barrier>,
     step_records_max: usize,
+    pace: Pace,
     /// Batches that the current step has handled: when the oldest record of each entered the job, and how many it had.
     handled: Vec<(Nanos, u64)>,
     latency: LatencyHistogram,
@@ -57,20 +65,23 @@ struct Taken<T> {
 }
 
 impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
-    /// A task that takes about `step_records_max` records per step.
-    pub fn new(gate: Gate<T>, head: H, step_records_max: usize) -> Self {
+    /// A task that takes as many records per step as the settings of its job say, and ends one early when its time is up.
+    pub fn new(gate: Gate<T>, head: H, context: &BuildContext) -> Self {
+        let JobConfig { step_records_max, step_us_max, .. } = *context.config;
+        let pace = Pace::new(Arc::clone(&context.subtask.clock), step_us_max * 1_000);
         let latency = LatencyHistogram::default();
         let handled = Vec::new();
         let (state, current, barrier, bytes_in) = (State::Running, None, None, 0);
-        Self { gate, head, state, current, barrier, step_records_max, handled, latency, bytes_in }
+        Self { gate, head, state, current, barrier, step_records_max, pace, handled, latency, bytes_in }
     }
 
-    /// Hands the batch in work to the head; returns how many records it took.
+    /// Hands records of the batch in work to the head; returns how many it took.
     fn advance(&mut self, context: &mut StepContext) -> usize {
         let Some(mut taken) = self.current.take() else { return 0 };
         context.ingest = taken.batch.ingest;
         let from = taken.position;
-        taken.position = self.head.batch(&taken.batch, from, context);
+        let records = from..from + self.pace.stride(taken.batch.len() - from);
+        taken.position = self.head.batch(&taken.batch, records, context);
         let handled = taken.position - from;
         self.put_back(taken);
         handled
@@ -152,6 +163,7 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
         if let Some(barrier) = self.barrier.take() {
             return self.pass(barrier, context);
         }
+        self.pace.begin(context.now);
         let mut records = 0;
         let mut progressed = false;
         while !context.is_blocked() {
@@ -166,7 +178,13 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
                     }
                 }
                 State::Running if records >= self.step_records_max => return Step::Progress,
-                State::Running if self.current.is_some() => records += self.advance(context),
+                State::Running if self.current.is_some() => {
+                    let handled = self.advance(context);
+                    records += handled;
+                    if self.pace.note(handled, context.now) {
+                        return Step::Progress;
+                    }
+                }
                 State::Running if self.head.next_timer().is_some_and(|at| at <= context.wall_millis) => {
                     let flow = self.head.on_processing_time(context);
                     self.settle(flow, false);

@@ -5,6 +5,7 @@ mod checkpoints;
 pub mod exchange;
 pub mod exchange_task;
 mod held;
+mod pace;
 pub mod progress;
 pub mod source_task;
 pub mod worker;

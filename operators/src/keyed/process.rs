@@ -10,7 +10,7 @@ mod describe;
 mod expiring;
 mod states;
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, ops::Range};
 
 use rkyv::Archived;
 use tidemill_engine::{
@@ -252,8 +252,9 @@ where
     P: KeyedProcessFunction<K, T>,
     D: Push<Owned<P::Output>>,
 {
-    fn batch(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize {
-        for i in from..batch.len() {
+    fn batch(&mut self, batch: &Batch<T>, records: Range<usize>, context: &mut StepContext) -> usize {
+        let end = records.end;
+        for i in records {
             self.records += 1;
             if self.records.is_multiple_of(TIDY_RECORDS) {
                 let now = context.wall_millis;
@@ -267,7 +268,7 @@ where
                 return i + 1;
             }
         }
-        batch.len()
+        end
     }
 
     fn signal(&mut self, signal: Signal, context: &mut StepContext) -> Flow {

@@ -154,17 +154,18 @@ where
     R: Rolling<K, T>,
     D: Push<Owned<R::Output>>,
 {
-    fn batch(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize {
+    fn batch(&mut self, batch: &Batch<T>, records: Range<usize>, context: &mut StepContext) -> usize {
+        let Range { start: from, end } = records;
         let mut next = from;
-        while let Some(value) = self.held.pop_front() {
+        while next < end
+            && !context.is_blocked()
+            && let Some(value) = self.held.pop_front()
+        {
             self.hand_on(batch, next, value, context);
             next += 1;
-            if context.is_blocked() {
-                break;
-            }
         }
-        while next < batch.len() && !context.is_blocked() {
-            self.update(batch, next..batch.len().min(next + TOGETHER_MAX));
+        while next < end && !context.is_blocked() {
+            self.update(batch, next..end.min(next + TOGETHER_MAX));
             let mut results = std::mem::take(&mut self.results);
             let mut rest = results.drain(..);
             for value in rest.by_ref() {

@@ -12,6 +12,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     marker::PhantomData,
+    ops::Range,
 };
 
 use tidemill_engine::{
@@ -326,11 +327,11 @@ where
     L: Push<InPlace<T>>,
     D: Push<Owned<W::Output>>,
 {
-    fn batch(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize {
-        let timestamps = batch.timestamps();
-        let mut start = from;
-        while start < batch.len() && !context.is_blocked() {
-            let timestamp = timestamps[start];
+    fn batch(&mut self, batch: &Batch<T>, records: Range<usize>, context: &mut StepContext) -> usize {
+        let timestamps = batch.timestamps().get(..records.end).unwrap_or_default();
+        let mut start = records.start;
+        while start < records.end && !context.is_blocked() {
+            let timestamp = timestamps.get(start).copied().unwrap_or(NO_TIMESTAMP);
             if timestamp == NO_TIMESTAMP {
                 context.fail(
                     self.operator,
@@ -351,8 +352,9 @@ where
                 start = end;
             }
         }
-        self.counters.records_in += (start - from) as u64;
-        self.relieve(start - from);
+        let handled = start - records.start;
+        self.counters.records_in += handled as u64;
+        self.relieve(handled);
         start
     }
 
