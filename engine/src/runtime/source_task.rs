@@ -50,6 +50,8 @@ pub struct SourceTask<R, A, D> {
     state: State,
     /// The last checkpoint whose barrier was sent.
     sent: CheckpointId,
+    /// The oldest checkpoint that is kept, as the reader knows it.
+    oldest_kept: CheckpointId,
     /// When the step with the newest records began, and their number.
     emitted: (Nanos, u64),
     latency: LatencyHistogram,
@@ -292,6 +294,7 @@ where
             config,
             state: State::Reading,
             sent: 0,
+            oldest_kept: 0,
             emitted: (0, 0),
             latency: LatencyHistogram::default(),
         }
@@ -352,6 +355,7 @@ where
         self.sent = barrier.checkpoint;
         let splits = Blame::on(self.config.operator, || self.positions())?;
         context.add_part(self.config.operator, Part::Splits(splits));
+        Blame::on(self.config.operator, || self.reader.checkpoint(barrier.checkpoint));
         self.pump.down.signal(Signal::Barrier(barrier), context);
         context.pass(barrier);
         match barrier.kind {
@@ -417,6 +421,10 @@ where
 {
     fn step(&mut self, context: &mut StepContext) -> Step {
         self.pump.down.drain(context);
+        if context.oldest_kept != self.oldest_kept {
+            self.oldest_kept = context.oldest_kept;
+            Blame::on(self.config.operator, || self.reader.kept(context.oldest_kept));
+        }
         if context.is_blocked() {
             self.progress.hold_up(context.now);
             return Step::Blocked;

@@ -17,6 +17,8 @@ pub struct Cursor {
     next: u64,
     /// The segment that is being read.
     open: Option<Open>,
+    /// Where in which segment the next record is, if that is known: number, byte, record.
+    hint: Option<(u64, u64, u64)>,
 }
 
 struct Open {
@@ -46,7 +48,7 @@ impl Cursor {
                 end: log.next(),
             });
         }
-        Ok(Self { next: record, open: None })
+        Ok(Self { next: record, open: None, hint: None })
     }
 
     /// Number of the record that is wanted next.
@@ -58,6 +60,7 @@ impl Cursor {
     pub fn pass_to_end(&mut self, log: &WriteAheadLog) {
         self.next = log.next();
         self.open = None;
+        self.hint = log.segments.back().and_then(|last| Some((last.number, last.end?, log.next())));
     }
 
     /// The next records, or the mark of the end; `None` when there is no more for now.
@@ -73,7 +76,7 @@ impl Cursor {
             let segment = &log.segments[at];
             let open = match &mut self.open {
                 Some(open) if open.segment == segment.number => open,
-                open => open.insert(Open::new(log, segment)?),
+                open => open.insert(Open::new(log, segment, self.hint.take())?),
             };
             let read = open.window.group(log.number, open.expects, segment.end);
             let damaged = |what: &str, open: &Open| LogError::Damaged {
@@ -112,9 +115,14 @@ impl Cursor {
 }
 
 impl Open {
-    fn new(log: &WriteAheadLog, segment: &Segment) -> Result<Self, LogError> {
-        let window = Window::open(log, &segment.path, segment.groups_at)?;
-        Ok(Self { segment: segment.number, window, expects: segment.base })
+    fn new(log: &WriteAheadLog, segment: &Segment, hint: Option<(u64, u64, u64)>) -> Result<Self, LogError> {
+        let (_, at, expects) = hint.filter(|(number, _, _)| *number == segment.number).unwrap_or((
+            segment.number,
+            segment.groups_at,
+            segment.base,
+        ));
+        let window = Window::open(log, &segment.path, at)?;
+        Ok(Self { segment: segment.number, window, expects })
     }
 }
 
