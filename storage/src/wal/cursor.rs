@@ -1,6 +1,6 @@
 //! Reads a log from any record on, group by group, over the borders of segments.
 
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, io, path::Path};
 
 use super::{
     LogError, Segment, WriteAheadLog, failed,
@@ -137,7 +137,7 @@ pub(super) struct Window {
 }
 
 impl Window {
-    fn open(log: &WriteAheadLog, path: &PathBuf, at: u64) -> Result<Self, LogError> {
+    fn open(log: &WriteAheadLog, path: &Path, at: u64) -> Result<Self, LogError> {
         let file = log.disk.open(path).map_err(failed("open", path))?;
         Ok(Self::new(file, at))
     }

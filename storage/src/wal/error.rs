@@ -14,7 +14,7 @@ pub enum LogError {
         /// The log's directory.
         directory: PathBuf,
         /// Who has it.
-        source: StateError,
+        source: Box<StateError>,
     },
     /// The operating system refused. What was being written is not acknowledged; what was acknowledged before is safe.
     #[error(

@@ -32,7 +32,7 @@ pub(super) fn open(
         StateError::Io { source, doing, file } if source.kind() != io::ErrorKind::ResourceBusy => {
             LogError::Io { doing, file, source }
         }
-        source => LogError::Taken { directory: directory.to_owned(), source },
+        source => LogError::Taken { directory: directory.to_owned(), source: Box::new(source) },
     })?;
     let files = disk.list(directory).map_err(failed("list", directory))?;
     let mut numbered: Vec<(u64, PathBuf)> =
