@@ -4,11 +4,13 @@
 mod source_kit;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     future::Future,
+    io::{BufRead, BufReader},
     path::Path,
     pin::pin,
+    process::{Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -344,6 +346,72 @@ fn a_job_that_dies_and_starts_again_counts_each_acknowledged_number_once() {
     // It had come to its end, and finds that.
     count(place.path(), 1, &counts, |feeder| assert!(feeder.send(&1).is_err()), |_| {}).unwrap();
     assert_eq!(*counts.lock().unwrap(), expected);
+}
+
+/// The name of the variable that tells [`a_process_that_sends`] where to.
+const CHILD: &str = "TIDEMILL_WAL_CHILD";
+
+/// A channel with room for everything.
+fn roomy_channel(directory: &Path) -> Channel<u64> {
+    let env = StreamEnvironment::with_config(JobConfig::default());
+    WriteAheadChannel::new(directory).open(&env).unwrap()
+}
+
+/// Sends for ever, and says so of each number that was acknowledged. Is run by the test below, as a process of its own.
+#[test]
+#[ignore = "is run by another test"]
+fn a_process_that_sends() {
+    let Ok(directory) = std::env::var(CHILD) else { return };
+    let (feeder, _source) = roomy_channel(Path::new(&directory));
+    let sender = |of: u64| {
+        let feeder = feeder.clone();
+        move || {
+            for number in of << 32.. {
+                feeder.send(&number).unwrap();
+                println!("acknowledged {number}");
+            }
+        }
+    };
+    let id = u64::from(std::process::id()) << 2;
+    let threads: Vec<_> = (0..4).map(|of| thread::spawn(sender(id | of))).collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+#[test]
+fn what_a_killed_process_was_told_is_there_for_the_next() {
+    let place = tempfile::tempdir().unwrap();
+    let mut acknowledged = BTreeSet::new();
+    for lines in [1, 20, 100, 150] {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture", "a_process_that_sends"])
+            .env(CHILD, place.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        // The first may stand behind what the test harness says.
+        let number = |line: String| line.split_once("acknowledged ")?.1.parse::<u64>().ok();
+        let mut numbers = output.lines().map_while(Result::ok).filter_map(number);
+        acknowledged.extend(numbers.by_ref().take(lines));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What it could still say before it was gone.
+        acknowledged.extend(numbers);
+    }
+    assert!(acknowledged.len() >= 271, "{} numbers", acknowledged.len());
+    let (feeder, source) = roomy_channel(place.path());
+    feeder.close().unwrap().wait().unwrap();
+    let mut taken = Taken::new(100);
+    drain(&mut open(&source, &context(0, 1, false)).unwrap(), &mut taken).unwrap();
+    let there: BTreeSet<u64> = taken.records.iter().copied().collect();
+    assert_eq!(there.len(), taken.records.len(), "one was there twice");
+    assert!(
+        acknowledged.is_subset(&there),
+        "lost: {:?}",
+        acknowledged.difference(&there).collect::<Vec<_>>()
+    );
+    // In each life, each of four threads may have had one that it could not say of, and one under way.
+    assert!(there.len() <= acknowledged.len() + 4 * 4 * 2, "{} of {}", acknowledged.len(), there.len());
 }
 
 /// `cargo test --release -p tidemill-operators --test source_write_ahead -- --ignored --nocapture acknowledgements`

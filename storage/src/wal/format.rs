@@ -47,7 +47,9 @@ pub(super) fn segment_path(directory: &Path, number: u64) -> PathBuf {
 pub(super) fn segment_number(path: &Path) -> Option<u64> {
     let digits = path.file_name()?.to_str()?.strip_prefix("segment-")?.strip_suffix(".wal")?;
     let is_plain = digits.len() == 16 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    is_plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+    let number = is_plain.then(|| u64::from_str_radix(digits, 16).ok()).flatten();
+    // Behind the last of all numbers there would be none for the next.
+    number.filter(|number| *number < u64::MAX)
 }
 
 /// What a segment begins with.
@@ -212,6 +214,9 @@ impl GroupHeader {
             is_end: word(28) == KIND_END,
             length: word(32) as usize,
         };
+        if header.first.checked_add(u64::from(header.count)).is_none() {
+            return Err("a group of records with impossible numbers");
+        }
         if word(28) > KIND_END {
             return Err("a group of an unknown kind");
         }
@@ -379,8 +384,13 @@ mod tests {
         let path = segment_path(Path::new("log"), 0xab);
         assert_eq!(path, Path::new("log/segment-00000000000000ab.wal"));
         assert_eq!(segment_number(&path), Some(0xab));
-        for other in ["lock", "segment-1.wal", "segment-00000000000000ab.tms", "segment-+0000000000000ab.wal"]
-        {
+        for other in [
+            "segment-ffffffffffffffff.wal",
+            "lock",
+            "segment-1.wal",
+            "segment-00000000000000ab.tms",
+            "segment-+0000000000000ab.wal",
+        ] {
             assert_eq!(segment_number(Path::new(other)), None, "{other}");
         }
     }

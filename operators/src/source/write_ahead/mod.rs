@@ -168,8 +168,9 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         self.desk.stop();
         let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        // So that the directory is free when this returns. Of its panic everyone that waited was told.
-        let _panicked = thread.map(Thread::join);
+        // So that the directory is free when this returns; but a waker that the log's own thread calls may drop the last end.
+        // Of its panic everyone that waited was told.
+        let _panicked = thread.filter(|thread| !thread.is_current()).map(Thread::join);
     }
 }
 
