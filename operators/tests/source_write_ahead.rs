@@ -30,7 +30,7 @@ use tidemill_engine::model::{
 };
 use tidemill_operators::{
     api::environment::StreamEnvironment,
-    sink::CallbackSink,
+    sink::{CallbackSink, CollectSink},
     source::{WriteAheadChannel, WriteAheadError, WriteAheadFeeder, WriteAheadSource},
 };
 use tidemill_storage::record::Record;
@@ -276,6 +276,32 @@ fn what_cannot_be_is_refused_in_words() {
     fs::write(&file, "").unwrap();
     let no_directory = try_channel::<u32>(&file).err().map(told).unwrap();
     assert!(no_directory.contains("cannot create") && no_directory.contains("file"), "{no_directory}");
+}
+
+#[test]
+fn a_job_that_is_drained_reads_all_that_was_acknowledged_and_closes_the_channel() {
+    let place = tempfile::tempdir().unwrap();
+    let env = StreamEnvironment::with_config(JobConfig { name: "draining".into(), ..JobConfig::default() })
+        .checkpoints(CheckpointConfig::new(place.path().join("checkpoints")));
+    let (feeder, source) = WriteAheadChannel::new(place.path().join("log")).open::<u64>(&env).unwrap();
+    let (sink, numbers) = CollectSink::new();
+    env.from_source("numbers", source, WatermarkStrategy::none()).sink("numbers", sink);
+    feeder.send_all(&(0..5_000).collect::<Vec<_>>()).unwrap();
+    let job = env.start().unwrap();
+    let sender = thread::spawn(move || {
+        for number in 5_000.. {
+            match feeder.send(&number) {
+                Ok(()) => {}
+                Err(WriteAheadError::Closed) => return number,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        unreachable!("there is always another number")
+    });
+    job.monitor().stop_with_savepoint(place.path().join("savepoint"), true).unwrap();
+    job.wait().unwrap();
+    let sent = sender.join().unwrap();
+    assert_eq!(numbers.take(), (0..sent).collect::<Vec<_>>());
 }
 
 /// One life of a counting job: `look` is called with each number, and may panic. Returns how it ended.

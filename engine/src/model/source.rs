@@ -79,7 +79,8 @@ pub trait Reader: 'static {
     /// Called between two polls.
     fn position(&self, split: usize) -> Self::Split;
 
-    /// The positions that were just asked for are those of a checkpoint. Called at each of them, whatever becomes of it; their numbers rise.
+    /// The positions that were just asked for are those of a checkpoint. Called at each of them, whatever becomes of it;
+    /// their numbers rise.
     fn checkpoint(&mut self, checkpoint: CheckpointId) {
         let _ = checkpoint;
     }
@@ -88,6 +89,13 @@ pub trait Reader: 'static {
     /// earlier start of the job, of which this reader knows nothing. Must not block.
     fn kept(&mut self, oldest: CheckpointId) {
         let _ = oldest;
+    }
+
+    /// The job is to end as if its input had (`stop --drain`): whether the input ends right here, as it does unless a
+    /// reader says otherwise. One that has promised to deliver something more returns false, is polled on, and says
+    /// [`Polled::End`] soon. Called before each poll from then on.
+    fn drain(&mut self) -> bool {
+        true
     }
 
     /// Whether splits are read one after the other, as files are. Then none is idle before its first record: it

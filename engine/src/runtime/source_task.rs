@@ -440,7 +440,8 @@ where
             State::AtEnd | State::Silent => Step::Idle,
             State::Reading => {
                 self.progress.go_on(context.now);
-                let read = if context.drains { Step::Done } else { self.read(context) };
+                let drains = context.drains && Blame::on(self.config.operator, || self.reader.drain());
+                let read = if drains { Step::Done } else { self.read(context) };
                 if context.has_failed() {
                     return read;
                 }

@@ -11,9 +11,9 @@
 //! appended to, and each run of the log begins a file of its own.
 //!
 //! **Invariants.** A group is written only when the one before it is durable; so at most one, the last, can be torn, and
-//! what stands before a sound group was once durable itself. [`open`](WriteAheadLog::open) cuts off a torn last group, which nobody was
-//! told of; anything else that is not as it was written is an error, when the log is opened or when a cursor comes to it.
-//! Segments are removed from the front, one after the other.
+//! what stands before a sound group was once durable itself. [`open`](WriteAheadLog::open) cuts off a torn last group,
+//! which nobody was told of; anything else that is not as it was written is an error, when the log is opened or when a
+//! cursor comes to it. Segments are removed from the front, one after the other.
 
 mod cursor;
 mod error;
@@ -100,7 +100,8 @@ impl WriteAheadLog {
     /// Takes the log in `directory`; makes one if there is none. All that is in it is durable when this returns.
     ///
     /// # Errors
-    /// When the directory cannot be made, written or taken; when the log is damaged, has another schema, or is of a newer version.
+    /// When the directory cannot be made, written or taken; when the log is damaged, has another schema, or is of a
+    /// newer version.
     pub fn open(disk: Arc<dyn Disk>, directory: &Path, options: LogOptions) -> Result<Self, LogError> {
         recover::open(disk, directory, options)
     }
@@ -138,8 +139,8 @@ impl WriteAheadLog {
     /// Appends records and makes them durable. Returns them as a reader will see them.
     ///
     /// # Errors
-    /// Of the disk. Then they are not in the log, unless the process dies before anything else is appended: that decides whether they are.
-    /// The log can be appended to again.
+    /// Of the disk. Then they are not in the log, unless the process dies before anything else is appended: that
+    /// decides whether they are. The log can be appended to again.
     pub fn append(&mut self, group: &Group) -> Result<Chunk, LogError> {
         debug_assert!(
             !self.is_ended && !group.is_empty(),

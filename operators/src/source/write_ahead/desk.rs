@@ -261,8 +261,10 @@ impl Desk {
         if inbox.is_abandoned {
             return Err(LogError::Abandoned { directory: self.directory.to_path_buf() }.into());
         }
-        let directory = &self.directory;
-        let closing = inbox.closing.get_or_insert_with(|| Unsettled::new(Arc::clone(directory)));
+        if let Some(closing) = &inbox.closing {
+            return Ok(closing.ticket());
+        }
+        let closing = inbox.closing.insert(Unsettled::new(Arc::clone(&self.directory)));
         let ticket = closing.ticket();
         drop(inbox);
         self.make_room();

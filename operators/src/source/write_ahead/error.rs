@@ -18,7 +18,8 @@ pub enum WriteAheadError {
         "the write-ahead channel was closed for good: feed another job by a channel with another directory"
     )]
     Closed,
-    /// The job has ended or failed. Nothing was sent; what was acknowledged before waits in the log for the job to be started again.
+    /// The job has ended or failed. Nothing was sent; what was acknowledged before waits in the log for the job to be
+    /// started again.
     #[error(
         "the job that reads the write-ahead channel has ended: its handle tells why. What was acknowledged is kept for the \
          job to be started again"

@@ -104,8 +104,8 @@ impl<T: Record> WriteAheadFeeder<T> {
     }
 
     /// Ends the input for good: for all clones, and for every later start of a job with this log. What was sent is still
-    /// read. The end is durable when the returned [`Acknowledgement`] says so. Without this the input does not end, also when all
-    /// feeders are dropped.
+    /// read. The end is durable when the returned [`Acknowledgement`] says so. Without this the input does not end,
+    /// also when all feeders are dropped.
     ///
     /// # Errors
     /// When the log's thread is gone.

@@ -1,8 +1,9 @@
-//! A channel by which a service feeds a job, and loses nothing that was acknowledged: what is sent goes to a log on the disk first.
+//! A channel by which a service feeds a job, and loses nothing that was acknowledged: what is sent goes to a log on the
+//! disk first.
 //!
-//! The log is the input: the job reads it by record number, so a checkpoint keeps a place in it and recovery reads on from there. One
-//! subtask reads, whatever the parallelism; which one may change from start to start. What no kept checkpoint needs is
-//! removed. The log itself is [`tidemill_storage::wal`].
+//! The log is the input: the job reads it by record number, so a checkpoint keeps a place in it and recovery reads on
+//! from there. One subtask reads, whatever the parallelism; which one may change from start to start. What no kept
+//! checkpoint needs is removed. The log itself is [`tidemill_storage::wal`].
 
 mod desk;
 mod error;
@@ -78,18 +79,19 @@ const BATCH_BYTES_MAX: u64 = 16 << 20;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// * **What is acknowledged** is in the log, and the log is synced. A send that fails with [`WriteAheadError::Log`], or whose process
-///   dies before it returns, may have come that far or not; every other error says that nothing was sent.
-/// * **Exactly once** holds for what was acknowledged as it does for any source that can be read twice: the job's state counts it once,
-///   and with a transactional sink so does its output. Records are read in the order in which they were acknowledged.
+/// * **What is acknowledged** is in the log, and the log is synced. A send that fails with [`WriteAheadError::Log`], or
+///   whose process dies before it returns, may have come that far or not; every other error says that nothing was sent.
+/// * **Exactly once** holds for what was acknowledged as it does for any source that can be read twice: the job's state
+///   counts it once, and with a transactional sink so does its output. Records are read in the order in which they were
+///   acknowledged.
 /// * **Many senders share one sync**: while one group of records is being written, the next collects. A single sender waits for
 ///   one sync per send; [`send_all`](WriteAheadFeeder::send_all) and [`try_send`](WriteAheadFeeder::try_send) do better.
-/// * **It needs checkpoints**: they say what of the log is needed no more. Without them all of it is kept, and read again from its
-///   beginning, until [`log_bytes_max`](Self::log_bytes_max) holds the senders back for ever.
+/// * **It needs checkpoints**: they say what of the log is needed no more. Without them all of it is kept, and read
+///   again from its beginning, until [`log_bytes_max`](Self::log_bytes_max) holds the senders back for ever.
 /// * **A job that starts without a checkpoint** reads all that the log still has.
-/// * **The end** comes by [`close`](WriteAheadFeeder::close) only, and stays. Feeders that are dropped leave the log as it is, so a
-///   service can go down at any time; the job is then to be suspended, not waited for. A job that is stopped with `--drain` has
-///   ended its input where it stood: close the feeder instead if all that was sent is to be in it.
+/// * **The end** comes by [`close`](WriteAheadFeeder::close) only, and stays. Feeders that are dropped leave the log as
+///   it is, so a service can go down at any time; the job is then to be suspended, not waited for. A job that is
+///   stopped with `--drain` closes the channel, and ends when it has read all that was acknowledged.
 #[derive(Clone, Debug)]
 pub struct WriteAheadChannel {
     directory: PathBuf,
@@ -103,14 +105,15 @@ impl WriteAheadChannel {
         Self { directory: directory.into(), log_bytes_max: LOG_BYTES_MAX }
     }
 
-    /// Bytes that the log may have on the disk, 1 GiB unless set, 64 KiB at least: what is sent and not yet covered by the oldest checkpoint that is
-    /// kept, and up to a quarter more. At this bound senders wait, until a checkpoint is complete.
+    /// Bytes that the log may have on the disk, 1 GiB unless set, 64 KiB at least: what the oldest checkpoint that is
+    /// kept does not cover yet, in whole segments. At this bound senders wait, until a newer one is the oldest.
     pub fn log_bytes_max(mut self, bytes: u64) -> Self {
         self.log_bytes_max = bytes.max(LOG_BYTES_LEAST);
         self
     }
 
-    /// Opens the log on the disk of the job's platform; gives the two ends of the channel. Can be sent to at once, also before the job runs.
+    /// Opens the log on the disk of the job's platform; gives the two ends of the channel. Can be sent to at once, also
+    /// before the job runs.
     ///
     /// # Errors
     /// When the directory cannot be made, read or written; when another process or channel has it; when its log is damaged,

@@ -16,6 +16,9 @@ use tidemill_storage::{
 
 use super::{JobEnd, WriteAheadSplit, error::WriteAheadError};
 
+/// After this a reader that is to end tries again to have the end written.
+const CLOSE_RETRY_NS: Nanos = 100_000_000;
+
 /// Reads a write-ahead channel in one subtask; in the others it reads nothing.
 pub struct WriteAheadReader<T> {
     job: Arc<JobEnd>,
@@ -32,6 +35,8 @@ struct Share {
     /// Number of the next record.
     next: u64,
     has_ended: bool,
+    /// When the channel is to be closed, because the job is to end.
+    close_at: Option<Nanos>,
     /// Where it stood at the checkpoints that may be gone on from.
     notes: BTreeMap<CheckpointId, u64>,
 }
@@ -46,6 +51,7 @@ impl<T: Record> WriteAheadReader<T> {
                 chunk: None,
                 next,
                 has_ended: false,
+                close_at: None,
                 notes: BTreeMap::new(),
             })
         };
@@ -88,10 +94,25 @@ impl<T: Record> Reader for WriteAheadReader<T> {
         self.job.keeper.desk.trim(needed);
     }
 
+    fn drain(&mut self) -> bool {
+        // What was acknowledged is still to be read, and no more of it is to come.
+        if let Some(share) = &mut self.share {
+            share.close_at.get_or_insert(0);
+        }
+        self.share.is_none()
+    }
+
     #[inline]
-    fn poll<O: Output<T>>(&mut self, output: &mut O, _now: Nanos) -> Result<Polled, BoxError> {
+    fn poll<O: Output<T>>(&mut self, output: &mut O, now: Nanos) -> Result<Polled, BoxError> {
         let Some(share) = &mut self.share else { return Ok(Polled::End) };
         let desk = &self.job.keeper.desk;
+        if let Some(at) = share.close_at
+            && at <= now
+        {
+            // If the mark of the end cannot be written it is tried again: others were not told of it.
+            let _acknowledgement = desk.close()?;
+            share.close_at = Some(now + CLOSE_RETRY_NS);
+        }
         loop {
             if let Some(chunk) = &mut share.chunk {
                 while let Some(bytes) = chunk.take() {
@@ -119,7 +140,7 @@ impl<T: Record> Reader for WriteAheadReader<T> {
                     output.bytes_read(chunk.bytes() as u64);
                     share.chunk = Some(chunk);
                 }
-                None => return Ok(Polled::Pending(None)),
+                None => return Ok(Polled::Pending(share.close_at)),
             }
         }
     }
