@@ -21,19 +21,25 @@ use std::{
 };
 
 use source_kit::{CountingWake, Taken, context, drain, open};
-use tidemill_engine::model::{
-    checkpoint_config::CheckpointConfig,
-    config::JobConfig,
-    error::Error,
-    source::{Polled, Reader, Source, SubtaskContext},
-    watermark::WatermarkStrategy,
+use tidemill_engine::{
+    model::{
+        checkpoint_config::CheckpointConfig,
+        config::JobConfig,
+        error::Error,
+        source::{Polled, Reader, Source, SubtaskContext},
+        watermark::WatermarkStrategy,
+    },
+    platform::SimPlatform,
 };
 use tidemill_operators::{
     api::environment::StreamEnvironment,
     sink::{CallbackSink, CollectSink},
     source::{WriteAheadChannel, WriteAheadError, WriteAheadFeeder, WriteAheadSource},
 };
-use tidemill_storage::record::Record;
+use tidemill_storage::{
+    record::Record,
+    snapshot::disk::memory::{Faults, MemoryDisk},
+};
 
 type Channel<T> = (WriteAheadFeeder<T>, WriteAheadSource<T>);
 
@@ -193,6 +199,89 @@ fn an_older_checkpoint_than_the_readers_own_keeps_everything() {
     reader.kept(8);
     feeder.send(&vec![1; 1_000]).unwrap();
     assert!(segments() < before);
+}
+
+/// A job on a disk in memory, without threads.
+fn simulated(disk: &MemoryDisk) -> StreamEnvironment {
+    let platform = SimPlatform::new(1).disk(Arc::new(disk.clone()));
+    StreamEnvironment::on(Arc::new(platform), JobConfig::default())
+}
+
+#[test]
+fn a_reader_that_falls_behind_and_catches_up_again_and_again_gets_everything_in_order() {
+    const BATCHES: u64 = 60;
+    const TOGETHER: u64 = 40;
+    let place = tempfile::tempdir().unwrap();
+    let memory = MemoryDisk::default();
+    let envs = [simulated(&memory), StreamEnvironment::with_config(JobConfig::default())];
+    for (env, is_inline) in envs.iter().zip([true, false]) {
+        let channel = WriteAheadChannel::new(place.path()).log_bytes_max(32 << 20);
+        let (feeder, source) = channel.open::<(u64, Vec<u8>)>(env).unwrap();
+        let mut reader = open(&source, &context(0, 1, is_inline)).unwrap();
+        let mut next = 0;
+        let mut check = |records: Vec<(u64, Vec<u8>)>| {
+            for (number, bytes) in records {
+                assert_eq!((number, bytes.len() as u64), (next, number % 9_000));
+                next += 1;
+            }
+        };
+        for batch in 0..BATCHES {
+            let numbers = batch * TOGETHER..(batch + 1) * TOGETHER;
+            let records: Vec<_> =
+                numbers.map(|number| (number, vec![1; (number % 9_000) as usize])).collect();
+            feeder.send_all(&records).unwrap();
+            // Nothing for a while, so that more waits than is read ahead, then more than was sent meanwhile.
+            let mut taken = Taken::new(1 + (batch % 20 * 7) as usize);
+            let _more = reader.poll(&mut taken, 0).unwrap();
+            check(taken.records);
+        }
+        feeder.close().unwrap().wait().unwrap();
+        let mut rest = Taken::new(50);
+        drain(&mut reader, &mut rest).unwrap();
+        check(rest.records);
+        assert_eq!(next, BATCHES * TOGETHER);
+    }
+}
+
+#[test]
+fn a_full_disk_fails_the_send_and_a_damaged_log_the_reader() {
+    let disk = MemoryDisk::default();
+    let env = simulated(&disk);
+    let open_channel = || {
+        let channel = WriteAheadChannel::new("/log").log_bytes_max(0);
+        channel.open::<u64>(&env).map_err(|error| error.to_string())
+    };
+    let (feeder, source) = open_channel().unwrap();
+    feeder.send(&0).unwrap();
+    disk.set_faults(Faults { capacity_bytes: Some(150), ..Faults::default() });
+    let error = feeder.send(&1).unwrap_err().to_string();
+    assert!(error.contains("/log/segment-0000000000000000.wal") && error.contains("Make room"), "{error}");
+    disk.set_faults(Faults::default());
+    (2..2_000).for_each(|number| {
+        let _full = feeder.send(&number);
+    });
+    assert!(matches!(feeder.send(&0), Err(WriteAheadError::Full)), "nobody could make room while it waits");
+    let mut reader = open(&source, &context(0, 1, true)).unwrap();
+    assert_eq!(take(&mut reader, 3), [0, 2, 3]);
+    drop((feeder, source, reader));
+
+    let damaged = Path::new("/log/segment-0000000000000002.wal");
+    let mut bytes = disk.contents(damaged).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    disk.put(damaged, &bytes);
+    let (_feeder, source) = open_channel().unwrap();
+    let mut reader = open(&source, &context(0, 1, true)).unwrap();
+    let mut taken = Taken::new(usize::MAX);
+    let error = drain(&mut reader, &mut taken).unwrap_err().to_string();
+    assert!(error.contains("/log/segment-0000000000000002.wal: at byte"), "{error}");
+    assert!(error.contains(&format!("where record {} should be", taken.records.len())), "{error}");
+    drop((_feeder, source, reader));
+
+    bytes[8] = 2;
+    disk.put(damaged, &bytes);
+    let newer = open_channel().err().unwrap();
+    assert!(newer.contains("format version 2") && newer.contains("Use a newer release"), "{newer}");
 }
 
 struct Unpark(thread::Thread);
