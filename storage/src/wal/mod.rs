@@ -232,9 +232,13 @@ impl WriteAheadLog {
 
     /// What the last segment holds behind what is durable is unknown for ever: the next group goes to another.
     fn abandon(&mut self) {
-        self.active = None;
+        // One that was there before says where the log has come to, also without a record.
+        let is_own = self.active.take().is_some();
         let is_empty = self.segments.back().is_some_and(|last| last.base == self.next);
-        if is_empty && let Some(last) = self.segments.pop_back() {
+        if is_own
+            && is_empty
+            && let Some(last) = self.segments.pop_back()
+        {
             self.discard(last.path);
         }
     }

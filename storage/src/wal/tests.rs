@@ -141,6 +141,27 @@ fn a_full_disk_is_told_with_its_remedy_and_is_no_end() {
 }
 
 #[test]
+fn a_log_without_records_still_knows_how_far_it_has_come() {
+    let disk = MemoryDisk::default();
+    let header = SegmentHeader { log: 5, segment: 3, base: 100, schema: "u64".to_owned() };
+    disk.put(&segment_path(Path::new(DIRECTORY), 3), &header.encode());
+    for _ in 0..2 {
+        let mut log = open(&disk).unwrap();
+        assert_eq!((log.number(), log.first(), log.next()), (5, 100, 100));
+        disk.set_faults(Faults { capacity_bytes: Some(60), ..Faults::default() });
+        log.append(&group([1])).unwrap_err();
+        disk.set_faults(Faults::default());
+        drop(log);
+        disk.crash(1);
+    }
+    let mut log = open(&disk).unwrap();
+    log.append(&group([1, 2])).unwrap();
+    assert_eq!(read(&log, 100).unwrap(), (vec![1, 2], false));
+    drop(log);
+    assert_eq!(read(&open(&disk).unwrap(), 101).unwrap().0, [2]);
+}
+
+#[test]
 fn foreign_newer_and_missing_segments_are_refused() {
     let disk = MemoryDisk::default();
     let mut log = open(&disk).unwrap();

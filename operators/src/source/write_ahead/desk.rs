@@ -306,8 +306,11 @@ impl Desk {
     /// Begins to read with record `from`; whoever read before reads no more. Returns what the new reader is known by.
     ///
     /// # Errors
-    /// When that record is not in the log.
+    /// When that record is not in the log, or nobody serves it any more.
     pub(super) fn attach(&self, from: u64) -> Result<u64, LogError> {
+        if lock(&self.inbox).is_abandoned {
+            return Err(LogError::Abandoned { directory: self.directory.to_path_buf() });
+        }
         let mut outbox = lock(&self.outbox);
         if from < outbox.first || from > outbox.durable {
             return Err(LogError::Elsewhere {
