@@ -463,6 +463,75 @@ fn a_job_that_dies_and_starts_again_counts_each_acknowledged_number_once() {
     assert_eq!(*counts.lock().unwrap(), expected);
 }
 
+#[test]
+fn a_job_whose_newest_checkpoint_is_damaged_finds_in_the_log_what_the_one_before_needs() {
+    const PART: u64 = 1_000;
+    let place = tempfile::tempdir().unwrap();
+    let directory = place.path().join("checkpoints");
+    let describe = |parallelism| {
+        let config = JobConfig {
+            name: "counting".into(),
+            parallelism,
+            max_parallelism: Some(16),
+            ..JobConfig::default()
+        };
+        let checkpoints = CheckpointConfig {
+            interval_ms: 3_600_000,
+            retained_max: 2,
+            retain_on_cancel: true,
+            ..CheckpointConfig::new(&directory)
+        };
+        let env = StreamEnvironment::with_config(config).checkpoints(checkpoints);
+        let channel = WriteAheadChannel::new(place.path().join("log")).log_bytes_max(0);
+        let (feeder, source) = channel.open::<u64>(&env).unwrap();
+        let most = Arc::new(AtomicU64::new(0));
+        let seen = Arc::clone(&most);
+        env.from_source("numbers", source, WatermarkStrategy::none())
+            .key_by(|_| ())
+            .fold(0_u64, |count: &mut u64, _| *count += 1)
+            .sink(
+                "counts",
+                CallbackSink::new(move |(_, count)| {
+                    seen.fetch_max(count, Ordering::SeqCst);
+                }),
+            );
+        (feeder, env.start().unwrap(), most)
+    };
+    let send = |feeder: &WriteAheadFeeder<u64>| {
+        for from in (0..PART).step_by(50) {
+            feeder.send_all(&(from..from + 50).collect::<Vec<_>>()).unwrap();
+        }
+    };
+    let (feeder, job, most) = describe(2);
+    for part in 1..=3 {
+        send(&feeder);
+        while most.load(Ordering::SeqCst) < part * PART {
+            thread::yield_now();
+        }
+        job.monitor().checkpoint().unwrap();
+    }
+    // There is no room for this unless what only the first checkpoint needs is gone.
+    send(&feeder);
+    job.cancel();
+    assert!(matches!(job.wait(), Err(Error::Cancelled)));
+    drop(feeder);
+
+    let mut manifests: Vec<_> =
+        fs::read_dir(directory.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    manifests.sort();
+    assert_eq!(manifests.len(), 2);
+    let mut bytes = fs::read(&manifests[1]).unwrap();
+    bytes[60] ^= 1;
+    fs::write(&manifests[1], bytes).unwrap();
+
+    let (feeder, job, most) = describe(3);
+    feeder.close().unwrap().wait().unwrap();
+    let restored_from = job.metrics().checkpoints.restored_from;
+    job.wait().unwrap();
+    assert_eq!(restored_from, Some(2), "the older one was used");
+    assert_eq!(most.load(Ordering::SeqCst), 4 * PART);
+}
+
 /// The name of the variable that tells [`a_process_that_sends`] where to.
 const CHILD: &str = "TIDEMILL_WAL_CHILD";
 
