@@ -7,6 +7,7 @@
 //! * [`kinds`]: values, lists, maps, timers and more, made of that.
 //! * [`log`]: the hybrid log that keeps it.
 //! * [`snapshot`]: what makes it durable, and reads it back.
+//! * [`wal`]: a log of records that are durable before anyone is told so.
 
 pub mod key;
 pub mod kinds;
@@ -15,6 +16,7 @@ pub mod record;
 pub mod snapshot;
 pub mod state;
 pub mod store;
+pub mod wal;
 pub mod writer;
 
 pub use record::{Record, WriteAs};

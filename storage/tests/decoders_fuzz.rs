@@ -96,4 +96,5 @@ smoke! {
     blobs: 20_000,
     loads: 1_000,
     restore: 1_000,
+    wal: 5_000,
 }

@@ -266,9 +266,13 @@ impl Coordinator {
         let retained_max = self.plan.config.as_ref().map_or(1, |config| config.retained_max);
         let mut vault = self.vault.lock();
         let retired = vault.library.as_mut().map(|library| library.retire(retained_max)).unwrap_or_default();
+        let oldest = vault.library.as_ref().and_then(|library| library.oldest_kept());
         drop(vault);
         for checkpoint in retired {
             self.shared.tell_workers(ToWorker::Retire(checkpoint));
+        }
+        if let Some(oldest) = oldest {
+            self.shared.tell_workers(ToWorker::Kept(oldest));
         }
         if let Some(request) = own.request {
             request.answer(Ok(at.unwrap_or_default()));

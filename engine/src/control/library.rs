@@ -50,6 +50,8 @@ pub(super) struct Library {
     attempt: Option<PathBuf>,
     /// Directories whose names are durable.
     synced: BTreeSet<PathBuf>,
+    /// Manifests lost their names, and it is not known whether a crash would give them back.
+    is_unsure_of_names: bool,
     next: CheckpointId,
 }
 
@@ -79,6 +81,7 @@ impl Library {
             unusable: BTreeMap::new(),
             attempt: None,
             synced: BTreeSet::new(),
+            is_unsure_of_names: false,
             next,
         })
     }
@@ -257,12 +260,19 @@ impl Library {
         }
         if !retired.is_empty() {
             let manifests = self.root.join(MANIFESTS);
-            if self.disk.sync_directory(&manifests).is_err() {
+            self.is_unsure_of_names = self.disk.sync_directory(&manifests).is_err();
+            if self.is_unsure_of_names {
                 return Vec::new();
             }
             self.remove_unneeded_attempts();
         }
         retired
+    }
+
+    /// The oldest checkpoint that the job may still go on from, now or after a crash; `None` when that is not known.
+    pub(super) fn oldest_kept(&self) -> Option<CheckpointId> {
+        let oldest = || self.kept.keys().copied().find(|id| !self.unusable.contains_key(id));
+        if self.is_unsure_of_names { None } else { oldest() }
     }
 
     /// Removes the directories of attempts that no kept checkpoint needs. What cannot be removed is tried again later.

@@ -12,7 +12,7 @@
 //! coordinator ◀──Passed────── when its state is durable
 //!      │  all tasks have passed, all is durable: the manifest is written
 //!      ├──▶ sinks' committers commit
-//!      └──Retire──▶ workers: older snapshots are given up
+//!      └──Retire, Kept──▶ workers: older snapshots, and what only they needed, are given up
 //! ```
 
 use std::{
@@ -207,6 +207,8 @@ pub enum ToWorker {
     Drain,
     /// Nobody needs the snapshots of this checkpoint any more.
     Retire(CheckpointId),
+    /// No checkpoint before this one will be gone on from; this one may be.
+    Kept(CheckpointId),
 }
 
 /// What a worker says to the control plane.

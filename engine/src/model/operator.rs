@@ -145,6 +145,8 @@ pub struct StepContext {
     pub triggers: Vec<Barrier>,
     /// Whether the sources are to end as if their input had.
     pub drains: bool,
+    /// The oldest checkpoint that the job may still go on from, as far as is known; 0 at first.
+    pub oldest_kept: CheckpointId,
     checkpoint: TaskCheckpoint,
 }
 
@@ -177,6 +179,7 @@ impl StepContext {
             failure: None,
             triggers: Vec::new(),
             drains: false,
+            oldest_kept: 0,
             checkpoint: TaskCheckpoint::default(),
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tidemill_storage::{record::Record, snapshot::disk::Disk};
 
+use super::checkpoint::CheckpointId;
 use crate::platform::{Clock, Nanos, Wake};
 
 /// An error of user code or of a connector, of any type; the engine adds operator and subtask.
@@ -77,6 +78,25 @@ pub trait Reader: 'static {
     /// Split `split` (below [`splits`](Self::splits), and not finished) from the first record on that was not emitted yet.
     /// Called between two polls.
     fn position(&self, split: usize) -> Self::Split;
+
+    /// The positions that were just asked for are those of a checkpoint. Called at each of them, whatever becomes of it;
+    /// their numbers rise.
+    fn checkpoint(&mut self, checkpoint: CheckpointId) {
+        let _ = checkpoint;
+    }
+
+    /// No checkpoint before `oldest` will be gone on from: what only those needed may be given up. `oldest` may be one of an
+    /// earlier start of the job, of which this reader knows nothing. Must not block.
+    fn kept(&mut self, oldest: CheckpointId) {
+        let _ = oldest;
+    }
+
+    /// The job is to end as if its input had (`stop --drain`): whether the input ends right here, as it does unless a
+    /// reader says otherwise. One that has promised to deliver something more returns false, is polled on, and says
+    /// [`Polled::End`] soon. Called before each poll from then on.
+    fn drain(&mut self) -> bool {
+        true
+    }
 
     /// Whether splits are read one after the other, as files are. Then none is idle before its first record: it
     /// only waits for its turn.

@@ -17,6 +17,11 @@ pub fn start<T: Send + 'static>(
 }
 
 impl<T> Thread<T> {
+    /// Whether it is the calling thread.
+    pub fn is_current(&self) -> bool {
+        self.0.thread().id() == thread::current().id()
+    }
+
     /// Waits for its end; `None` if it panicked.
     pub fn join(self) -> Option<T> {
         self.0.join().ok()
@@ -30,6 +35,7 @@ mod tests {
     #[test]
     fn a_thread_that_panics_gives_nothing() {
         assert_eq!(start("fine", || 7).unwrap().join(), Some(7));
+        assert!(!start("other", || ()).unwrap().is_current());
         assert_eq!(start("not", || panic!("expected by the test")).unwrap().join(), None::<()>);
     }
 }

@@ -50,6 +50,8 @@ pub struct SourceTask<R, A, D> {
     state: State,
     /// The last checkpoint whose barrier was sent.
     sent: CheckpointId,
+    /// The oldest checkpoint that is kept, as the reader knows it.
+    oldest_kept: CheckpointId,
     /// When the step with the newest records began, and their number.
     emitted: (Nanos, u64),
     latency: LatencyHistogram,
@@ -292,6 +294,7 @@ where
             config,
             state: State::Reading,
             sent: 0,
+            oldest_kept: 0,
             emitted: (0, 0),
             latency: LatencyHistogram::default(),
         }
@@ -356,6 +359,7 @@ where
         self.sent = barrier.checkpoint;
         let splits = Blame::on(self.config.operator, || self.positions())?;
         context.add_part(self.config.operator, Part::Splits(splits));
+        Blame::on(self.config.operator, || self.reader.checkpoint(barrier.checkpoint));
         self.pump.down.signal(Signal::Barrier(barrier), context);
         context.pass(barrier);
         match barrier.kind {
@@ -421,6 +425,10 @@ where
 {
     fn step(&mut self, context: &mut StepContext) -> Step {
         self.pump.down.drain(context);
+        if context.oldest_kept != self.oldest_kept {
+            self.oldest_kept = context.oldest_kept;
+            Blame::on(self.config.operator, || self.reader.kept(context.oldest_kept));
+        }
         if context.is_blocked() {
             self.progress.hold_up(context.now);
             let overtakes =
@@ -442,7 +450,8 @@ where
             State::AtEnd | State::Silent => Step::Idle,
             State::Reading => {
                 self.progress.go_on(context.now);
-                let read = if context.drains { Step::Done } else { self.read(context) };
+                let drains = context.drains && Blame::on(self.config.operator, || self.reader.drain());
+                let read = if drains { Step::Done } else { self.read(context) };
                 if context.has_failed() {
                     return read;
                 }

@@ -214,6 +214,7 @@ impl Worker {
                 }
                 ToWorker::Trigger(_) => {}
                 ToWorker::Drain => self.context.drains = true,
+                ToWorker::Kept(oldest) => self.context.oldest_kept = oldest,
                 ToWorker::Retire(checkpoint) => heard = heard.and(self.checkpoints.retire(checkpoint)),
             }
         }

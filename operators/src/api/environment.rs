@@ -87,6 +87,11 @@ impl StreamEnvironment {
         self
     }
 
+    /// What the job runs on.
+    pub(crate) fn platform(&self) -> &Arc<dyn Platform> {
+        &self.platform
+    }
+
     /// The settings of the job.
     pub fn config(&self) -> &JobConfig {
         &self.config

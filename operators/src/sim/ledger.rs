@@ -1,6 +1,7 @@
 //! A system outside of the job that it commits to: outlives the crashes of the simulated process.
 
 use std::{
+    any::{Any, TypeId},
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -31,6 +32,8 @@ struct Entries<T> {
     next_id: u64,
     /// The process that writes to it was killed: nothing is taken any more.
     is_cut_off: bool,
+    /// What else is outside.
+    outside: BTreeMap<TypeId, Arc<dyn Any + Send + Sync>>,
 }
 
 struct Prepared<T> {
@@ -47,6 +50,7 @@ impl<T> Default for Ledger<T> {
             committed_ids: BTreeSet::new(),
             next_id: 0,
             is_cut_off: false,
+            outside: BTreeMap::new(),
         })))
     }
 }
@@ -80,6 +84,17 @@ impl<T> Ledger<T> {
 /// The sink that a simulated job has to end in: commits its records exactly once, if the engine does what it promises.
 pub struct SimSink<T> {
     pub(super) ledger: Ledger<T>,
+}
+
+impl<T> SimSink<T> {
+    /// Something that is outside of the simulated process and outlives its crashes, such as a client that remembers what was
+    /// acknowledged: one per seed, made by `Default` when it is first asked for.
+    pub fn outside<W: Default + Send + Sync + 'static>(&self) -> Arc<W> {
+        let mut entries = self.ledger.lock();
+        let outside = entries.outside.entry(TypeId::of::<W>()).or_insert_with(|| Arc::new(W::default()));
+        // What is kept under a type is of that type.
+        Arc::clone(outside).downcast().unwrap_or_default()
+    }
 }
 
 /// Writes the records of one subtask of a [`SimSink`].

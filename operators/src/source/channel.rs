@@ -25,7 +25,8 @@ use super::error::SourceError;
 /// subtask.
 ///
 /// The channel cannot be read twice: what the job took since its last checkpoint is lost when it fails, and what waits in
-/// the queues is lost with the process.
+/// the queues is lost with the process. [`WriteAheadChannel`](super::WriteAheadChannel) loses nothing, and takes a sync of
+/// the disk per send, or per many of them.
 ///
 /// The input ends when every clone of the feeder is dropped or one of them is closed. When the job ends
 /// before, sending gives the record back.

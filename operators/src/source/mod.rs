@@ -8,9 +8,10 @@
 //! | [`CsvSource`], [`JsonLinesSource`] | files, plain or gzip | byte ranges; a gzip file is one range |
 //! | [`TcpLinesSource`] | lines of TCP connections | connections in turn |
 //! | [`ChannelSource`] | what other threads feed | records in turn |
+//! | [`WriteAheadSource`] | what other threads feed, by way of a log on the disk | one subtask reads it |
 //!
-//! All but the last two can be read on from a checkpoint, also at another parallelism. What those two gave since the last
-//! checkpoint is lost when the job fails.
+//! All but [`TcpLinesSource`] and [`ChannelSource`] can be read on from a checkpoint, also at another parallelism. What
+//! those two gave since the last checkpoint is lost when the job fails.
 //!
 //! Decoding happens on the data core, waiting for input never does. What to do about a record that cannot
 //! be decoded is one setting, [`BadRecords`], for all sources that read bytes.
@@ -26,6 +27,7 @@ mod json;
 mod lines;
 mod tcp;
 mod vec;
+mod write_ahead;
 
 pub use bad_record::BadRecords;
 pub use channel::{ChannelReader, ChannelSource, Feeder, SendError, TrySendError, channel};
@@ -39,3 +41,7 @@ pub use iterator::{
 pub use json::{JsonLinesReader, JsonLinesSource};
 pub use tcp::{TcpLinesHandle, TcpLinesReader, TcpLinesSource};
 pub use vec::{VecItems, VecSource, VecSplit, from_vec};
+pub use write_ahead::{
+    Acknowledgement, WriteAheadChannel, WriteAheadError, WriteAheadFeeder, WriteAheadReader,
+    WriteAheadSource, WriteAheadSplit,
+};

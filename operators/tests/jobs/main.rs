@@ -14,3 +14,4 @@ mod recovery;
 mod state;
 mod timers;
 mod windows;
+mod write_ahead;

@@ -44,6 +44,7 @@ use tidemill_storage::{
     },
     state::{KeyView, KeyedTable, StateBackend, StateError, StateId, StateName},
     store::{Store, StoreOptions},
+    wal::{Cursor, Group, LogError, LogOptions, WriteAheadLog},
     writer::RecordWriter,
 };
 
@@ -58,7 +59,7 @@ pub struct Decoder {
 }
 
 /// All of them.
-pub const DECODERS: [Decoder; 9] = [
+pub const DECODERS: [Decoder; 10] = [
     Decoder { name: "manifest", decode: manifest, sound: sound_manifests },
     Decoder { name: "segment", decode: segment, sound: sound_segments },
     Decoder { name: "records", decode: records, sound: sound_records },
@@ -68,6 +69,7 @@ pub const DECODERS: [Decoder; 9] = [
     Decoder { name: "blobs", decode: blobs, sound: sound_blobs },
     Decoder { name: "loads", decode: loads, sound: sound_loads },
     Decoder { name: "restore", decode: restore, sound: sound_restores },
+    Decoder { name: "wal", decode: wal, sound: sound_wals },
 ];
 
 // ------------------------------------------------------------------------------------------------------------ file formats
@@ -644,4 +646,69 @@ pub fn restore(data: &[u8]) -> bool {
 fn sound_restores() -> Vec<Vec<u8>> {
     // The second says of some bytes of the manifest what they are.
     vec![Vec::new(), [[0, 0, b'T'], [1, 0, b'I'], [2, 0, b'D'], [3, 0, b'E']].concat()]
+}
+
+// -------------------------------------------------------------------------------------------------------- write-ahead logs
+
+/// The only segment of a log.
+const LOG_SEGMENT: &str = "state/segment-0000000000000000.wal";
+
+/// Opens the log on a disk and reads all of it; how many records it has.
+fn read_log(disk: MemoryDisk) -> Result<u64, LogError> {
+    let options = LogOptions { schema: "u64".to_owned(), number: 1, segment_bytes: 1 << 20 };
+    let log = WriteAheadLog::open(Arc::new(disk), Path::new(DIRECTORY), options)?;
+    let mut cursor = Cursor::at(&log, log.first())?;
+    let mut records = 0;
+    while let Some(mut chunk) = cursor.read(&log)? {
+        if chunk.is_end() {
+            break;
+        }
+        while let Some(record) = chunk.take() {
+            assert!(record.len() < 1 << 24, "a record is no longer than its file");
+            records += 1;
+        }
+    }
+    assert_eq!(records, log.next() - log.first(), "the log knows what it has");
+    Ok(records)
+}
+
+/// A segment of a write-ahead log, with all checksums right: is read to its end or refused.
+pub fn wal(data: &[u8]) -> bool {
+    let word = |bytes: &[u8], at: usize| {
+        bytes.get(at..at + 4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]) as usize)
+    };
+    let mut bytes = data.to_vec();
+    let mut groups_at = bytes.len();
+    if let Some(end) =
+        word(&bytes, 16).and_then(|length| length.checked_add(20)).filter(|end| *end <= bytes.len())
+    {
+        let sum = checksum(&bytes[16..end]).to_le_bytes();
+        bytes[12..16].copy_from_slice(&sum);
+        groups_at = end.next_multiple_of(8);
+    }
+    while let Some(length) = word(&bytes, groups_at + 32) {
+        let Some(end) = groups_at.checked_add(40 + length).filter(|end| *end <= bytes.len()) else { break };
+        let sum = checksum(&bytes[groups_at + 8..end]).to_le_bytes();
+        bytes[groups_at + 4..groups_at + 8].copy_from_slice(&sum);
+        groups_at = end.next_multiple_of(8);
+    }
+    let disk = MemoryDisk::default();
+    disk.put(Path::new(LOG_SEGMENT), &bytes);
+    read_log(disk).is_ok_and(|records| records > 0)
+}
+
+fn sound_wals() -> Vec<Vec<u8>> {
+    let disk = MemoryDisk::default();
+    let options = LogOptions { schema: "u64".to_owned(), number: 1, segment_bytes: 1 << 20 };
+    let written =
+        WriteAheadLog::open(Arc::new(disk.clone()), Path::new(DIRECTORY), options).and_then(|mut log| {
+            for records in [1, 3, 2] {
+                let mut group = Group::default();
+                (0..records).for_each(|record| group.push(&[7; 19][..record * 9]));
+                log.append(&group)?;
+            }
+            log.end()
+        });
+    let segment = written.ok().and_then(|()| disk.contents(Path::new(LOG_SEGMENT)));
+    segment.into_iter().collect()
 }

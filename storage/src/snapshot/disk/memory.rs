@@ -327,6 +327,13 @@ impl StreamFile for Stream {
         lock(&self.file).seen.extend_from_slice(&bytes[..arrives]);
         result
     }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.disk.state().step()?;
+        let file = &mut *lock(&self.file);
+        file.durable.clone_from(&file.seen);
+        Ok(())
+    }
 }
 
 struct Opened(Contents);

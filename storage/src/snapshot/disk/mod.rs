@@ -141,6 +141,12 @@ pub trait StreamFile: Send {
     /// # Errors
     /// Of the system; a part may have got there.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes all that was written durable. The file's name becomes so by [`Disk::sync_directory`].
+    ///
+    /// # Errors
+    /// Of the system. What the file holds behind what was durable before is then unknown for ever.
+    fn sync(&mut self) -> io::Result<()>;
 }
 
 /// A file to be read, by any number of threads.
