@@ -9,6 +9,9 @@
 //!                                 goes with the next checkpoint
 //! ```
 //!
+//! With a remote store, the checkpoint goes there before its manifest is written here: it is complete when it is there. That happens
+//! beside all else ([`Copier`]), one checkpoint after the other; a checkpoint whose time is up, or that the store does not take, has failed.
+//!
 //! ¹ If a manifest that could not be made durable cannot be taken away either, the job stops for good: a crash decides whether that
 //! checkpoint is complete, and the next process sees it.
 //!
@@ -18,6 +21,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::{
+    archive::{Copied, Copier},
     board::{Board, Request},
     commits::Prepared,
     manifest::{JobManifest, ManifestKind},
@@ -55,6 +59,8 @@ pub(super) struct Plan {
     pub(super) config: Option<CheckpointConfig>,
     /// All operators, by index.
     pub(super) operators: Arc<[OperatorInfo]>,
+    /// What brings checkpoints to the remote store, if there is one.
+    pub(super) copier: Option<Copier>,
 }
 
 /// A checkpoint that is not complete.
@@ -70,6 +76,15 @@ struct Underway {
     request: Option<Request>,
 }
 
+/// A checkpoint that all tasks have passed, and that is made durable.
+struct Securing {
+    own: Underway,
+    prepared: Prepared,
+    manifest: JobManifest,
+    /// Where its savepoint is, if one was asked for.
+    saved: Option<PathBuf>,
+}
+
 /// Coordinates the checkpoints of one attempt.
 pub(super) struct Coordinator {
     plan: Plan,
@@ -79,6 +94,8 @@ pub(super) struct Coordinator {
     clock: Arc<dyn Clock>,
     platform: Arc<dyn Platform>,
     underway: Vec<Underway>,
+    /// The checkpoint that is on its way to the remote store; those that all tasks have passed meanwhile wait for it.
+    copying: Option<Box<Securing>>,
     /// What sinks have prepared for checkpoints that failed.
     carried: Prepared,
     last_begun: Nanos,
@@ -110,6 +127,7 @@ impl Coordinator {
             clock,
             platform,
             underway: Vec::new(),
+            copying: None,
             carried: Prepared::new(),
             last_begun: now,
             last_ended: now,
@@ -177,7 +195,14 @@ impl Coordinator {
             }
             of_operator.subtasks[passed.subtask] = state;
         }
-        if own.missing == 0 {
+        self.complete_passed();
+    }
+
+    /// Completes what all tasks have passed, unless another one is on its way to the remote store.
+    fn complete_passed(&mut self) {
+        while self.copying.is_none()
+            && let Some(at) = self.underway.iter().position(|own| own.missing == 0)
+        {
             let own = self.underway.remove(at);
             self.complete(own);
         }
@@ -206,9 +231,76 @@ impl Coordinator {
                 prepared.insert(*operator, committables);
             }
         }
-        match self.make_durable(&own, &prepared) {
+        match self.secure(&own, &prepared) {
+            Ok(None) => self.finish(own, &prepared, Ok(None)),
+            Ok(Some((manifest, saved))) => {
+                let securing = Box::new(Securing { own, prepared, manifest, saved });
+                match &mut self.plan.copier {
+                    Some(copier) => {
+                        copier.begin(securing.manifest.clone());
+                        self.copying = Some(securing);
+                    }
+                    None => self.write_manifest(*securing),
+                }
+            }
+            Err(error) => self.finish(own, &prepared, Err(error)),
+        }
+    }
+
+    /// Writes the manifest to the job's directory.
+    fn write_manifest(&mut self, securing: Securing) {
+        let Securing { own, prepared, manifest, saved } = securing;
+        let written = self.vault.lock().library.as_mut().map(|library| library.add(&manifest)).transpose();
+        self.finish(own, &prepared, written.map(|file| saved.or(file)));
+    }
+
+    /// Gets on with the checkpoint that is on its way to the remote store; when to look again.
+    fn copy(&mut self, now: Nanos) -> Option<Nanos> {
+        let copier = self.plan.copier.as_mut()?;
+        let wake_at = copier.advance(now);
+        if let Some(copied) = copier.outcome()
+            && let Some(securing) = self.copying.take()
+        {
+            self.note_copied(*securing, copied);
+            self.complete_passed();
+        }
+        wake_at
+    }
+
+    fn note_copied(&mut self, securing: Securing, copied: Copied) {
+        let checkpoint = securing.own.checkpoint;
+        match copied {
+            Err(error @ CheckpointError::Overtaken { .. }) => self.stop_with(securing.own.request, error),
+            Err(error) => self.finish(securing.own, &securing.prepared, Err(error)),
+            Ok(()) => {
+                self.platform.note(&|| format!("checkpoint {checkpoint} is in the remote store"));
+                let written =
+                    self.vault.lock().library.as_mut().map(|library| library.add(&securing.manifest));
+                match written.transpose() {
+                    Ok(file) => {
+                        let at = securing.saved.or(file);
+                        self.finish(securing.own, &securing.prepared, Ok(at));
+                    }
+                    // It is complete all the same: the next attempt finds it in the store, and commits.
+                    Err(CheckpointError::Unknown { cause, .. }) => {
+                        self.stop_with(securing.own.request, *cause)
+                    }
+                    Err(error) => self.stop_with(securing.own.request, error),
+                }
+            }
+        }
+    }
+
+    /// What was to be made durable is so, or failed.
+    fn finish(
+        &mut self,
+        own: Underway,
+        prepared: &Prepared,
+        durable: Result<Option<PathBuf>, CheckpointError>,
+    ) {
+        match durable {
             Ok(at) => {
-                let committed = self.vault.lock().commits.commit(&prepared);
+                let committed = self.vault.lock().commits.commit(prepared);
                 match committed {
                     Ok(()) => self.succeed(own, at),
                     Err(error) => self.stop_with(own.request, error),
@@ -224,12 +316,13 @@ impl Coordinator {
         }
     }
 
-    /// Writes the manifest, and the savepoint if one was asked for; returns where that is.
-    fn make_durable(
+    /// Makes sure of what sinks have prepared, and writes the savepoint if one was asked for; returns the manifest, if there are to
+    /// be any, and where the savepoint is.
+    fn secure(
         &mut self,
         own: &Underway,
         prepared: &Prepared,
-    ) -> Result<Option<PathBuf>, CheckpointError> {
+    ) -> Result<Option<(JobManifest, Option<PathBuf>)>, CheckpointError> {
         let mut vault = self.vault.lock();
         vault.commits.secure(prepared)?;
         let Some(library) = &mut vault.library else { return Ok(None) };
@@ -249,8 +342,7 @@ impl Coordinator {
         let saved = target
             .map(|target| savepoint::write(&**library.disk(), manifest.clone(), &target))
             .transpose()?;
-        let file = library.add(&manifest)?;
-        Ok(Some(saved.unwrap_or(file)))
+        Ok(Some((manifest, saved)))
     }
 
     fn succeed(&mut self, own: Underway, at: Option<PathBuf>) {
@@ -316,14 +408,20 @@ impl Coordinator {
         let timeout = config.timeout_ms.saturating_mul(NANOS_PER_MILLI);
         let late =
             |own: &&Underway| own.kind == BarrierKind::Running && now.saturating_sub(own.began) >= timeout;
+        if self.copying.as_ref().is_some_and(|securing| late(&&securing.own))
+            && let Some(copier) = &mut self.plan.copier
+        {
+            copier.cancel();
+        }
         let expired: Vec<_> =
             self.underway.iter().filter(late).map(|own| (own.checkpoint, own.missing)).collect();
         for (checkpoint, missing) in expired {
             let ms = timeout / NANOS_PER_MILLI;
-            self.fail_checkpoint(
-                checkpoint,
-                format!("{missing} tasks had not passed its barrier after {ms} ms"),
-            );
+            let cause = match missing {
+                0 => format!("the one before was not in the remote store after {ms} ms"),
+                _ => format!("{missing} tasks had not passed its barrier after {ms} ms"),
+            };
+            self.fail_checkpoint(checkpoint, cause);
         }
     }
 
@@ -370,9 +468,12 @@ impl Coordinator {
         let interval = config.interval_ms.saturating_mul(NANOS_PER_MILLI);
         let pause = config.pause_ms_min.saturating_mul(NANOS_PER_MILLI);
         let due = self.last_begun.saturating_add(interval).max(self.last_ended.saturating_add(pause));
-        if self.underway.len() >= config.concurrent_max {
+        let copying = self.copying.iter().map(|securing| &securing.own);
+        if self.underway.len() + copying.len() >= config.concurrent_max {
             let timeout = config.timeout_ms.saturating_mul(NANOS_PER_MILLI);
-            return self.underway.iter().map(|own| own.began.saturating_add(timeout)).min();
+            let ends = self.underway.iter().chain(copying).map(|own| own.began.saturating_add(timeout));
+            // What is late already is being given up, which is told.
+            return ends.filter(|end| *end > now).min();
         }
         if now < due {
             return Some(due);
@@ -385,6 +486,9 @@ impl Coordinator {
     /// all will be found there.
     fn leave(&mut self) {
         self.done = true;
+        // Ends what is under way; whether it came through, the next attempt sees.
+        self.plan.copier = None;
+        self.underway.extend(self.copying.take().map(|securing| securing.own));
         let mut prepared = std::mem::take(&mut self.carried);
         let mut requests: Vec<Request> = self.draining.take().into_iter().collect();
         for own in std::mem::take(&mut self.underway) {
@@ -422,13 +526,20 @@ impl Drive for Coordinator {
         }
         let left = self.shared.all_left();
         self.hear();
+        let copies_at = self.copy(now);
         if left {
+            // The last checkpoint may be on its way yet, and older ones are to be taken away.
+            let is_busy = self.copying.is_some() || self.plan.copier.as_ref().is_some_and(Copier::is_busy);
+            if is_busy && !self.board.has_failed() {
+                return Turn::Idle { wake_at: copies_at };
+            }
             self.leave();
             return Turn::Done;
         }
         self.serve(now);
         self.expire(now);
-        Turn::Idle { wake_at: self.trigger_due(now) }
+        let due_at = self.trigger_due(now);
+        Turn::Idle { wake_at: copies_at.into_iter().chain(due_at).min() }
     }
 }
 
