@@ -32,9 +32,9 @@ const PLACE: &str = "TIDEMILL_TEST_S3_PLACE";
 /// Checkpoints that a child completes before it is killed.
 const CHECKPOINTS: usize = 4;
 
-fn config(place: &Path, remote: RemoteConfig) -> JobConfig {
+fn config(place: &Path, remote: RemoteConfig, interval_ms: u64) -> JobConfig {
     let checkpoints = CheckpointConfig {
-        interval_ms: 20,
+        interval_ms,
         remote: Some(remote),
         ..CheckpointConfig::new(place.join("checkpoints"))
     };
@@ -49,7 +49,11 @@ fn config(place: &Path, remote: RemoteConfig) -> JobConfig {
 
 /// Counts numbers by key for ever, and commits each count to files.
 fn describe(place: &Path, remote: RemoteConfig) -> StreamEnvironment {
-    let env = StreamEnvironment::with_config(config(place, remote));
+    describe_with(place, config(place, remote, 20))
+}
+
+fn describe_with(place: &Path, config: JobConfig) -> StreamEnvironment {
+    let env = StreamEnvironment::with_config(config);
     let numbers = from_parallel_iter(|subtask, parallelism| (subtask as u64..).step_by(parallelism));
     env.from_source("numbers", numbers, WatermarkStrategy::none())
         .uid("numbers")
@@ -137,7 +141,9 @@ fn a_job_that_is_killed_and_loses_its_directory_goes_on_and_commits_each_row_onc
 fn a_server_that_is_gone_for_a_while_fails_checkpoints_and_not_the_job() {
     let place = tempfile::tempdir().unwrap();
     let server = Server::start(&place.path().join("s3"));
-    let job = describe(place.path(), remote(&server.endpoint())).start().unwrap();
+    // None but those that are asked for.
+    let config = config(place.path(), remote(&server.endpoint()), 3_600_000);
+    let job = describe_with(place.path(), config).start().unwrap();
     job.monitor().checkpoint().unwrap();
     server.switch(false);
     let error = job.monitor().checkpoint().unwrap_err().to_string();

@@ -46,6 +46,8 @@ pub(super) struct Lives {
     disk: MemoryDisk,
     /// Outlives the machine.
     remote: Option<MemoryStore>,
+    /// Whether checkpoints have little time to get there in this life.
+    is_hasty: bool,
     trace: String,
     pub(super) deaths: u64,
     pub(super) recoveries: u64,
@@ -65,6 +67,7 @@ impl Lives {
             parallelism_max: simulation.parallelism_max,
             disk: MemoryDisk::default(),
             remote: simulation.remote.then(MemoryStore::default),
+            is_hasty: false,
             trace: String::new(),
             deaths: 0,
             recoveries: 0,
@@ -117,6 +120,7 @@ impl Lives {
         for life in 0..LIVES_MAX {
             let is_last_try = life + 1 == LIVES_MAX;
             let dies = self.kills_left > 0 && !is_last_try;
+            self.is_hasty = dies && self.remote.is_some() && self.random.one_in(2);
             let mut faults = if dies { self.draw_faults(ledger, calm) } else { SimFaults::default() };
             self.draw_remote_faults(dies.then_some(&mut faults), calm);
             let seed = self.seed.wrapping_mul(1_000).wrapping_add(life);
@@ -255,10 +259,13 @@ impl Lives {
     }
 
     fn draw_config(&mut self) -> JobConfig {
+        let is_hasty = self.is_hasty;
         let random = &mut self.random;
         let of =
             |random: &mut Random, choices: &[usize]| choices[random.below(choices.len() as u64) as usize];
+        let timeout_ms = if is_hasty { 2 + random.below(10) } else { 600_000 };
         let checkpoints = CheckpointConfig {
+            timeout_ms,
             interval_ms: 1 + random.below(3),
             concurrent_max: of(random, &[1, 1, 2, 3]),
             retained_max: of(random, &[1, 2, 3]),

@@ -12,7 +12,6 @@ mod metrics;
 mod pressure;
 mod records;
 mod recovery;
-mod remote;
 mod state;
 mod timers;
 mod windows;

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, Sender, TryRecvError, channel},
     },
     time::Duration,
 };
@@ -14,6 +14,7 @@ use crate::{
     model::checkpoint_error::CheckpointError,
     platform::{
         Nanos, PlatformError, Wake,
+        remote::RemoteError,
         threads::{self, Thread},
     },
 };
@@ -68,7 +69,7 @@ impl Copier {
         wishes.lock().busy = true;
         let (tell, outcomes) = channel();
         let heard = Arc::clone(&wishes);
-        let thread = threads::start("tidemill-copier", move || run(keeper, &heard, &tell, &*wake));
+        let thread = threads::start("tidemill-copier", move || run(keeper, &heard, tell, &*wake));
         let thread = thread.map_err(|error| PlatformError::Unfit {
             what: "starting the thread that copies checkpoints".into(),
             why: error.to_string(),
@@ -131,14 +132,41 @@ impl Copier {
     /// What became of the checkpoint, once it is known.
     pub(in crate::control) fn outcome(&mut self) -> Option<Copied> {
         match &mut self.0 {
-            Mode::Thread { outcomes, .. } => outcomes.try_recv().ok(),
+            Mode::Thread { outcomes, .. } => match outcomes.try_recv() {
+                Ok(outcome) => Some(outcome),
+                Err(TryRecvError::Empty) => None,
+                Err(TryRecvError::Disconnected) => Some(Err(ended())),
+            },
             Mode::Here { outcome, .. } => outcome.take(),
         }
     }
 }
 
+fn ended() -> CheckpointError {
+    let why = "the thread that copies checkpoints has ended; see its panic message".to_owned();
+    let place = "the remote store".to_owned();
+    CheckpointError::Remote { doing: "keep a checkpoint", place, source: RemoteError::Failed { why } }
+}
+
+/// Tells that the keeper's thread has ended, also by a panic: nobody is to wait for it.
+struct Farewell<'a> {
+    tell: Option<Sender<Copied>>,
+    wishes: &'a Wishes,
+    wake: &'a dyn Wake,
+}
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        // First, so that whoever is woken sees it.
+        self.tell = None;
+        self.wishes.change(|state| state.busy = false);
+        self.wake.wake();
+    }
+}
+
 /// The keeper's thread.
-fn run(mut keeper: Keeper, wishes: &Wishes, tell: &Sender<Copied>, wake: &dyn Wake) {
+fn run(mut keeper: Keeper, wishes: &Wishes, tell: Sender<Copied>, wake: &dyn Wake) {
+    let farewell = Farewell { tell: Some(tell), wishes, wake };
     loop {
         let mut state = wishes.lock();
         if state.closed {
@@ -154,7 +182,7 @@ fn run(mut keeper: Keeper, wishes: &Wishes, tell: &Sender<Copied>, wake: &dyn Wa
             Step::Again => {}
             Step::Done(outcome) => {
                 // Whoever has asked may not listen any more.
-                let _ = tell.send(outcome);
+                let _ = farewell.tell.as_ref().map(|tell| tell.send(outcome));
                 wake.wake();
             }
             Step::Wait(wait) => {

@@ -31,7 +31,7 @@ pub(super) const LOG: &str = "log/";
 /// Where blocks are.
 pub(super) const BLOCKS: &str = "blocks/";
 /// A block is not longer.
-pub(super) const BLOCK_BYTES_MAX: u64 = 16 << 20;
+pub(super) const BLOCK_BYTES_MAX: u64 = 8 << 20;
 /// A longer entry is not read.
 pub(super) const ENTRY_BYTES_MAX: u64 = 1 << 30;
 

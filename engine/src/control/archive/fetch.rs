@@ -28,7 +28,8 @@ use crate::{
 const BATCH_BLOCKS_MAX: usize = 4;
 
 /// Why a checkpoint cannot be brought.
-enum Trouble {
+#[derive(Debug)]
+pub(super) enum Trouble {
     /// Something of it is missing or damaged in the store.
     Lost(String),
     /// It cannot be told now.
@@ -153,7 +154,7 @@ impl Archive {
     }
 
     /// Brings a file: it is there whole, or as it was.
-    fn fetch(&self, file: &StoredFile, enough: &dyn Fn() -> bool) -> Result<(), Trouble> {
+    pub(super) fn fetch(&self, file: &StoredFile, enough: &dyn Fn() -> bool) -> Result<(), Trouble> {
         let path = self.root.join(&file.path);
         let directory = path.parent().unwrap_or(&self.root);
         let unfinished = path.with_extension("fetched");
@@ -166,6 +167,11 @@ impl Archive {
         }
         let mut stream = self.disk.create_stream(&unfinished).map_err(io_failed("create", &unfinished))?;
         for blocks in file.blocks.chunks(BATCH_BLOCKS_MAX) {
+            if enough() {
+                let why = "the job was cancelled while its checkpoint was fetched".to_owned();
+                let error = failed(&*self.store, "read blocks of a checkpoint")(RemoteError::Failed { why });
+                return Err(Trouble::Stop(error));
+            }
             let keys: Vec<String> = blocks.iter().map(|block| block.key()).collect();
             let read = patiently(&*self.platform, enough, || self.store.get(&keys, BLOCK_BYTES_MAX));
             let read = read.map_err(|error| match error {

@@ -135,13 +135,25 @@ impl Log {
         self.keys.iter().rev().find_map(|key| number_of(key)).unwrap_or(0)
     }
 
-    /// Checkpoints, but those that a process put there after it had been overtaken.
+    /// The numbers of claims that somebody went on from. A process that stood still between reading the log and putting its claim may
+    /// have found the number free again, long after: then others behind it go on under an earlier claim, and it never counted.
+    fn claims(&self) -> BTreeSet<u64> {
+        let mut claims = BTreeSet::new();
+        let mut least_behind = u64::MAX;
+        for (at, entry) in self.entries.iter().rev() {
+            if matches!(entry.contents, Contents::Checkpoint(_)) || *at <= least_behind {
+                claims.insert(entry.claim);
+            }
+            least_behind = least_behind.min(entry.claim);
+        }
+        claims
+    }
+
+    /// Checkpoints, but those that a process put there after it had been overtaken: at or behind the claim of another one.
     fn checkpoints(self) -> BTreeMap<u64, Kept> {
-        let claims: BTreeSet<u64> = self.entries.values().map(|entry| entry.claim).collect();
-        let is_stale = |at: u64, entry: &Entry| {
-            let later = claims.range(entry.claim + 1..=at.max(entry.claim + 1)).next();
-            later.is_some_and(|claim| *claim <= at)
-        };
+        let claims = self.claims();
+        let is_stale =
+            |at: u64, entry: &Entry| claims.iter().any(|claim| *claim > entry.claim && *claim <= at);
         let mut checkpoints = BTreeMap::new();
         for (at, entry) in self.entries {
             if is_stale(at, &entry) {

@@ -8,14 +8,14 @@ use std::{fmt, sync::OnceLock, time::Duration};
 use futures_util::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use object_store::{
     ClientOptions, Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
-    aws::{AmazonS3, AmazonS3Builder},
+    aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey},
     path::Path,
 };
 use tokio::runtime::{Builder, Runtime};
 
 use super::{RemoteConfig, RemoteError, RemoteStore};
 
-/// A request that takes longer is given up: a block at 0.5 MB/s.
+/// A request that takes longer is given up. Two blocks of 8 MiB at once need 0.6 MB/s then.
 const REQUEST_S_MAX: u64 = 30;
 const CONNECT_S_MAX: u64 = 5;
 /// Pages of a list, and deletions, are bounded by the protocol; more than so many objects are no store of ours.
@@ -50,7 +50,12 @@ impl S3Store {
             .with_client_options(options)
             .with_retry(retry);
         if let Some(endpoint) = &config.endpoint {
-            builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
+            builder = builder.with_endpoint(endpoint);
+        }
+        // Whoever names a server so wants it to be spoken with so.
+        let endpoint = builder.get_config_value(&AmazonS3ConfigKey::Endpoint);
+        if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
+            builder = builder.with_allow_http(true);
         }
         if let Some(region) = &config.region {
             builder = builder.with_region(region);
