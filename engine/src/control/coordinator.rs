@@ -6,7 +6,7 @@
 //!                                   │ a task declines, the time is up            │ fails        │ fails
 //!                                   ▼                                            ▼              ▼
 //!                                 failed: what sinks have prepared            failed ¹       the job fails
-//!                                 goes with the next checkpoint
+//!                                 goes with the next checkpoint ²
 //! ```
 //!
 //! With a remote store, the checkpoint goes there before its manifest is written here: it is complete when it is there. That happens
@@ -14,6 +14,8 @@
 //!
 //! ¹ If a manifest that could not be made durable cannot be taken away either, the job stops for good: a crash decides whether that
 //! checkpoint is complete, and the next process sees it.
+//!
+//! ² With the next that began later: one that is under way since before has earlier positions, and the records would come again.
 //!
 //! It is driven like a worker, on a thread that is no worker's: under simulation in the same seeded order. It may block: on
 //! the disk, and on what a sink commits to.
@@ -96,8 +98,8 @@ pub(super) struct Coordinator {
     underway: Vec<Underway>,
     /// The checkpoint that is on its way to the remote store; those that all tasks have passed meanwhile wait for it.
     copying: Option<Box<Securing>>,
-    /// What sinks have prepared for checkpoints that failed.
-    carried: Prepared,
+    /// What sinks have prepared for checkpoints that failed. It is behind the positions of those before, and goes with a later one.
+    carried: BTreeMap<CheckpointId, Prepared>,
     last_begun: Nanos,
     last_ended: Nanos,
     failures: u32,
@@ -128,7 +130,7 @@ impl Coordinator {
             platform,
             underway: Vec::new(),
             copying: None,
-            carried: Prepared::new(),
+            carried: BTreeMap::new(),
             last_begun: now,
             last_ended: now,
             failures: 0,
@@ -176,8 +178,9 @@ impl Coordinator {
     fn note(&mut self, passed: Passed) {
         let Some(at) = self.underway.iter().position(|own| own.checkpoint == passed.checkpoint) else {
             // It has failed, and what was prepared for it is only safe with the next one.
+            let carried = self.carried.entry(passed.checkpoint).or_default();
             for (operator, state) in passed.operators {
-                self.carried.entry(operator).or_default().extend(state.committables);
+                carried.entry(operator).or_default().extend(state.committables);
             }
             return;
         };
@@ -210,7 +213,8 @@ impl Coordinator {
 
     /// All tasks have passed the barrier, and their state is durable.
     fn complete(&mut self, mut own: Underway) {
-        let mut prepared = std::mem::take(&mut self.carried);
+        let later = self.carried.split_off(&own.checkpoint);
+        let mut prepared = merged(std::mem::replace(&mut self.carried, later));
         for (operator, carried) in &prepared {
             let state = own.operators.entry(*operator).or_default();
             state.name.clone_from(&self.plan.operators[*operator as usize].name);
@@ -377,7 +381,7 @@ impl Coordinator {
         let own = self.underway.remove(at);
         self.platform.note(&|| format!("checkpoint {checkpoint} failed: {cause}"));
         tracing::warn!(checkpoint, cause, "a checkpoint failed");
-        carry(&mut self.carried, own.operators);
+        carry(self.carried.entry(checkpoint).or_default(), own.operators);
         self.shared.tell_workers(ToWorker::Retire(checkpoint));
         self.last_ended = self.clock.now();
         self.failures += 1;
@@ -489,7 +493,7 @@ impl Coordinator {
         // Ends what is under way; whether it came through, the next attempt sees.
         self.plan.copier = None;
         self.underway.extend(self.copying.take().map(|securing| securing.own));
-        let mut prepared = std::mem::take(&mut self.carried);
+        let mut prepared = merged(std::mem::take(&mut self.carried));
         let mut requests: Vec<Request> = self.draining.take().into_iter().collect();
         for own in std::mem::take(&mut self.underway) {
             carry(&mut prepared, own.operators);
@@ -508,6 +512,15 @@ impl Coordinator {
             }
         }
     }
+}
+
+/// What sinks have prepared for any of these checkpoints.
+fn merged(checkpoints: BTreeMap<CheckpointId, Prepared>) -> Prepared {
+    let mut all = Prepared::new();
+    for (operator, committables) in checkpoints.into_values().flatten() {
+        all.entry(operator).or_default().extend(committables);
+    }
+    all
 }
 
 /// Adds what sinks have prepared for a checkpoint.
