@@ -6,11 +6,16 @@
 //!                                   │ a task declines, the time is up            │ fails        │ fails
 //!                                   ▼                                            ▼              ▼
 //!                                 failed: what sinks have prepared            failed ¹       the job fails
-//!                                 goes with the next checkpoint
+//!                                 goes with the next checkpoint ²
 //! ```
+//!
+//! With a remote store, the checkpoint goes there before its manifest is written here: it is complete when it is there. That happens
+//! beside all else ([`Copier`]), one checkpoint after the other; a checkpoint whose time is up, or that the store does not take, has failed.
 //!
 //! ¹ If a manifest that could not be made durable cannot be taken away either, the job stops for good: a crash decides whether that
 //! checkpoint is complete, and the next process sees it.
+//!
+//! ² With the next that began later: one that is under way since before has earlier positions, and the records would come again.
 //!
 //! It is driven like a worker, on a thread that is no worker's: under simulation in the same seeded order. It may block: on
 //! the disk, and on what a sink commits to.
@@ -18,6 +23,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::{
+    archive::{Copied, Copier},
     board::{Board, Request},
     commits::Prepared,
     manifest::{JobManifest, ManifestKind},
@@ -55,6 +61,8 @@ pub(super) struct Plan {
     pub(super) config: Option<CheckpointConfig>,
     /// All operators, by index.
     pub(super) operators: Arc<[OperatorInfo]>,
+    /// What brings checkpoints to the remote store, if there is one.
+    pub(super) copier: Option<Copier>,
 }
 
 /// A checkpoint that is not complete.
@@ -70,6 +78,15 @@ struct Underway {
     request: Option<Request>,
 }
 
+/// A checkpoint that all tasks have passed, and that is made durable.
+struct Securing {
+    own: Underway,
+    prepared: Prepared,
+    manifest: JobManifest,
+    /// Where its savepoint is, if one was asked for.
+    saved: Option<PathBuf>,
+}
+
 /// Coordinates the checkpoints of one attempt.
 pub(super) struct Coordinator {
     plan: Plan,
@@ -79,8 +96,10 @@ pub(super) struct Coordinator {
     clock: Arc<dyn Clock>,
     platform: Arc<dyn Platform>,
     underway: Vec<Underway>,
-    /// What sinks have prepared for checkpoints that failed.
-    carried: Prepared,
+    /// The checkpoint that is on its way to the remote store; those that all tasks have passed meanwhile wait for it.
+    copying: Option<Box<Securing>>,
+    /// What sinks have prepared for checkpoints that failed. It is behind the positions of those before, and goes with a later one.
+    carried: BTreeMap<CheckpointId, Prepared>,
     last_begun: Nanos,
     last_ended: Nanos,
     failures: u32,
@@ -110,7 +129,8 @@ impl Coordinator {
             clock,
             platform,
             underway: Vec::new(),
-            carried: Prepared::new(),
+            copying: None,
+            carried: BTreeMap::new(),
             last_begun: now,
             last_ended: now,
             failures: 0,
@@ -158,8 +178,9 @@ impl Coordinator {
     fn note(&mut self, passed: Passed) {
         let Some(at) = self.underway.iter().position(|own| own.checkpoint == passed.checkpoint) else {
             // It has failed, and what was prepared for it is only safe with the next one.
+            let carried = self.carried.entry(passed.checkpoint).or_default();
             for (operator, state) in passed.operators {
-                self.carried.entry(operator).or_default().extend(state.committables);
+                carried.entry(operator).or_default().extend(state.committables);
             }
             return;
         };
@@ -177,7 +198,14 @@ impl Coordinator {
             }
             of_operator.subtasks[passed.subtask].merge(state);
         }
-        if own.missing == 0 {
+        self.complete_passed();
+    }
+
+    /// Completes what all tasks have passed, unless another one is on its way to the remote store.
+    fn complete_passed(&mut self) {
+        while self.copying.is_none()
+            && let Some(at) = self.underway.iter().position(|own| own.missing == 0)
+        {
             let own = self.underway.remove(at);
             self.complete(own);
         }
@@ -185,7 +213,8 @@ impl Coordinator {
 
     /// All tasks have passed the barrier, and their state is durable.
     fn complete(&mut self, mut own: Underway) {
-        let mut prepared = std::mem::take(&mut self.carried);
+        let later = self.carried.split_off(&own.checkpoint);
+        let mut prepared = merged(std::mem::replace(&mut self.carried, later));
         for (operator, carried) in &prepared {
             let state = own.operators.entry(*operator).or_default();
             state.name.clone_from(&self.plan.operators[*operator as usize].name);
@@ -206,9 +235,76 @@ impl Coordinator {
                 prepared.insert(*operator, committables);
             }
         }
-        match self.make_durable(&own, &prepared) {
+        match self.secure(&own, &prepared) {
+            Ok(None) => self.finish(own, &prepared, Ok(None)),
+            Ok(Some((manifest, saved))) => {
+                let securing = Box::new(Securing { own, prepared, manifest, saved });
+                match &mut self.plan.copier {
+                    Some(copier) => {
+                        copier.begin(securing.manifest.clone());
+                        self.copying = Some(securing);
+                    }
+                    None => self.write_manifest(*securing),
+                }
+            }
+            Err(error) => self.finish(own, &prepared, Err(error)),
+        }
+    }
+
+    /// Writes the manifest to the job's directory.
+    fn write_manifest(&mut self, securing: Securing) {
+        let Securing { own, prepared, manifest, saved } = securing;
+        let written = self.vault.lock().library.as_mut().map(|library| library.add(&manifest)).transpose();
+        self.finish(own, &prepared, written.map(|file| saved.or(file)));
+    }
+
+    /// Gets on with the checkpoint that is on its way to the remote store; when to look again.
+    fn copy(&mut self, now: Nanos) -> Option<Nanos> {
+        let copier = self.plan.copier.as_mut()?;
+        let wake_at = copier.advance(now);
+        if let Some(copied) = copier.outcome()
+            && let Some(securing) = self.copying.take()
+        {
+            self.note_copied(*securing, copied);
+            self.complete_passed();
+        }
+        wake_at
+    }
+
+    fn note_copied(&mut self, securing: Securing, copied: Copied) {
+        let checkpoint = securing.own.checkpoint;
+        match copied {
+            Err(error @ CheckpointError::Overtaken { .. }) => self.stop_with(securing.own.request, error),
+            Err(error) => self.finish(securing.own, &securing.prepared, Err(error)),
+            Ok(()) => {
+                self.platform.note(&|| format!("checkpoint {checkpoint} is in the remote store"));
+                let written =
+                    self.vault.lock().library.as_mut().map(|library| library.add(&securing.manifest));
+                match written.transpose() {
+                    Ok(file) => {
+                        let at = securing.saved.or(file);
+                        self.finish(securing.own, &securing.prepared, Ok(at));
+                    }
+                    // It is complete all the same: the next attempt finds it in the store, and commits.
+                    Err(CheckpointError::Unknown { cause, .. }) => {
+                        self.stop_with(securing.own.request, *cause)
+                    }
+                    Err(error) => self.stop_with(securing.own.request, error),
+                }
+            }
+        }
+    }
+
+    /// What was to be made durable is so, or failed.
+    fn finish(
+        &mut self,
+        own: Underway,
+        prepared: &Prepared,
+        durable: Result<Option<PathBuf>, CheckpointError>,
+    ) {
+        match durable {
             Ok(at) => {
-                let committed = self.vault.lock().commits.commit(&prepared);
+                let committed = self.vault.lock().commits.commit(prepared);
                 match committed {
                     Ok(()) => self.succeed(own, at),
                     Err(error) => self.stop_with(own.request, error),
@@ -224,12 +320,13 @@ impl Coordinator {
         }
     }
 
-    /// Writes the manifest, and the savepoint if one was asked for; returns where that is.
-    fn make_durable(
+    /// Makes sure of what sinks have prepared, and writes the savepoint if one was asked for; returns the manifest, if there are to
+    /// be any, and where the savepoint is.
+    fn secure(
         &mut self,
         own: &Underway,
         prepared: &Prepared,
-    ) -> Result<Option<PathBuf>, CheckpointError> {
+    ) -> Result<Option<(JobManifest, Option<PathBuf>)>, CheckpointError> {
         let mut vault = self.vault.lock();
         vault.commits.secure(prepared)?;
         let Some(library) = &mut vault.library else { return Ok(None) };
@@ -249,8 +346,7 @@ impl Coordinator {
         let saved = target
             .map(|target| savepoint::write(&**library.disk(), manifest.clone(), &target))
             .transpose()?;
-        let file = library.add(&manifest)?;
-        Ok(Some(saved.unwrap_or(file)))
+        Ok(Some((manifest, saved)))
     }
 
     fn succeed(&mut self, own: Underway, at: Option<PathBuf>) {
@@ -293,7 +389,7 @@ impl Coordinator {
         let own = self.underway.remove(at);
         self.platform.note(&|| format!("checkpoint {checkpoint} failed: {cause}"));
         tracing::warn!(checkpoint, cause, "a checkpoint failed");
-        carry(&mut self.carried, own.operators);
+        carry(self.carried.entry(checkpoint).or_default(), own.operators);
         self.shared.tell_workers(ToWorker::Retire(checkpoint));
         self.last_ended = self.clock.now();
         self.failures += 1;
@@ -323,14 +419,20 @@ impl Coordinator {
         let Some(config) = &self.plan.config else { return };
         let timeout = config.timeout_ms.saturating_mul(NANOS_PER_MILLI);
         let late = |own: &&Underway| own.kind.goes_on() && now.saturating_sub(own.began) >= timeout;
+        if self.copying.as_ref().is_some_and(|securing| late(&&securing.own))
+            && let Some(copier) = &mut self.plan.copier
+        {
+            copier.cancel();
+        }
         let expired: Vec<_> =
             self.underway.iter().filter(late).map(|own| (own.checkpoint, own.missing)).collect();
         for (checkpoint, missing) in expired {
             let ms = timeout / NANOS_PER_MILLI;
-            self.fail_checkpoint(
-                checkpoint,
-                format!("{missing} tasks had not passed its barrier after {ms} ms"),
-            );
+            let cause = match missing {
+                0 => format!("the one before was not in the remote store after {ms} ms"),
+                _ => format!("{missing} tasks had not passed its barrier after {ms} ms"),
+            };
+            self.fail_checkpoint(checkpoint, cause);
         }
     }
 
@@ -382,9 +484,12 @@ impl Coordinator {
         let interval = config.interval_ms.saturating_mul(NANOS_PER_MILLI);
         let pause = config.pause_ms_min.saturating_mul(NANOS_PER_MILLI);
         let due = self.last_begun.saturating_add(interval).max(self.last_ended.saturating_add(pause));
-        if self.underway.len() >= config.concurrent_max {
+        let copying = self.copying.iter().map(|securing| &securing.own);
+        if self.underway.len() + copying.len() >= config.concurrent_max {
             let timeout = config.timeout_ms.saturating_mul(NANOS_PER_MILLI);
-            return self.underway.iter().map(|own| own.began.saturating_add(timeout)).min();
+            let ends = self.underway.iter().chain(copying).map(|own| own.began.saturating_add(timeout));
+            // What is late already is being given up, which is told.
+            return ends.filter(|end| *end > now).min();
         }
         if now < due {
             return Some(due);
@@ -409,7 +514,7 @@ impl Coordinator {
         let after = self.plan.config.as_ref()?.unaligned_after_ms?.saturating_mul(NANOS_PER_MILLI);
         let [own] = &self.underway[..] else { return None };
         let is_savepoint = own.request.as_ref().is_some_and(|request| request.directory.is_some());
-        if own.kind != BarrierKind::Running || is_savepoint || self.closing {
+        if own.kind != BarrierKind::Running || own.missing == 0 || is_savepoint || self.closing {
             return None;
         }
         let due = own.began.saturating_add(after);
@@ -419,7 +524,7 @@ impl Coordinator {
         let own = self.underway.remove(0);
         self.platform.note(&|| format!("checkpoint {} has waited for records for too long", own.checkpoint));
         self.shared.tell_workers(ToWorker::Retire(own.checkpoint));
-        carry(&mut self.carried, own.operators);
+        carry(self.carried.entry(own.checkpoint).or_default(), own.operators);
         self.trigger(BarrierKind::Overtaking, own.request, now);
         if let Some(hastened) = self.underway.last_mut() {
             // For whoever waits, and for the timeout, it is the same checkpoint.
@@ -433,7 +538,10 @@ impl Coordinator {
     /// all will be found there.
     fn leave(&mut self) {
         self.done = true;
-        let mut prepared = std::mem::take(&mut self.carried);
+        // Ends what is under way; whether it came through, the next attempt sees.
+        self.plan.copier = None;
+        self.underway.extend(self.copying.take().map(|securing| securing.own));
+        let mut prepared = merged(std::mem::take(&mut self.carried));
         let mut requests: Vec<Request> = self.draining.take().into_iter().collect();
         for own in std::mem::take(&mut self.underway) {
             carry(&mut prepared, own.operators);
@@ -454,6 +562,15 @@ impl Coordinator {
     }
 }
 
+/// What sinks have prepared for any of these checkpoints.
+fn merged(checkpoints: BTreeMap<CheckpointId, Prepared>) -> Prepared {
+    let mut all = Prepared::new();
+    for (operator, committables) in checkpoints.into_values().flatten() {
+        all.entry(operator).or_default().extend(committables);
+    }
+    all
+}
+
 /// Adds what sinks have prepared for a checkpoint.
 fn carry(carried: &mut Prepared, operators: BTreeMap<OperatorIndex, OperatorState>) {
     for (operator, state) in operators {
@@ -470,7 +587,13 @@ impl Drive for Coordinator {
         }
         let left = self.shared.all_left();
         self.hear();
+        let copies_at = self.copy(now);
         if left {
+            // The last checkpoint may be on its way yet, and older ones are to be taken away.
+            let is_busy = self.copying.is_some() || self.plan.copier.as_ref().is_some_and(Copier::is_busy);
+            if is_busy && !self.board.has_failed() {
+                return Turn::Idle { wake_at: copies_at };
+            }
             self.leave();
             return Turn::Done;
         }
@@ -478,7 +601,7 @@ impl Drive for Coordinator {
         self.expire(now);
         let hastened_at = self.hasten(now);
         let due_at = self.trigger_due(now);
-        Turn::Idle { wake_at: [hastened_at, due_at].into_iter().flatten().min() }
+        Turn::Idle { wake_at: [copies_at, hastened_at, due_at].into_iter().flatten().min() }
     }
 }
 

@@ -27,7 +27,7 @@ use tidemill_storage::{
     state::StateError,
 };
 
-use super::manifest::JobManifest;
+use super::manifest::{JobManifest, MANIFEST_BYTES_MAX};
 use crate::model::{checkpoint::CheckpointId, checkpoint_error::CheckpointError};
 
 /// Name of the file that says whose the directory is.
@@ -46,6 +46,8 @@ pub(super) struct Library {
     kept: BTreeMap<CheckpointId, Option<BTreeSet<PathBuf>>>,
     /// Those that cannot be used, and why.
     unusable: BTreeMap<CheckpointId, String>,
+    /// What is wrong with checkpoints whose number is not known.
+    lost: Vec<String>,
     /// The directory of the attempt that runs.
     attempt: Option<PathBuf>,
     /// Directories whose names are durable.
@@ -79,6 +81,7 @@ impl Library {
             _lock: lock,
             kept,
             unusable: BTreeMap::new(),
+            lost: Vec::new(),
             attempt: None,
             synced: BTreeSet::new(),
             is_unsure_of_names: false,
@@ -112,8 +115,8 @@ impl Library {
                 Err(Unusable::Damaged(reason)) => self.reject(id, reason),
             }
         }
-        if newest.is_none() && !self.unusable.is_empty() {
-            let reasons: Vec<&str> = self.unusable.values().map(String::as_str).collect();
+        let reasons: Vec<&str> = self.unusable.values().chain(&self.lost).map(String::as_str).collect();
+        if newest.is_none() && !reasons.is_empty() {
             return Err(CheckpointError::NoneWhole {
                 directory: self.root.clone(),
                 reasons: reasons.join("\n"),
@@ -122,7 +125,8 @@ impl Library {
         Ok(newest)
     }
 
-    fn read(&self, id: CheckpointId) -> Result<JobManifest, Unusable> {
+    /// Reads a checkpoint, and looks whether it is whole.
+    pub(super) fn read(&self, id: CheckpointId) -> Result<JobManifest, Unusable> {
         let file = self.manifest_path(id);
         let manifest = JobManifest::read(&*self.disk, &file, &self.root).map_err(|error| match error {
             CheckpointError::NewerVersion { .. } => Unusable::Newer(error),
@@ -150,6 +154,42 @@ impl Library {
         self.unusable.insert(id, reason);
     }
 
+    /// Takes note of a checkpoint that nobody can read.
+    pub(super) fn note_lost(&mut self, reason: String) {
+        tracing::warn!(reason, "a checkpoint cannot be read; the one before is tried");
+        self.lost.push(reason);
+    }
+
+    /// Takes a checkpoint in whose files were brought here; its manifest has these bytes.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub(super) fn adopt(&mut self, manifest: &JobManifest, bytes: &[u8]) -> Result<(), CheckpointError> {
+        self.sync_names(manifest)?;
+        let file = self.manifest_path(manifest.checkpoint);
+        let there = read_whole(&*self.disk, &file, MANIFEST_BYTES_MAX);
+        if there.is_ok_and(|there| there != bytes) || self.disk.open(&file).is_err() {
+            write_manifest(&*self.disk, &file, bytes)?;
+        }
+        self.unusable.remove(&manifest.checkpoint);
+        self.kept.insert(manifest.checkpoint, Some(attempts_of(&self.root, manifest)));
+        self.next = self.next.max(manifest.checkpoint + 1);
+        Ok(())
+    }
+
+    /// The greatest number of an attempt of which something is there.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub(super) fn last_attempt(&self) -> Result<u64, CheckpointError> {
+        Ok(self.attempts()?.last_key_value().map_or(0, |(number, _)| *number))
+    }
+
+    /// Never again gives a number up to this one to a checkpoint.
+    pub(super) fn skip_to(&mut self, last: CheckpointId) {
+        self.next = self.next.max(last + 1);
+    }
+
     /// The number of the newest checkpoint that is complete.
     pub(super) fn newest_kept(&self) -> Option<CheckpointId> {
         self.kept.keys().rev().copied().find(|id| !self.unusable.contains_key(id))
@@ -169,16 +209,15 @@ impl Library {
         &self.disk
     }
 
-    /// Makes a directory for the stores of a new attempt.
+    /// Makes a directory for the stores of a new attempt, whose number is `attempt` or greater.
     ///
     /// # Errors
     /// Of the disk.
-    pub(super) fn begin_attempt(&mut self) -> Result<PathBuf, CheckpointError> {
+    pub(super) fn begin_attempt(&mut self, attempt: u64) -> Result<PathBuf, CheckpointError> {
         let state = self.root.join(STATE);
         self.disk.create_directory(&state).map_err(failed("create", &state))?;
-        let there = self.attempts()?;
-        let last = there.last_key_value().map_or(0, |(number, _)| *number);
-        let directory = state.join((last + 1).to_string());
+        let number = attempt.max(self.last_attempt()? + 1);
+        let directory = state.join(number.to_string());
         self.disk.create_directory(&directory).map_err(failed("create", &directory))?;
         self.attempt = Some(directory.clone());
         Ok(directory)
@@ -318,8 +357,11 @@ fn number_of(file: &Path) -> Option<CheckpointId> {
     file.file_name()?.to_str()?.parse().ok()
 }
 
-enum Unusable {
+/// Why a checkpoint cannot be used.
+pub(super) enum Unusable {
+    /// What is wrong with it.
     Damaged(String),
+    /// It is of a newer version.
     Newer(CheckpointError),
 }
 

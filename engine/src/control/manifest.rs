@@ -12,11 +12,9 @@ use std::path::{Path, PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
-use tidemill_storage::snapshot::{
-    disk::{Disk, read_whole},
-    format::checksum,
-};
+use tidemill_storage::snapshot::disk::{Disk, read_whole};
 
+use super::framed::{frame, unframe};
 use crate::model::{
     checkpoint::{ChannelEnd, CheckpointId, InFlight, OperatorState, Restored, SplitPart, SubtaskState},
     checkpoint_error::CheckpointError,
@@ -28,7 +26,7 @@ const MAGIC: &str = "tidemill-checkpoint";
 /// Version of the format.
 const VERSION: u32 = 1;
 /// A longer manifest is not read.
-const MANIFEST_BYTES_MAX: u64 = 1 << 30;
+pub(super) const MANIFEST_BYTES_MAX: u64 = 1 << 30;
 
 /// What a checkpoint is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,9 +122,7 @@ impl JobManifest {
         };
         // Strings, numbers and lists of them cannot fail to be written.
         let json = serde_json::to_vec_pretty(&stored).unwrap_or_default();
-        let mut bytes = format!("{MAGIC} {VERSION} {:08x} {}\n", checksum(&json), json.len()).into_bytes();
-        bytes.extend_from_slice(&json);
-        bytes
+        frame(MAGIC, VERSION, &json)
     }
 
     /// Reads the manifest in `file`, whose paths are relative to `root`.
@@ -147,13 +143,7 @@ impl JobManifest {
     /// # Errors
     /// When they are damaged or of a newer version.
     pub fn decode(bytes: &[u8], root: &Path) -> Result<Self, Unreadable> {
-        let (version, json) = body(bytes)?;
-        match version.parse::<u32>() {
-            Ok(VERSION) => {}
-            Ok(newer) => return Err(Unreadable::Newer(newer)),
-            Err(_) => return Err("its format version is not a number".to_owned().into()),
-        }
-        let json = json?;
+        let json = unframe(MAGIC, VERSION, bytes)?;
         let stored: StoredManifest = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         let mut operators = Restored::new();
         for StoredOperator { id, name, subtasks } in stored.operators {
@@ -193,25 +183,6 @@ impl From<String> for Unreadable {
     }
 }
 
-/// The version that a manifest's first line names, and what follows the line if that is whole.
-fn body(bytes: &[u8]) -> Result<(&str, Result<&[u8], String>), String> {
-    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or("it has no first line")?;
-    let head = std::str::from_utf8(&bytes[..end]).map_err(|_| "its first line is not text")?;
-    let json = &bytes[end + 1..];
-    let words: Vec<&str> = head.split(' ').collect();
-    let &[MAGIC, version, sum, length] = &words[..] else {
-        return Err(format!("its first line is not `{MAGIC} VERSION CHECKSUM LENGTH`"));
-    };
-    let found = format!("{:08x}", checksum(json));
-    let whole = if length.parse() != Ok(json.len()) {
-        Err(format!("it should have {length} bytes behind its first line and has {}", json.len()))
-    } else if found != sum {
-        Err(format!("its checksum is {found} and should be {sum}: it was changed"))
-    } else {
-        Ok(json)
-    };
-    Ok((version, whole))
-}
 fn store(subtask: &SubtaskState, root: &Path) -> StoredSubtask {
     let relative = |path: &PathBuf| path.strip_prefix(root).unwrap_or(path).to_owned();
     let split = |part: &SplitPart| StoredSplit {

@@ -6,11 +6,14 @@
 //!                       ▲                  │ between attempts          ▲
 //!                       └── Coordinator ◀──┴──▶ Vault: Library (the directory of checkpoints), Commits
 //!                           of one attempt
+//!                              └── Copier ──▶ remote store (see [`archive`])
 //! ```
 
+pub mod archive;
 mod board;
 mod commits;
 mod coordinator;
+mod framed;
 pub mod handle;
 mod library;
 pub mod manifest;

@@ -1,6 +1,8 @@
 //! The supervisor of a job: runs one attempt after the other until the job has ended, was stopped, or is given up.
 //!
 //! ```text
+//!   with a remote store: it is claimed, so that nobody else completes a checkpoint of the job
+//!        ▼
 //!   restore point: newest checkpoint that can be used, else the savepoint, else the beginning
 //!        │ committers recover
 //!        ▼
@@ -21,6 +23,7 @@ use std::{
 use tidemill_storage::state::StateError;
 
 use super::{
+    archive::{Archive, Claim, Copier},
     board::Board,
     commits::Commits,
     coordinator::{Coordinator, Plan},
@@ -66,6 +69,7 @@ pub(crate) struct Supervisor {
     operators: Arc<[OperatorInfo]>,
     make_workers: MakeWorkers,
     vault: Arc<Vault>,
+    archive: Option<Archive>,
     board: Arc<Board>,
     policy: RestartPolicy,
 }
@@ -103,9 +107,11 @@ impl Supervisor {
         };
         let library = config.checkpoints.as_ref().map(open).transpose()?;
         let vault = Arc::new(Vault::new(library, Commits::new(committers)));
+        let archive = config.checkpoints.as_ref().map(|own| archive_of(own, &config.name, &platform));
+        let archive = archive.transpose()?.flatten();
         let policy = RestartPolicy::new(config.restart.clone());
         let board = Arc::default();
-        Ok(Self { graph, config, platform, operators, make_workers, vault, board, policy })
+        Ok(Self { graph, config, platform, operators, make_workers, vault, archive, board, policy })
     }
 
     /// What the job's handle looks at.
@@ -130,12 +136,14 @@ impl Supervisor {
     /// Whatever keeps it from starting.
     pub(crate) fn begin(&mut self) -> Result<Attempt, Error> {
         let fleet = self.platform.prepare(self.config.parallelism)?;
-        let restore_point = self.restore_point()?;
+        let claim = self.claim()?;
+        let restore_point = self.restore_point(claim.as_ref())?;
         let mut vault = self.vault.lock();
         let committables =
             |id: &str| restore_point.as_ref().map(|point| point.committables(id)).unwrap_or_default();
         vault.commits.recover(committables)?;
-        let state_dir = vault.library.as_mut().map(Library::begin_attempt).transpose()?;
+        let attempt = claim.as_ref().map_or(0, |claim| claim.attempt);
+        let state_dir = vault.library.as_mut().map(|library| library.begin_attempt(attempt)).transpose()?;
         let coordinated = vault.library.is_some() || !vault.commits.is_empty();
         drop(vault);
         let restored_from = restore_point.as_ref().map(|point| point.checkpoint);
@@ -154,19 +162,30 @@ impl Supervisor {
         self.graph.connect(&self.config, &wakers);
         let mut shared = JobShared::new(wakers.clone());
         let control = coordinated.then(|| fleet.control_waker());
+        let copier = match (claim, &self.archive, &control) {
+            (Some(claim), Some(archive), Some(control)) => {
+                let keeper = archive.keeper(claim);
+                Some(if self.platform.inline_io() {
+                    Copier::here(keeper)
+                } else {
+                    Copier::start(keeper, Arc::clone(control))?
+                })
+            }
+            _ => None,
+        };
         if let Some(control) = &control {
             shared = shared.with_control(Arc::clone(control));
         }
         let shared = Arc::new(shared);
         let seating = Seating { shared: &shared, wakers: &wakers, checkpoints };
         let factories = (self.make_workers)(&self.graph, seating);
-        let coordinator = control.is_some().then(|| self.coordinator(&shared));
+        let coordinator = control.is_some().then(|| self.coordinator(&shared, copier));
         self.board.begin(&shared, control);
         let running = fleet.start(factories, coordinator)?;
         Ok(Attempt { running, shared, restored_from, coordinated })
     }
 
-    fn coordinator(&self, shared: &Arc<JobShared>) -> DriveFactory {
+    fn coordinator(&self, shared: &Arc<JobShared>, copier: Option<Copier>) -> DriveFactory {
         let nodes = &self.graph.nodes;
         let plan = Plan {
             tasks: nodes.iter().map(|node| node.parallelism).sum(),
@@ -175,19 +194,30 @@ impl Supervisor {
             job: self.config.name.clone(),
             config: self.config.checkpoints.clone(),
             operators: Arc::clone(&self.operators),
+            copier,
         };
         let (shared, board, vault) = (Arc::clone(shared), Arc::clone(&self.board), Arc::clone(&self.vault));
         let platform = Arc::clone(&self.platform);
         Box::new(move || Box::new(Coordinator::new(plan, shared, board, vault, platform)) as Box<dyn Drive>)
     }
 
+    /// Takes the remote store for the next attempt, if there is one.
+    fn claim(&mut self) -> Result<Option<Claim>, Error> {
+        let Some(archive) = &mut self.archive else { return Ok(None) };
+        let last = self.vault.lock().library.as_ref().map(Library::last_attempt).transpose()?;
+        Ok(Some(archive.claim(last.unwrap_or(0), &|| self.board.is_cancelled())?))
+    }
+
     /// What the next attempt goes on from.
-    fn restore_point(&self) -> Result<Option<JobManifest>, Error> {
+    fn restore_point(&self, claim: Option<&Claim>) -> Result<Option<JobManifest>, Error> {
         let mut vault = self.vault.lock();
         let (Some(library), Some(config)) = (&mut vault.library, &self.config.checkpoints) else {
             return Ok(None);
         };
-        let newest = library.newest()?;
+        let newest = match (&self.archive, claim) {
+            (Some(archive), Some(claim)) => archive.newest(claim, library, &|| self.board.is_cancelled())?,
+            _ => library.newest()?,
+        };
         let point = match (newest, &config.savepoint) {
             (Some(newest), _) => Some((newest, library.root().to_owned())),
             (None, Some(directory)) => {
@@ -272,11 +302,13 @@ impl Supervisor {
     }
 
     /// A checkpoint whose state turns out to be damaged is not used again; whether that is so.
-    fn reject_if_damaged(&self, restored_from: Option<CheckpointId>, failure: &Error) -> bool {
+    fn reject_if_damaged(&mut self, restored_from: Option<CheckpointId>, failure: &Error) -> bool {
         let mut vault = self.vault.lock();
         let (Some(id), Some(library)) = (restored_from, &mut vault.library) else { return false };
         let is_damaged = is_damage(failure) && library.newest_kept() == Some(id);
-        if is_damaged {
+        // What is damaged here may be whole in the remote store.
+        let is_news = self.archive.as_mut().is_some_and(|archive| is_damaged && archive.distrust(id));
+        if is_damaged && !is_news {
             library.reject(id, format!("checkpoint {id}: {failure}"));
         }
         is_damaged
@@ -295,8 +327,15 @@ impl Supervisor {
                 matches!(**error, PlatformError::Killed { .. } | PlatformError::Stalled { .. })
             }
             Error::Checkpoint(error) => {
-                use CheckpointError::{NewerVersion, NoneWhole, Unknown};
-                matches!(**error, NoneWhole { .. } | NewerVersion { .. } | Unknown { .. })
+                use CheckpointError::{NewerVersion, NoneWhole, OtherJob, Overtaken, Unknown};
+                matches!(
+                    **error,
+                    NoneWhole { .. }
+                        | NewerVersion { .. }
+                        | OtherJob { .. }
+                        | Overtaken { .. }
+                        | Unknown { .. }
+                )
             }
             _ => false,
         };
@@ -318,8 +357,26 @@ impl Supervisor {
         };
         if !retained && let Some(library) = &mut self.vault.lock().library {
             library.clear();
+            self.archive.iter().for_each(Archive::clear);
         }
     }
+}
+
+/// What keeps a job's checkpoints on other machines, if the settings say so.
+fn archive_of(
+    checkpoints: &CheckpointConfig,
+    job: &str,
+    platform: &Arc<dyn Platform>,
+) -> Result<Option<Archive>, CheckpointError> {
+    let Some(remote) = &checkpoints.remote else { return Ok(None) };
+    let failed = |source| CheckpointError::Remote {
+        doing: "keep checkpoints",
+        place: remote.url().to_owned(),
+        source,
+    };
+    let store = platform.remote(remote).map_err(failed)?;
+    let (root, retained_max) = (checkpoints.directory.clone(), checkpoints.retained_max);
+    Ok(Some(Archive::new(store, Arc::clone(platform), root, job.to_owned(), retained_max)))
 }
 
 /// Whether a failure comes from files that are damaged or missing.

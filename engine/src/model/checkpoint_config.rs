@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::error::Error;
+use crate::platform::remote::RemoteConfig;
 
 /// How often a job is checkpointed and where to. Times are in milliseconds.
 ///
@@ -17,6 +18,9 @@ pub struct CheckpointConfig {
     /// The job's own directory, on a local disk; made when its parent exists. A job that finds checkpoints there goes on
     /// from the newest that is whole.
     pub directory: PathBuf,
+    /// A store on other machines that keeps every checkpoint too: then a job goes on where it was although the machine is lost, with
+    /// its directory. A checkpoint is complete when it is there. See [`RemoteConfig`].
+    pub remote: Option<RemoteConfig>,
     /// Time from the beginning of one checkpoint to that of the next.
     pub interval_ms: u64,
     /// Least time from the end of one checkpoint to the beginning of the next.
@@ -48,6 +52,7 @@ impl CheckpointConfig {
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
+            remote: None,
             interval_ms: 10_000,
             pause_ms_min: 0,
             timeout_ms: 600_000,
@@ -76,6 +81,10 @@ impl CheckpointConfig {
                 format!("set {what} to 1 or more"),
             ))
         };
+        if let Some(Err(error)) = self.remote.as_ref().map(RemoteConfig::check) {
+            let what = "checkpoints.remote cannot be used".to_owned();
+            return Err(Error::config(what, error.to_string(), "see `RemoteConfig`".to_owned()));
+        }
         at_least_one("interval_ms", self.interval_ms)?;
         at_least_one("timeout_ms", self.timeout_ms)?;
         at_least_one("concurrent_max", self.concurrent_max as u64)?;

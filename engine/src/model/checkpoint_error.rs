@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use tidemill_storage::state::StateError;
 
+use crate::platform::remote::RemoteError;
+
 /// Why a checkpoint cannot be written, read or gone on from.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -101,6 +103,38 @@ pub enum CheckpointError {
     /// A part of the state is damaged or missing.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The remote store did not do what was asked of it.
+    #[error("cannot {doing} in {place}: {source}")]
+    Remote {
+        /// What was being done.
+        doing: &'static str,
+        /// The store.
+        place: String,
+        /// What it says.
+        source: RemoteError,
+    },
+    /// A checkpoint did not get to the remote store in time.
+    #[error(
+        "checkpoint {checkpoint} was not in {place} when its time was up; if the state is large or the way slow, set a longer \
+         timeout_ms and interval_ms"
+    )]
+    RemoteLate {
+        /// Its number.
+        checkpoint: u64,
+        /// The store.
+        place: String,
+    },
+    /// Another process has taken the remote store for the same job.
+    #[error(
+        "another process runs the job `{job}` with the checkpoints in {place}, and has taken them over. This one stops, so that \
+         nothing is done twice: run the job once, or give each its own name and prefix"
+    )]
+    Overtaken {
+        /// The store.
+        place: String,
+        /// The job.
+        job: String,
+    },
     /// Too many checkpoints in a row failed.
     #[error(
         "{failures} checkpoints in a row failed, and failures_max is {failures_max}; the last one: {cause}"

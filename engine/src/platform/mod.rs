@@ -17,6 +17,7 @@ mod park;
 pub mod probe;
 mod pump;
 mod random;
+pub mod remote;
 mod seats;
 pub mod signals;
 mod sim;
@@ -26,11 +27,12 @@ pub mod threads;
 
 pub use cores::Cores;
 pub use glommio::GlommioPlatform;
-pub use random::Random;
+pub use random::{Random, unique};
 pub use sim::{SIM_EPOCH_MILLIS, SimFaults, SimPlatform, SimTrace};
 
 use std::sync::Arc;
 
+use remote::{RemoteConfig, RemoteError, RemoteStore};
 use tidemill_storage::snapshot::disk::Disk;
 
 /// Nanoseconds on the platform's monotonic clock, from an arbitrary start.
@@ -87,6 +89,13 @@ pub trait Platform: Send + Sync {
     }
     /// Where state and checkpoints are kept.
     fn disk(&self) -> Arc<dyn Disk>;
+    /// Opens a store on another machine, where checkpoints are kept too.
+    ///
+    /// # Errors
+    /// When the settings cannot be used.
+    fn remote(&self, config: &RemoteConfig) -> Result<Arc<dyn RemoteStore>, RemoteError> {
+        remote::open(config)
+    }
     /// Whether there is a world outside: other processes that ask for savepoints, signals.
     fn has_outside(&self) -> bool {
         false

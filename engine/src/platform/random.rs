@@ -3,6 +3,15 @@
 //! The algorithm is SplitMix64, frozen: simulated runs are replayed from a seed that somebody wrote down.
 //! Not for secrets.
 
+use std::hash::{BuildHasher, RandomState};
+
+/// A number that no other process has drawn, with all likelihood, on this machine or another. Nothing that a simulation does may
+/// depend on it.
+pub fn unique() -> u64 {
+    // Its keys come from the system.
+    RandomState::new().hash_one(0_u64)
+}
+
 /// A seeded source of pseudo-random numbers.
 #[derive(Clone, Debug)]
 pub struct Random {

@@ -13,6 +13,7 @@ mod faults;
 mod trace;
 
 use super::random::Random;
+use super::remote::{self, RemoteConfig, RemoteError, RemoteStore};
 use super::seats::cause_of;
 use super::{Clock, Drive, DriveFactory, Fleet, Nanos, Platform, PlatformError, Running, Turn, Wake};
 pub use faults::SimFaults;
@@ -33,6 +34,7 @@ pub struct SimPlatform {
     open: bool,
     clock: Arc<SimClock>,
     disk: Arc<dyn Disk>,
+    remote: Option<Arc<dyn RemoteStore>>,
     faults: SimFaults,
     /// What a turn takes at most, unless the core is stalled.
     turn_ns_max: u64,
@@ -54,6 +56,7 @@ impl SimPlatform {
             open: false,
             clock,
             disk,
+            remote: None,
             faults: SimFaults::default(),
             turn_ns_max: 1_000,
             trace: SimTrace::default(),
@@ -65,6 +68,12 @@ impl SimPlatform {
     /// Keeps state and checkpoints on this disk instead of the real one.
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
         self.disk = disk;
+        self
+    }
+
+    /// Keeps remote checkpoints in this store, whatever the job's settings name.
+    pub fn remote(mut self, remote: Arc<dyn RemoteStore>) -> Self {
+        self.remote = Some(remote);
         self
     }
 
@@ -162,6 +171,10 @@ impl Platform for SimPlatform {
 
     fn disk(&self) -> Arc<dyn Disk> {
         Arc::clone(&self.disk)
+    }
+
+    fn remote(&self, config: &RemoteConfig) -> Result<Arc<dyn RemoteStore>, RemoteError> {
+        self.remote.clone().map_or_else(|| remote::open(config), Ok)
     }
 
     fn pause(&self, wait: Nanos, _enough: &dyn Fn() -> bool) {

@@ -3,12 +3,16 @@
 use std::{path::Path, sync::Arc};
 
 use tidemill_engine::{
+    control::archive,
     model::{
         checkpoint_config::{CheckpointConfig, RestartStrategy},
         config::JobConfig,
         error::Error,
     },
-    platform::{Platform, Random, SimFaults, SimPlatform},
+    platform::{
+        Platform, Random, SimFaults, SimPlatform,
+        remote::{MemoryFaults, MemoryStore, RemoteConfig},
+    },
 };
 use tidemill_storage::snapshot::disk::memory::{Faults, MemoryDisk};
 
@@ -30,6 +34,7 @@ const LIVES_MAX: u64 = 32;
 pub(super) struct Calm {
     turns: u64,
     disk_operations: u64,
+    remote_operations: u64,
 }
 
 /// The lives of the process under one seed.
@@ -39,12 +44,17 @@ pub(super) struct Lives {
     kills_left: u64,
     parallelism_max: usize,
     disk: MemoryDisk,
+    /// Outlives the machine.
+    remote: Option<MemoryStore>,
+    /// Whether checkpoints have little time to get there in this life.
+    is_hasty: bool,
     trace: String,
     pub(super) deaths: u64,
     pub(super) recoveries: u64,
     pub(super) restarts: u64,
     pub(super) checkpoints: u64,
     pub(super) in_flight_bytes: u64,
+    pub(super) machines_lost: u64,
 }
 
 impl Lives {
@@ -57,12 +67,15 @@ impl Lives {
             kills_left,
             parallelism_max: simulation.parallelism_max,
             disk: MemoryDisk::default(),
+            remote: simulation.remote.then(MemoryStore::default),
+            is_hasty: false,
             trace: String::new(),
             deaths: 0,
             recoveries: 0,
             restarts: 0,
             checkpoints: 0,
             in_flight_bytes: 0,
+            machines_lost: 0,
         }
     }
 
@@ -79,11 +92,24 @@ impl Lives {
     {
         // Drawn independently: else when a life ends would follow from the settings that this one has.
         self.random = Random::from_seed(!self.seed);
-        let platform = SimPlatform::new(self.seed).disk(Arc::new(self.disk.clone()));
+        let platform = self.platform(self.seed);
         let turns = platform.clone();
         // What is wrong with the job itself shows again, with its seed.
         let _outcome = self.live(platform, &Ledger::default(), describe);
-        Calm { turns: turns.turns().max(16), disk_operations: self.disk.operations().max(16) }
+        let remote_operations = self.remote.as_ref().map_or(0, MemoryStore::operations);
+        Calm {
+            turns: turns.turns().max(16),
+            disk_operations: self.disk.operations().max(16),
+            remote_operations: remote_operations.max(16),
+        }
+    }
+
+    fn platform(&self, seed: u64) -> SimPlatform {
+        let platform = SimPlatform::new(seed).disk(Arc::new(self.disk.clone()));
+        match &self.remote {
+            Some(remote) => platform.remote(Arc::new(remote.clone())),
+            None => platform,
+        }
     }
 
     /// Lives until the job has come to its end.
@@ -98,12 +124,14 @@ impl Lives {
         for life in 0..LIVES_MAX {
             let is_last_try = life + 1 == LIVES_MAX;
             let dies = self.kills_left > 0 && !is_last_try;
-            let faults = if dies { self.draw_faults(ledger, calm) } else { SimFaults::default() };
+            self.is_hasty = dies && self.remote.is_some() && self.random.one_in(2);
+            let mut faults = if dies { self.draw_faults(ledger, calm) } else { SimFaults::default() };
+            self.draw_remote_faults(dies.then_some(&mut faults), calm);
             let seed = self.seed.wrapping_mul(1_000).wrapping_add(life);
             let turn_ns_max = [1_000, 20_000, 200_000][self.random.below(3) as usize];
-            let platform = SimPlatform::new(seed).disk(Arc::new(self.disk.clone())).faults(faults);
-            let platform = platform.turn_ns_max(turn_ns_max);
+            let platform = self.platform(seed).faults(faults).turn_ns_max(turn_ns_max);
             let ended = self.live(platform, ledger, describe);
+            self.check_remote()?;
             match ended {
                 Ok(()) => return Ok(()),
                 Err(error) if !dies => return Err(error),
@@ -112,6 +140,11 @@ impl Lives {
                     self.deaths += 1;
                     ledger.cut_off();
                     self.disk.crash(self.random.next_u64());
+                    if self.remote.is_some() && self.random.one_in(2) {
+                        self.machines_lost += 1;
+                        self.disk = MemoryDisk::default();
+                        self.trace += "                    the machine is lost, with its disk\n";
+                    }
                     ledger.recover_from_crash(&mut self.random);
                 }
             }
@@ -159,6 +192,48 @@ impl Lives {
         faults
     }
 
+    /// How the remote store behaves in a life; `deadly` are the faults of one that ends early.
+    fn draw_remote_faults(&mut self, deadly: Option<&mut SimFaults>, calm: Calm) {
+        let Some(remote) = &self.remote else { return };
+        let random = &mut self.random;
+        // A process that is to come to its end has requests fail that a few more tries mend.
+        let fail_one_in = if deadly.is_some() { [0, 40, 10] } else { [0, 400, 200] };
+        let mut store_faults = MemoryFaults {
+            fail_one_in: fail_one_in[random.below(3) as usize],
+            took_ns_max: [1, 100_000, 3_000_000][random.below(3) as usize],
+            seed: random.next_u64(),
+            ..MemoryFaults::default()
+        };
+        if let Some(faults) = deadly {
+            if random.one_in(3) {
+                store_faults.dead_from = Some(random.below(calm.remote_operations));
+            }
+            // Nothing of a process that was killed gets there, but what was on its way.
+            let (store, before) = (remote.clone(), faults.on_kill.take());
+            faults.on_kill = Some(Arc::new(move || {
+                store.set_faults(MemoryFaults { dead_from: Some(0), ..MemoryFaults::default() });
+                before.iter().for_each(|before| before());
+            }));
+        }
+        remote.set_faults(store_faults);
+    }
+
+    /// Fails unless the newest checkpoint in the remote store is whole.
+    fn check_remote(&self) -> Result<(), Error> {
+        let Some(remote) = &self.remote else { return Ok(()) };
+        remote.set_faults(MemoryFaults::default());
+        let verified = archive::verify(remote, &SimPlatform::new(0))?;
+        match verified.broken.first().filter(|(broken, _)| verified.whole.iter().all(|whole| whole < broken))
+        {
+            Some((checkpoint, what)) => Err(Error::config(
+                format!("the newest checkpoint {checkpoint} in the remote store is not whole"),
+                what.clone(),
+                "find out who took it away".to_owned(),
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// One life of the process.
     fn live<T, D>(&mut self, platform: SimPlatform, ledger: &Ledger<T>, describe: &D) -> Result<(), Error>
     where
@@ -189,16 +264,20 @@ impl Lives {
     }
 
     fn draw_config(&mut self) -> JobConfig {
+        let is_hasty = self.is_hasty;
         let random = &mut self.random;
         let of =
             |random: &mut Random, choices: &[usize]| choices[random.below(choices.len() as u64) as usize];
         let unaligned_after_ms = [None, None, Some(0), Some(1)][random.below(4) as usize];
+        let timeout_ms = if is_hasty { 2 + random.below(10) } else { 600_000 };
         let checkpoints = CheckpointConfig {
+            timeout_ms,
             interval_ms: 1 + random.below(3),
             unaligned_after_ms,
             concurrent_max: if unaligned_after_ms.is_some() { 1 } else { of(random, &[1, 1, 2, 3]) },
             retained_max: of(random, &[1, 2, 3]),
             failures_max: of(random, &[0, 1, 10]) as u32,
+            remote: self.remote.as_ref().map(|_| RemoteConfig::new("s3://simulated/job")),
             ..CheckpointConfig::new(Path::new(DIRECTORY))
         };
         JobConfig {

@@ -44,6 +44,7 @@ pub struct Simulation {
     seeds: Range<u64>,
     kills_max: u64,
     parallelism_max: usize,
+    remote: bool,
 }
 
 impl Default for Simulation {
@@ -55,7 +56,7 @@ impl Default for Simulation {
 impl Simulation {
     /// 100 seeds, up to 3 kills each, up to 4 workers.
     pub fn new() -> Self {
-        Self { seeds: 0..100, kills_max: 3, parallelism_max: 4 }
+        Self { seeds: 0..100, kills_max: 3, parallelism_max: 4, remote: false }
     }
 
     /// This many seeds, from 0 on.
@@ -73,6 +74,13 @@ impl Simulation {
     /// Runs with up to so many workers; each life of the process may have another number.
     pub fn parallelism_max(mut self, parallelism_max: usize) -> Self {
         self.parallelism_max = parallelism_max.max(1);
+        self
+    }
+
+    /// Keeps checkpoints in a remote store too, which fails now and then; and loses the whole machine, with its disk, instead of
+    /// the process alone in half of the deaths.
+    pub fn remote(mut self) -> Self {
+        self.remote = true;
         self
     }
 
@@ -133,6 +141,8 @@ pub struct SimReport {
     pub checkpoints: u64,
     /// Bytes of records that their barriers had overtaken.
     pub in_flight_bytes: u64,
+    /// Deaths with which the machine was lost, and its disk.
+    pub machines_lost: u64,
 }
 
 impl SimReport {
@@ -143,6 +153,7 @@ impl SimReport {
         self.restarts += lives.restarts;
         self.checkpoints += lives.checkpoints;
         self.in_flight_bytes += lives.in_flight_bytes;
+        self.machines_lost += lives.machines_lost;
     }
 }
 

@@ -1,15 +1,16 @@
 //! Jobs under simulation with crashes: what is committed is what a run without them commits.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use rkyv::Archived;
 use tidemill_engine::model::{source::BoxError, watermark::WatermarkStrategy};
 use tidemill_operators::{
     aggregate::AggregateFunction,
+    api::environment::StreamEnvironment,
     keyed::process::{
         FiredTimer, KeyedProcessFunction, ListState, MapState, ProcessContext, StateRegistry, ValueState,
     },
-    sim::{SimReport, Simulation},
+    sim::{SimReport, SimSink, Simulation},
     source::from_vec,
     window::assigner::{SlidingEventTime, TumblingEventTime},
 };
@@ -33,6 +34,19 @@ fn in_event_time() -> WatermarkStrategy<impl tidemill_engine::model::watermark::
         .with_timestamps(|number| at(*number))
 }
 
+/// Runs a job with its directory alone, and with a remote store and machines that are lost.
+fn check<T, D>(expected: Vec<T>, describe: D)
+where
+    T: Clone + Debug + Send + 'static,
+    D: Fn(&StreamEnvironment, SimSink<T>),
+{
+    let here = Simulation::new().seeds(SEEDS).check(expected.clone(), &describe);
+    was_hard(&here);
+    let remote = Simulation::new().seeds(SEEDS).remote().check(expected, &describe);
+    was_hard(&remote);
+    assert!(remote.machines_lost >= remote.runs / 4, "too few machines were lost: {remote:?}");
+}
+
 /// Fails if the simulation was too kind to prove anything.
 fn was_hard(report: &SimReport) {
     let runs = report.runs;
@@ -47,26 +61,24 @@ fn was_hard(report: &SimReport) {
 fn a_job_without_state_commits_each_record_once() {
     // Without state there is little to do for a record: it takes more of them until there is a checkpoint to go on from.
     let numbers = || (0..8 * RECORDS).collect::<Vec<u64>>();
-    let report = Simulation::new().seeds(SEEDS).check(numbers(), |environment, sink| {
+    check(numbers(), |environment, sink| {
         environment
             .from_source("numbers", from_vec(numbers()), WatermarkStrategy::none())
             .rebalance()
             .sink("out", sink);
     });
-    was_hard(&report);
 }
 
 #[test]
 fn a_rolling_count_counts_each_record_once() {
     let expected = numbers().into_iter().map(|number| (number % 13, number / 13 + 1));
-    let report = Simulation::new().seeds(SEEDS).check(expected, |environment, sink| {
+    check(expected.collect(), |environment, sink| {
         environment
             .from_source("numbers", from_vec(numbers()), WatermarkStrategy::none())
             .key_by(|number| number % 13)
             .fold(0_u64, |count: &mut u64, _| *count += 1)
             .sink("counts", sink);
     });
-    was_hard(&report);
 }
 
 const KEYS: u64 = 11;
@@ -86,7 +98,7 @@ fn windowed(size: i64, slide: i64) -> Vec<(u64, i64, u64)> {
 
 #[test]
 fn tumbling_windows_fire_once_with_all_their_records() {
-    let report = Simulation::new().seeds(SEEDS).check(windowed(500, 500), |environment, sink| {
+    check(windowed(500, 500), |environment, sink| {
         environment
             .from_source("numbers", from_vec(numbers()), in_event_time())
             .key_by(|number| number % KEYS)
@@ -95,12 +107,11 @@ fn tumbling_windows_fire_once_with_all_their_records() {
             .map(|result| (result.key, result.window.start, result.value))
             .sink("windows", sink);
     });
-    was_hard(&report);
 }
 
 #[test]
 fn sliding_windows_and_all_records_of_a_window_survive() {
-    let report = Simulation::new().seeds(SEEDS).check(windowed(600, 200), |environment, sink| {
+    check(windowed(600, 200), |environment, sink| {
         environment
             .from_source("numbers", from_vec(numbers()), in_event_time())
             .key_by(|number| number % KEYS)
@@ -108,7 +119,6 @@ fn sliding_windows_and_all_records_of_a_window_survive() {
             .apply(|key, window, records: &[u64]| Some((key, window.start, records.iter().sum::<u64>())))
             .sink("windows", sink);
     });
-    was_hard(&report);
 }
 
 /// The number of windows by key that end together, and the sum of their numbers.
@@ -221,7 +231,7 @@ impl KeyedProcessFunction<u64, u64> for Seconds {
 fn process_functions_keep_values_lists_maps_and_timers() {
     let expected = windowed(SECOND_MS, SECOND_MS);
     let expected = expected.into_iter().map(|(key, start, sum)| (key, start + SECOND_MS, sum, 2 * sum));
-    let report = Simulation::new().seeds(SEEDS).check(expected, |environment, sink| {
+    check(expected.collect(), |environment, sink| {
         environment
             .from_source("numbers", from_vec(numbers()), in_event_time())
             .key_by(|number| number % KEYS)
@@ -232,5 +242,4 @@ fn process_functions_keep_values_lists_maps_and_timers() {
             })
             .sink("seconds", sink);
     });
-    was_hard(&report);
 }

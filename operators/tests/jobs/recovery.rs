@@ -27,18 +27,18 @@ const RECORDS: u64 = 200_000;
 const KEYS: u64 = 17;
 
 /// Where one job keeps everything.
-struct Place(tempfile::TempDir);
+pub struct Place(pub tempfile::TempDir);
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn checkpoints(&self) -> PathBuf {
+    pub fn checkpoints(&self) -> PathBuf {
         self.0.path().join("checkpoints")
     }
 
-    fn config(&self) -> JobConfig {
+    pub fn config(&self) -> JobConfig {
         let checkpoints =
             CheckpointConfig { interval_ms: 5, retained_max: 3, ..CheckpointConfig::new(self.checkpoints()) };
         JobConfig {
@@ -68,7 +68,7 @@ impl Place {
     }
 
     /// As [`describe`](Self::describe), with numbers that do not end: whatever it is asked, the job is not over before.
-    fn describe_endless(&self, config: JobConfig) -> StreamEnvironment {
+    pub fn describe_endless(&self, config: JobConfig) -> StreamEnvironment {
         let env = StreamEnvironment::with_config(config);
         let numbers = from_parallel_iter(|subtask, parallelism| (subtask as u64..).step_by(parallelism));
         env.from_source("numbers", numbers, WatermarkStrategy::none())
@@ -81,7 +81,7 @@ impl Place {
     }
 
     /// Runs the endless job over some checkpoints, then stops it behind another one.
-    fn run_for_a_while(&self, config: JobConfig) -> Result<JobMetrics, Error> {
+    pub fn run_for_a_while(&self, config: JobConfig) -> Result<JobMetrics, Error> {
         let job = self.describe_endless(config).start()?;
         let monitor = job.monitor();
         for _ in 0..3 {
@@ -98,14 +98,14 @@ impl Place {
     }
 
     /// Fails unless the counts of every key are 1, 2, 3 and so on, each once; returns how many there are in all.
-    fn check_endless(&self) -> usize {
+    pub fn check_endless(&self) -> usize {
         let (different, all) = self.check_gapless();
         assert_eq!(different, all, "counts are there twice");
         all
     }
 
     /// Fails unless the counts of every key are 1, 2, 3 and so on; returns how many different ones there are, and how many.
-    fn check_gapless(&self) -> (usize, usize) {
+    pub fn check_gapless(&self) -> (usize, usize) {
         let rows = self.rows();
         let mut counts = BTreeMap::<u64, BTreeSet<u64>>::new();
         for (key, count) in &rows {

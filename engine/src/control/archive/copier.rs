@@ -1,0 +1,213 @@
+//! Drives a keeper: on a thread of its own, so that a slow store holds nobody up; under simulation step by step in virtual time.
+
+use std::{
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, Sender, TryRecvError, channel},
+    },
+    time::Duration,
+};
+
+use super::keeper::{Keeper, Step};
+use crate::{
+    control::manifest::JobManifest,
+    model::checkpoint_error::CheckpointError,
+    platform::{
+        Nanos, PlatformError, Wake,
+        remote::RemoteError,
+        threads::{self, Thread},
+    },
+};
+
+/// What became of a checkpoint.
+pub(in crate::control) type Copied = Result<(), CheckpointError>;
+
+/// What the keeper's thread is told, and where it is.
+#[derive(Default)]
+struct Wishes {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    next: Option<JobManifest>,
+    /// What is under way is to be given up.
+    cancelled: bool,
+    closed: bool,
+    busy: bool,
+}
+
+impl Wishes {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that could panic happens under this lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_one();
+    }
+}
+
+enum Mode {
+    Thread { wishes: Arc<Wishes>, outcomes: Receiver<Copied>, thread: Option<Thread<()>> },
+    Here { keeper: Box<Keeper>, cancelled: bool, ready_at: Nanos, outcome: Option<Copied> },
+}
+
+/// Brings the checkpoints of one attempt to the remote store, one after the other. Dropped, it gives up what is under way and waits
+/// for the request that is being made.
+pub(in crate::control) struct Copier(Mode);
+
+impl Copier {
+    /// On a thread of its own, that calls `wake` when there is news.
+    ///
+    /// # Errors
+    /// When there is no thread.
+    pub(in crate::control) fn start(keeper: Keeper, wake: Arc<dyn Wake>) -> Result<Self, PlatformError> {
+        let wishes = Arc::new(Wishes::default());
+        wishes.lock().busy = true;
+        let (tell, outcomes) = channel();
+        let heard = Arc::clone(&wishes);
+        let thread = threads::start("tidemill-copier", move || run(keeper, &heard, tell, &*wake));
+        let thread = thread.map_err(|error| PlatformError::Unfit {
+            what: "starting the thread that copies checkpoints".into(),
+            why: error.to_string(),
+            fix: "Raise the limit on processes (`ulimit -u`).".into(),
+        })?;
+        Ok(Self(Mode::Thread { wishes, outcomes, thread: Some(thread) }))
+    }
+
+    /// On the thread of whoever polls it.
+    pub(in crate::control) fn here(keeper: Keeper) -> Self {
+        Self(Mode::Here { keeper: Box::new(keeper), cancelled: false, ready_at: 0, outcome: None })
+    }
+
+    /// Begins to copy a checkpoint. None may be under way.
+    pub(in crate::control) fn begin(&mut self, manifest: JobManifest) {
+        match &mut self.0 {
+            Mode::Thread { wishes, .. } => wishes.change(|state| {
+                (state.next, state.cancelled, state.busy) = (Some(manifest), false, true);
+            }),
+            Mode::Here { keeper, cancelled, .. } => {
+                *cancelled = false;
+                keeper.begin(manifest);
+            }
+        }
+    }
+
+    /// Gives up what is under way; what became of it is told as ever.
+    pub(in crate::control) fn cancel(&mut self) {
+        match &mut self.0 {
+            Mode::Thread { wishes, .. } => wishes.change(|state| state.cancelled = true),
+            Mode::Here { cancelled, ready_at, .. } => (*cancelled, *ready_at) = (true, 0),
+        }
+    }
+
+    /// Whether a checkpoint is being copied or an old one taken away.
+    pub(in crate::control) fn is_busy(&self) -> bool {
+        match &self.0 {
+            Mode::Thread { wishes, .. } => wishes.lock().busy,
+            Mode::Here { keeper, outcome, .. } => keeper.is_busy() || outcome.is_some(),
+        }
+    }
+
+    /// Gets on where nobody else does; when it wants to be polled again at the latest.
+    pub(in crate::control) fn advance(&mut self, now: Nanos) -> Option<Nanos> {
+        let Mode::Here { keeper, cancelled, ready_at, outcome } = &mut self.0 else { return None };
+        if now >= *ready_at && outcome.is_none() {
+            match keeper.step(*cancelled) {
+                Step::Again => *ready_at = now + 1 + keeper.took(),
+                Step::Wait(wait) => *ready_at = now + wait,
+                Step::Done(done) => {
+                    *ready_at = now + 1 + keeper.took();
+                    *outcome = Some(done);
+                }
+                Step::Idle => return None,
+            }
+        }
+        Some(*ready_at)
+    }
+
+    /// What became of the checkpoint, once it is known.
+    pub(in crate::control) fn outcome(&mut self) -> Option<Copied> {
+        match &mut self.0 {
+            Mode::Thread { outcomes, .. } => match outcomes.try_recv() {
+                Ok(outcome) => Some(outcome),
+                Err(TryRecvError::Empty) => None,
+                Err(TryRecvError::Disconnected) => Some(Err(ended())),
+            },
+            Mode::Here { outcome, .. } => outcome.take(),
+        }
+    }
+}
+
+fn ended() -> CheckpointError {
+    let why = "the thread that copies checkpoints has ended; see its panic message".to_owned();
+    let place = "the remote store".to_owned();
+    CheckpointError::Remote { doing: "keep a checkpoint", place, source: RemoteError::Failed { why } }
+}
+
+/// Tells that the keeper's thread has ended, also by a panic: nobody is to wait for it.
+struct Farewell<'a> {
+    tell: Option<Sender<Copied>>,
+    wishes: &'a Wishes,
+    wake: &'a dyn Wake,
+}
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        // First, so that whoever is woken sees it.
+        self.tell = None;
+        self.wishes.change(|state| state.busy = false);
+        self.wake.wake();
+    }
+}
+
+/// The keeper's thread.
+fn run(mut keeper: Keeper, wishes: &Wishes, tell: Sender<Copied>, wake: &dyn Wake) {
+    let farewell = Farewell { tell: Some(tell), wishes, wake };
+    loop {
+        let mut state = wishes.lock();
+        if state.closed {
+            return;
+        }
+        let cancelled = state.cancelled;
+        // What is under way comes first: one checkpoint after the other.
+        if let Some(manifest) = state.next.take() {
+            keeper.begin(manifest);
+        }
+        drop(state);
+        match keeper.step(cancelled) {
+            Step::Again => {}
+            Step::Done(outcome) => {
+                // Whoever has asked may not listen any more.
+                let _ = farewell.tell.as_ref().map(|tell| tell.send(outcome));
+                wake.wake();
+            }
+            Step::Wait(wait) => {
+                let stays = |state: &mut State| !state.closed && state.cancelled == cancelled;
+                let wait = Duration::from_nanos(wait);
+                drop(wishes.changed.wait_timeout_while(wishes.lock(), wait, stays));
+            }
+            Step::Idle => {
+                let mut state = wishes.lock();
+                state.busy = state.next.is_some();
+                drop(state);
+                wake.wake();
+                let stays = |state: &mut State| !state.closed && state.next.is_none();
+                drop(wishes.changed.wait_while(wishes.lock(), stays));
+            }
+        }
+    }
+}
+
+impl Drop for Copier {
+    fn drop(&mut self) {
+        if let Mode::Thread { wishes, thread, .. } = &mut self.0 {
+            wishes.change(|state| state.closed = true);
+            // A panic of it was printed, and what it has put is what it is.
+            let _ended = thread.take().and_then(Thread::join);
+        }
+    }
+}

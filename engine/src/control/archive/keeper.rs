@@ -1,0 +1,498 @@
+//! Brings checkpoints to the remote store and takes away what none needs, one request after the other.
+//!
+//! ```text
+//! begin ─▶ plan ─▶ blocks ─▶ entry ─▶ verify ─▶ done ─▶ sweep: entries that are needed no more, then blocks
+//!                   └── a request fails: it is repeated after a while, some times ──▶ the checkpoint failed
+//! ```
+//!
+//! **Invariants.** An entry is put when all blocks that it names are there, and deleted before any of them. It is put under the
+//! number that follows the last one, if there is none of that number: so of two processes one cannot go on. It counts when it is
+//! the last of the log, which a list says: a process that was overtaken long ago could find its number free again.
+//!
+//! An entry whose put failed may be there, or come later. Nothing else is put in its place: the next checkpoint begins by putting it
+//! once more, so that it is known what the log says. Until then its blocks stay.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tidemill_storage::snapshot::{
+    disk::{Disk, read_whole},
+    format::{
+        checksum,
+        manifest::{MANIFEST_BYTES_MAX as PART_BYTES_MAX, Manifest},
+        segment_path,
+    },
+};
+
+use super::{
+    entry::{
+        BLOCK_BYTES_MAX, BLOCKS, Block, Contents, ENTRY_BYTES_MAX, Entry, Kept, LOG, StoredFile, attempt_of,
+        log_key, number_of,
+    },
+    retry::{Retry, failed},
+};
+use crate::{
+    control::manifest::JobManifest,
+    model::{checkpoint::CheckpointId, checkpoint_error::CheckpointError},
+    platform::{
+        Nanos,
+        remote::{RemoteError, RemoteStore},
+    },
+};
+
+/// Blocks that are put at once at most.
+const BATCH_BLOCKS_MAX: usize = 8;
+/// Bytes that are put at once, unless a single block has more.
+const BATCH_BYTES_MAX: u64 = 2 * BLOCK_BYTES_MAX;
+/// Objects that are deleted at once.
+const DELETED_MAX: usize = 1_000;
+
+/// What a step has come to.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// There is more to do.
+    Again,
+    /// There is more to do, after this time.
+    Wait(Nanos),
+    /// What became of the checkpoint.
+    Done(Result<(), CheckpointError>),
+    /// There is nothing to do.
+    Idle,
+}
+
+/// An entry of which it is not known whether it is in the log.
+struct Unsettled {
+    bytes: Vec<u8>,
+    blocks: BTreeSet<String>,
+}
+
+/// Bytes of a file that have to be put.
+struct Piece {
+    path: PathBuf,
+    offset: u64,
+    bytes: u64,
+}
+
+enum Stage {
+    Plan(Box<JobManifest>),
+    /// What was read and is to be put, and what comes then.
+    Blocks {
+        batch: Vec<(PathBuf, Block)>,
+        objects: Vec<(String, Vec<u8>)>,
+    },
+    Entry,
+    Verify,
+}
+
+struct Upload {
+    checkpoint: CheckpointId,
+    /// Its manifest.
+    manifest: String,
+    /// Paths of all files that it needs.
+    files: Vec<PathBuf>,
+    pieces: VecDeque<Piece>,
+    stage: Stage,
+    retry: Retry,
+    /// The entry, from the stage of that name on.
+    entry: Vec<u8>,
+}
+
+/// What a keeper is made with.
+pub(super) struct Ownership {
+    pub(super) job: String,
+    /// Number of the claim.
+    pub(super) claim: u64,
+    /// The attempt, which names its blocks.
+    pub(super) attempt: u64,
+    pub(super) owner: String,
+}
+
+/// Keeps the checkpoints of one attempt. See the [module](self).
+pub(in crate::control) struct Keeper {
+    store: Arc<dyn RemoteStore>,
+    disk: Arc<dyn Disk>,
+    root: PathBuf,
+    own: Ownership,
+    retained_max: usize,
+    /// Number of the next entry.
+    next_entry: u64,
+    next_block: u64,
+    /// Files of this attempt that are in the store, or in part.
+    stored: BTreeMap<PathBuf, StoredFile>,
+    /// The blocks of checkpoints in the log, by the number of their entry.
+    kept: BTreeMap<u64, BTreeSet<String>>,
+    unsettled: Option<Unsettled>,
+    upload: Option<Upload>,
+    /// Blocks of earlier attempts were looked for.
+    has_looked: bool,
+    /// They are to be looked for.
+    looks: bool,
+    /// What is needed no more is being taken away.
+    sweeps: bool,
+    dead_entries: BTreeSet<String>,
+    dead_blocks: BTreeSet<String>,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        store: Arc<dyn RemoteStore>,
+        disk: Arc<dyn Disk>,
+        root: PathBuf,
+        own: Ownership,
+        retained_max: usize,
+        kept: BTreeMap<u64, BTreeSet<String>>,
+        dead_entries: BTreeSet<String>,
+    ) -> Self {
+        Self {
+            store,
+            disk,
+            root,
+            next_entry: own.claim + 1,
+            own,
+            retained_max,
+            next_block: 0,
+            stored: BTreeMap::new(),
+            kept,
+            unsettled: None,
+            upload: None,
+            has_looked: false,
+            looks: false,
+            sweeps: !dead_entries.is_empty(),
+            dead_entries,
+            dead_blocks: BTreeSet::new(),
+        }
+    }
+
+    /// Begins to bring a checkpoint there, whose files are durable on disk. None may be under way.
+    pub(super) fn begin(&mut self, manifest: JobManifest) {
+        debug_assert!(self.upload.is_none(), "one checkpoint after the other");
+        self.upload = Some(Upload {
+            checkpoint: manifest.checkpoint,
+            manifest: String::new(),
+            files: Vec::new(),
+            pieces: VecDeque::new(),
+            stage: Stage::Plan(Box::new(manifest)),
+            retry: Retry::default(),
+            entry: Vec::new(),
+        });
+    }
+
+    /// How long the last request took in virtual time.
+    pub(super) fn took(&self) -> Nanos {
+        self.store.took()
+    }
+
+    /// Does the next request. With `cancelled`, what is under way is given up instead.
+    pub(super) fn step(&mut self, cancelled: bool) -> Step {
+        let Some(mut upload) = self.upload.take() else { return self.sweep() };
+        if cancelled {
+            let checkpoint = upload.checkpoint;
+            self.give_up(upload);
+            let place = self.store.place();
+            return Step::Done(Err(CheckpointError::RemoteLate { checkpoint, place }));
+        }
+        match self.advance(&mut upload) {
+            Ok(true) => Step::Done(Ok(())),
+            Ok(false) => {
+                upload.retry = Retry::default();
+                self.upload = Some(upload);
+                Step::Again
+            }
+            Err(Stuck::Now(error)) => {
+                self.give_up(upload);
+                Step::Done(Err(error))
+            }
+            Err(Stuck::Remote(doing, error)) => match upload.retry.after(&error) {
+                Some(wait) => {
+                    self.upload = Some(upload);
+                    Step::Wait(wait)
+                }
+                None => {
+                    self.give_up(upload);
+                    Step::Done(Err(failed(&*self.store, doing)(error)))
+                }
+            },
+        }
+    }
+
+    /// Remembers what a checkpoint that failed may have left.
+    fn give_up(&mut self, upload: Upload) {
+        match upload.stage {
+            Stage::Plan(_) => {}
+            Stage::Blocks { objects, .. } => self.dead_blocks.extend(objects.into_iter().map(|(key, _)| key)),
+            // It may be in the log, if it was sent and not only the one that was to be settled before it.
+            Stage::Entry | Stage::Verify => {
+                let was_sent = matches!(upload.stage, Stage::Verify) || upload.retry.has_failed();
+                if self.unsettled.is_none() && was_sent {
+                    let blocks = self.blocks(&upload.files);
+                    self.unsettled = Some(Unsettled { bytes: upload.entry, blocks });
+                }
+            }
+        }
+    }
+
+    fn blocks(&self, files: &[PathBuf]) -> BTreeSet<String> {
+        let files = files.iter().filter_map(|path| self.stored.get(path));
+        files.flat_map(|file| &file.blocks).map(Block::key).collect()
+    }
+
+    /// One request for a checkpoint; whether it is complete.
+    fn advance(&mut self, upload: &mut Upload) -> Result<bool, Stuck> {
+        match &mut upload.stage {
+            Stage::Plan(manifest) => {
+                upload.manifest = text_of(manifest, &self.root);
+                upload.files = files_of(&*self.disk, manifest)?;
+                upload.pieces = self.missing(&upload.files)?;
+                self.next_stage(upload)?;
+                Ok(false)
+            }
+            Stage::Blocks { batch, objects } => {
+                self.store
+                    .put(objects)
+                    .map_err(|error| Stuck::Remote("put blocks of a checkpoint", error))?;
+                for (path, block) in batch.drain(..) {
+                    let name = relative(&self.root, &path)?;
+                    let new = || StoredFile { path: name, blocks: Vec::new() };
+                    self.stored.entry(path).or_insert_with(new).blocks.push(block);
+                }
+                self.next_stage(upload)?;
+                Ok(false)
+            }
+            Stage::Entry => {
+                if self.unsettled.is_some() {
+                    self.settle()?;
+                    return Ok(false);
+                }
+                self.put_entry(&upload.entry)?;
+                upload.stage = Stage::Verify;
+                Ok(false)
+            }
+            Stage::Verify => {
+                let found = self.store.list(LOG).map_err(|error| Stuck::Remote("list the log", error))?;
+                let last = found.iter().rev().find_map(|key| number_of(key));
+                if last != Some(self.next_entry) {
+                    return Err(self.overtaken(last));
+                }
+                self.kept.insert(self.next_entry, self.blocks(&upload.files));
+                self.next_entry += 1;
+                self.retire(&found, &upload.files);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Pieces of files that are not in the store.
+    fn missing(&self, files: &[PathBuf]) -> Result<VecDeque<Piece>, CheckpointError> {
+        let mut pieces = VecDeque::new();
+        for path in files {
+            let length = self.disk.open(path).and_then(|file| file.length());
+            let length = length.map_err(|source| read_failed(path, source))?;
+            let mut offset = self.stored.get(path).map_or(0, StoredFile::bytes);
+            while offset < length {
+                let bytes = (length - offset).min(BLOCK_BYTES_MAX);
+                pieces.push_back(Piece { path: path.clone(), offset, bytes });
+                offset += bytes;
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// Reads the next blocks, or writes the entry when all are there.
+    fn next_stage(&mut self, upload: &mut Upload) -> Result<(), CheckpointError> {
+        let (mut batch, mut objects, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while let Some(piece) = upload.pieces.front()
+            && batch.len() < BATCH_BLOCKS_MAX
+            && (batch.is_empty() || bytes + piece.bytes <= BATCH_BYTES_MAX)
+        {
+            let mut contents = vec![0; piece.bytes as usize];
+            let file = self.disk.open(&piece.path);
+            let read = file.and_then(|file| file.read_at(piece.offset, &mut contents));
+            read.map_err(|source| read_failed(&piece.path, source))?;
+            let (attempt, number) = (self.own.attempt, self.next_block);
+            self.next_block += 1;
+            bytes += piece.bytes;
+            let block = Block { attempt, number, bytes: piece.bytes, checksum: checksum(&contents) };
+            objects.push((block.key(), contents));
+            batch.extend(upload.pieces.pop_front().map(|piece| (piece.path, block)));
+        }
+        if !batch.is_empty() {
+            upload.stage = Stage::Blocks { batch, objects };
+            return Ok(());
+        }
+        let files = upload.files.iter().filter_map(|path| self.stored.get(path)).cloned().collect();
+        let (checkpoint, manifest) = (upload.checkpoint, upload.manifest.clone());
+        let Ownership { job, claim, attempt, owner } = &self.own;
+        let entry = Entry {
+            job: job.clone(),
+            claim: *claim,
+            attempt: *attempt,
+            owner: owner.clone(),
+            contents: Contents::Checkpoint(Kept { checkpoint, files, manifest }),
+        };
+        upload.entry = entry.encode();
+        upload.stage = Stage::Entry;
+        Ok(())
+    }
+
+    /// Makes sure that these bytes are the next entry.
+    fn put_entry(&self, bytes: &[u8]) -> Result<(), Stuck> {
+        let key = log_key(self.next_entry);
+        match self.store.put_if_absent(&key, bytes) {
+            Ok(()) => Ok(()),
+            // An earlier try may have come through.
+            Err(RemoteError::Taken { .. }) => match self.store.get(&[key], ENTRY_BYTES_MAX) {
+                Ok(found) if found.first().is_some_and(|found| found == bytes) => Ok(()),
+                Ok(_) | Err(RemoteError::Absent { .. }) => Err(self.overtaken(None)),
+                Err(error) => Err(Stuck::Remote("read the log", error)),
+            },
+            Err(error) => Err(Stuck::Remote("put a checkpoint into the log", error)),
+        }
+    }
+
+    /// Puts the entry once more of which it is not known whether it is there.
+    fn settle(&mut self) -> Result<(), Stuck> {
+        if let Some(Unsettled { bytes, blocks }) = self.unsettled.take() {
+            if let Err(error) = self.put_entry(&bytes) {
+                self.unsettled = Some(Unsettled { bytes, blocks });
+                return Err(error);
+            }
+            self.kept.insert(self.next_entry, blocks);
+            self.next_entry += 1;
+        }
+        Ok(())
+    }
+
+    fn overtaken(&self, last: Option<u64>) -> Stuck {
+        let own = log_key(self.next_entry);
+        if last.is_some_and(|last| last > self.next_entry) {
+            // It counts for nobody, as others are behind it; the next sweep of its owner removes what this leaves.
+            let _left = self.store.delete(&[own]);
+        }
+        Stuck::Now(CheckpointError::Overtaken { place: self.store.place(), job: self.own.job.clone() })
+    }
+
+    /// Decides what is needed no more, now that another checkpoint is complete. `found` is the log, `files` are those
+    /// of the new checkpoint.
+    fn retire(&mut self, found: &[String], files: &[PathBuf]) {
+        let newest: BTreeSet<&PathBuf> = files.iter().collect();
+        let mut gone: BTreeSet<String> = BTreeSet::new();
+        // A file that this checkpoint does not need is needed by none that comes later.
+        for (_, file) in self.stored.extract_if(.., |path, _| !newest.contains(path)) {
+            gone.extend(file.blocks.iter().map(Block::key));
+        }
+        while self.kept.len() > self.retained_max
+            && let Some((_, blocks)) = self.kept.pop_first()
+        {
+            gone.extend(blocks);
+        }
+        self.dead_blocks.extend(gone);
+        let dead = found.iter().filter(|key| number_of(key).is_some_and(|at| !self.kept.contains_key(&at)));
+        self.dead_entries.extend(dead.cloned());
+        self.looks = !self.has_looked;
+        self.sweeps = true;
+    }
+
+    /// Blocks of all checkpoints that are kept, or may be, and of files that the next one may need.
+    fn needed(&self) -> BTreeSet<String> {
+        let unsettled = self.unsettled.iter().map(|one| &one.blocks);
+        let kept = self.kept.values().chain(unsettled).flatten().cloned();
+        let stored = self.stored.values().flat_map(|file| &file.blocks).map(Block::key);
+        kept.chain(stored).collect()
+    }
+
+    /// Whether something is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.upload.is_some() || self.sweeps
+    }
+
+    /// One request to take away what is needed no more. What fails is left to the next sweep.
+    fn sweep(&mut self) -> Step {
+        if !self.sweeps {
+            return Step::Idle;
+        }
+        let swept = if !self.dead_entries.is_empty() {
+            let keys: Vec<String> = self.dead_entries.iter().take(DELETED_MAX).cloned().collect();
+            self.store.delete(&keys).map(|()| {
+                for key in keys {
+                    self.dead_entries.remove(&key);
+                }
+            })
+        } else if self.looks {
+            self.store.list(BLOCKS).map(|found| {
+                (self.looks, self.has_looked) = (false, true);
+                // Later attempts are of a process that has overtaken this one.
+                let is_earlier =
+                    |key: &String| attempt_of(key).is_some_and(|attempt| attempt < self.own.attempt);
+                self.dead_blocks.extend(found.into_iter().filter(is_earlier));
+            })
+        } else {
+            let needed = self.needed();
+            self.dead_blocks.retain(|key| !needed.contains(key));
+            let keys: Vec<String> = self.dead_blocks.iter().take(DELETED_MAX).cloned().collect();
+            if keys.is_empty() {
+                self.sweeps = false;
+                return Step::Idle;
+            }
+            self.store.delete(&keys).map(|()| {
+                for key in keys {
+                    self.dead_blocks.remove(&key);
+                }
+            })
+        };
+        match swept {
+            Ok(()) => Step::Again,
+            Err(error) => {
+                self.sweeps = false;
+                tracing::warn!(%error, store = self.store.place(), "cannot remove what no checkpoint needs; it is tried again");
+                Step::Idle
+            }
+        }
+    }
+}
+
+/// Why a checkpoint does not get on.
+enum Stuck {
+    /// It has failed.
+    Now(CheckpointError),
+    /// A request failed: what it was, and why.
+    Remote(&'static str, RemoteError),
+}
+
+impl From<CheckpointError> for Stuck {
+    fn from(error: CheckpointError) -> Self {
+        Self::Now(error)
+    }
+}
+
+fn text_of(manifest: &JobManifest, root: &Path) -> String {
+    // JSON behind a line of text is text.
+    String::from_utf8_lossy(&manifest.encode(root)).into_owned()
+}
+
+fn relative(root: &Path, path: &Path) -> Result<String, CheckpointError> {
+    let inside = path.strip_prefix(root).ok().and_then(Path::to_str);
+    inside.map(str::to_owned).ok_or_else(|| {
+        let what = "its name cannot be kept in a remote store: it is not text, or not in the job's directory";
+        CheckpointError::Manifest { file: path.to_owned(), what: what.to_owned() }
+    })
+}
+
+fn read_failed(path: &Path, source: std::io::Error) -> CheckpointError {
+    CheckpointError::Io { doing: "read, to bring it to the remote store,", file: path.to_owned(), source }
+}
+
+/// Every file that a checkpoint needs, but its own manifest: part manifests, and the segments that they name.
+pub(super) fn files_of(disk: &dyn Disk, manifest: &JobManifest) -> Result<Vec<PathBuf>, CheckpointError> {
+    let mut files = BTreeSet::new();
+    for part in manifest.operators.values().flat_map(|operator| operator.manifests()) {
+        let bytes = read_whole(disk, &part, PART_BYTES_MAX)?;
+        let decoded = Manifest::decode(&bytes).map_err(|malformed| malformed.of(&part))?;
+        let directory = part.parent().unwrap_or(Path::new(""));
+        files.extend(decoded.segments.iter().map(|segment| segment_path(directory, segment.number)));
+        files.insert(part);
+    }
+    Ok(files.into_iter().collect())
+}
