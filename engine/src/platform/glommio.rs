@@ -1,6 +1,7 @@
 //! The platform for production: one glommio executor per worker, each on a thread of its own.
 //!
-//! The worker's loop is the executor's main task; the executor's other tasks run when its preemption timer says so.
+//! The worker's loop is the executor's main task, and its only one; others would run when the executor's preemption timer says
+//! so, which is set to never (`seats.rs` says why).
 //! A parked worker blocks its thread, so nothing else may wait on the executor's ring then
 //! (docs/design/001-parking.md).
 

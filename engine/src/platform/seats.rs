@@ -11,6 +11,7 @@ use glommio::{GlommioError, LocalExecutor, LocalExecutorBuilder, Placement};
 use std::any::Any;
 use std::panic::catch_unwind;
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 /// How work ended: the error is what a panic said. A closed channel means that the executor itself broke.
 type Outcome = Result<(), String>;
@@ -121,12 +122,17 @@ fn settle(core: Option<usize>) {
     }
 }
 
+/// glommio arms this timer, looks whether it has run out, and if so goes to sleep with tasks that could run, for ever: when the kernel
+/// takes the core away for that long between the two, as it may where more runs than there are cores. Its default is 100 ms.
+/// Workers are the only tasks here, and park by themselves, so nobody needs to be preempted.
+const PREEMPT_TIMER: Duration = Duration::from_secs(24 * 60 * 60);
+
 fn make_executor() -> Result<LocalExecutor, String> {
     // Workers do no direct I/O through the executor, so the smallest buffer pool and short rings do. Both are charged to
     // the locked-memory limit: the probe's figure per executor is derived from these.
     let make = || {
         let builder = LocalExecutorBuilder::new(Placement::Unbound).name("tidemill");
-        builder.io_memory(64 << 10).ring_depth(32).make()
+        builder.io_memory(64 << 10).ring_depth(32).preempt_timer(PREEMPT_TIMER).make()
     };
     let short_of_memory = |made: &Result<_, _>| matches!(made, Err(GlommioError::<()>::IoError(error)) if error.raw_os_error() == Some(libc::ENOMEM));
     match catch_unwind(|| patiently(make, short_of_memory)) {
