@@ -201,10 +201,12 @@ impl Coordinator {
         self.complete_passed();
     }
 
-    /// Completes what all tasks have passed, unless another one is on its way to the remote store.
+    /// Completes what all tasks have passed, unless another one is on its way to the remote store. In their order: what sinks have
+    /// prepared for an earlier one has to be in a checkpoint before anything goes on from a later one.
     fn complete_passed(&mut self) {
         while self.copying.is_none()
-            && let Some(at) = self.underway.iter().position(|own| own.missing == 0)
+            && let Some(at) = (0..self.underway.len()).min_by_key(|at| self.underway[*at].checkpoint)
+            && self.underway[at].missing == 0
         {
             let own = self.underway.remove(at);
             self.complete(own);
@@ -599,6 +601,10 @@ impl Drive for Coordinator {
         }
         self.serve(now);
         self.expire(now);
+        if !self.board.has_failed() {
+            // One that was given up may have kept later ones waiting.
+            self.complete_passed();
+        }
         let hastened_at = self.hasten(now);
         let due_at = self.trigger_due(now);
         Turn::Idle { wake_at: [copies_at, hastened_at, due_at].into_iter().flatten().min() }

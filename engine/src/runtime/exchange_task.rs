@@ -149,12 +149,11 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
         }
     }
 
-    /// Hands on what barriers that were passed have overtaken.
+    /// Hands on what barriers that were passed have overtaken: before a later one is.
     #[inline(always)]
     fn tell_overtaken(&mut self, context: &mut StepContext) {
-        if self.barrier.is_none()
-            && let Some((checkpoint, overtaken)) = self.gate.take_overtaken()
-        {
+        let next = self.barrier.map(|barrier| barrier.checkpoint);
+        while let Some((checkpoint, overtaken)) = self.gate.take_overtaken(next) {
             context.add_overtaken(checkpoint, overtaken);
         }
     }

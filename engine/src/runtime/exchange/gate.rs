@@ -162,10 +162,11 @@ impl<T: Record> Gate<T> {
         is_new.then_some(Barrier { checkpoint, kind: BarrierKind::Overtaking })
     }
 
-    /// What a barrier has overtaken here, once that is known.
+    /// What a barrier has overtaken here, once that is known; of one before that of checkpoint `next`, if that is about to be
+    /// passed.
     #[inline(always)]
-    pub fn take_overtaken(&mut self) -> Option<Overtaken> {
-        self.recorder.take()
+    pub fn take_overtaken(&mut self, next: Option<CheckpointId>) -> Option<Overtaken> {
+        self.recorder.take(next)
     }
 
     /// The next arrival; channels take turns, element by element.
@@ -313,7 +314,7 @@ mod tests {
 
     /// The numbers that a checkpoint has overtaken, by channel.
     fn overtaken(gate: &mut Gate<u64>, checkpoint: CheckpointId) -> Vec<(usize, Vec<u64>)> {
-        let (of, overtaken) = gate.take_overtaken().unwrap();
+        let (of, overtaken) = gate.take_overtaken(None).unwrap();
         assert_eq!(of, checkpoint);
         let mut overtaken: Vec<(usize, Vec<u64>)> =
             overtaken.unwrap().into_iter().map(|(_, in_flight)| numbers(&in_flight)).collect();
@@ -344,13 +345,13 @@ mod tests {
         send(&mut senders[1], batch(4));
         // What the second channel brings before it announces the barrier belongs to the checkpoint, too.
         assert_eq!(arrivals(&mut gate), ["Overtaking 7", "4 over 1", "1 over 0", "2 over 0", "3 over 0"]);
-        assert!(gate.take_overtaken().is_none());
+        assert!(gate.take_overtaken(None).is_none());
         send(&mut senders[1], batch(5));
         senders[1].announce(7);
         send(&mut senders[1], batch(6));
         assert_eq!(arrivals(&mut gate), ["5 over 1", "6 over 1"]);
         assert_eq!(overtaken(&mut gate, 7), [(0, vec![1, 2]), (1, vec![4, 5])]);
-        assert!(gate.take_overtaken().is_none());
+        assert!(gate.take_overtaken(None).is_none());
     }
 
     #[test]

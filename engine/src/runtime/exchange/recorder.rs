@@ -122,9 +122,10 @@ impl Recorder {
         self.complete.push((self.checkpoint, outcome.map(|()| overtaken)));
     }
 
-    /// What is complete.
+    /// What is complete, of checkpoints before `next`.
     #[inline(always)]
-    pub(super) fn take(&mut self) -> Option<Overtaken> {
-        if self.complete.is_empty() { None } else { Some(self.complete.remove(0)) }
+    pub(super) fn take(&mut self, next: Option<CheckpointId>) -> Option<Overtaken> {
+        let (checkpoint, _) = self.complete.first()?;
+        next.is_none_or(|next| *checkpoint < next).then(|| self.complete.remove(0))
     }
 }
