@@ -38,6 +38,9 @@ fn key(record: u64) -> u64 {
     (record.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % KEYS
 }
 
+/// Milliseconds after which barriers overtake; never, if it is not set.
+const UNALIGNED_VARIABLE: &str = "TIDEMILL_CRASH_UNALIGNED_MS";
+
 /// Runs the job to its end.
 pub(super) fn run(directory: &Path) -> Result<(), BenchError> {
     let records = number(RECORDS_VARIABLE).unwrap_or(RECORDS);
@@ -49,8 +52,7 @@ pub(super) fn run(directory: &Path) -> Result<(), BenchError> {
     };
     let checkpoints = CheckpointConfig {
         interval_ms: 20,
-        // Some barriers wait, and some overtake.
-        unaligned_after_ms: Some(4),
+        unaligned_after_ms: number(UNALIGNED_VARIABLE),
         ..CheckpointConfig::new(directory.join("checkpoints"))
     };
     let env = StreamEnvironment::with_config(config).checkpoints(checkpoints);
