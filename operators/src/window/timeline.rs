@@ -160,11 +160,10 @@ impl Timeline {
         self.tracks.len() == 1
     }
 
-    /// The track of the key with this hash.
-    fn track(&mut self, hash: u64) -> &mut Track {
+    /// The index of the track of the key with this hash.
+    fn track_of(&self, hash: u64) -> usize {
         let group = key_group(hash, self.max_parallelism);
-        let at = self.tracks.iter().position(|track| track.groups.contains(&group));
-        &mut self.tracks[at.unwrap_or(0)]
+        self.tracks.iter().position(|track| track.groups.contains(&group)).unwrap_or(0)
     }
 
     /// Whether the slice beginning at `slice` is gone for every key.
@@ -173,8 +172,8 @@ impl Timeline {
     }
 
     /// Whether the slice is gone for the key with this hash.
-    pub(super) fn is_gone_for(&mut self, slice: Timestamp, hash: u64) -> bool {
-        self.last_needed(slice) <= self.track(hash).watermark
+    pub(super) fn is_gone_for(&self, slice: Timestamp, hash: u64) -> bool {
+        self.last_needed(slice) <= self.tracks[self.track_of(hash)].watermark
     }
 
     /// The watermark from which on no window needs a slice.
@@ -189,9 +188,7 @@ impl Timeline {
             return self.touch(0, slice);
         }
         for hash in hashes {
-            let group = key_group(*hash, self.max_parallelism);
-            let at = self.tracks.iter().position(|track| track.groups.contains(&group));
-            self.touch(at.unwrap_or(0), slice);
+            self.touch(self.track_of(*hash), slice);
         }
     }
 
