@@ -43,6 +43,7 @@ const UNALIGNED_VARIABLE: &str = "TIDEMILL_CRASH_UNALIGNED_MS";
 
 /// Runs the job to its end.
 pub(super) fn run(directory: &Path) -> Result<(), BenchError> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
     let records = number(RECORDS_VARIABLE).unwrap_or(RECORDS);
     let config = JobConfig {
         name: "crash".to_owned(),

@@ -61,7 +61,10 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
         let contended = round % 2 == 1;
         let place = Place::new(round)?;
         let busy = contended.then(|| KeepBusy::begin(options.cores));
-        play(&place, records, options.cores, &mut random, &mut totals)?;
+        if let Err(error) = play(&place, records, options.cores, &mut random, &mut totals) {
+            place.keep();
+            return Err(error);
+        }
         drop(busy);
         totals.add(&job::check(&place.0, records)?);
         eprintln!(
@@ -70,8 +73,7 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
         );
         if totals.is_bad() || totals.kills >= kills_wanted {
             if totals.is_bad() {
-                eprintln!("crash: what was committed is kept in {}", place.0.display());
-                std::mem::forget(place);
+                place.keep();
             }
             break;
         }
@@ -150,7 +152,7 @@ fn start(
     cores: usize,
     random: &mut Random,
 ) -> Result<std::process::Child, BenchError> {
-    let said = File::create(place.said())?;
+    let said = File::options().create(true).append(true).open(place.said())?;
     let cores = 1 + random.below(cores as u64);
     Ok(Command::new(env::current_exe()?)
         .arg("crash")
@@ -163,10 +165,11 @@ fn start(
         .spawn()?)
 }
 
-/// The job ended by itself, with an error.
+/// The job ended by itself, with an error: the last thing that it has said.
 fn died(place: &Place) -> BenchError {
-    let reason = fs::read_to_string(place.said()).unwrap_or_default();
-    BenchError::Peer { peer: "the job", reason: reason.trim_end().to_owned() }
+    let said = fs::read_to_string(place.said()).unwrap_or_default();
+    let reason = said.trim_end().lines().next_back().unwrap_or("it has said nothing").to_owned();
+    BenchError::Peer { peer: "the job", reason }
 }
 
 /// Where one job keeps everything. Removed with it.
@@ -180,7 +183,13 @@ impl Place {
         Ok(place)
     }
 
-    /// What the job has said.
+    /// Leaves everything there for whoever looks for the reason.
+    fn keep(self) {
+        eprintln!("crash: what the job has written and said is kept in {}", self.0.display());
+        std::mem::forget(self);
+    }
+
+    /// What the job has said, in all its lives.
     fn said(&self) -> PathBuf {
         self.0.join("said")
     }
