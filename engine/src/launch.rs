@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidemill_storage::{log::pool::BlockPool, snapshot::disk::Disk};
+use tidemill_storage::{log::pool::BlockPool, snapshot::disk::Disk, store::files::WriterKind};
 
 use crate::{
     control::{
@@ -58,6 +58,7 @@ fn make_workers(
                 clock: platform.clock(),
                 waker: Arc::clone(&seating.wakers[index]),
                 inline_io: platform.inline_io(),
+                state_writer: platform.state_writer(),
                 shared: Arc::clone(seating.shared),
                 operators: Arc::clone(&operators),
                 disk: platform.disk(),
@@ -95,6 +96,7 @@ struct Seat {
     clock: Arc<dyn Clock>,
     waker: Arc<dyn Wake>,
     inline_io: bool,
+    state_writer: WriterKind,
     shared: Arc<JobShared>,
     operators: Arc<[OperatorInfo]>,
     disk: Arc<dyn Disk>,
@@ -103,8 +105,8 @@ struct Seat {
 
 impl Seat {
     fn take(self) -> Box<dyn Drive> {
-        let Self { index, tasks, config, clock, waker, inline_io, shared, operators, disk, checkpoints } =
-            self;
+        let Self { index, tasks, config, clock, waker, inline_io, state_writer, .. } = self;
+        let Self { shared, operators, disk, checkpoints, .. } = self;
         let mut built = Vec::with_capacity(tasks.len());
         // A platform whose workers read by themselves has no threads to spare for memory either.
         let state_pool = BlockPool::new(!inline_io);
@@ -123,6 +125,7 @@ impl Seat {
                 operators: Arc::clone(&operators),
                 state_pool: Arc::clone(&state_pool),
                 disk: Arc::clone(&disk),
+                state_writer,
                 checkpoints: checkpoints.clone(),
                 stores: StoreRegistry::clone(&stores),
             };

@@ -31,7 +31,7 @@ use tidemill_storage::{
     },
     store::{
         Store, StoreOptions,
-        files::{FileOptions, Notify},
+        files::{FileOptions, Notify, WriterKind},
     },
 };
 
@@ -73,7 +73,12 @@ fn store_options(operator: OperatorIndex, context: &BuildContext) -> StoreOption
             let waker = Arc::clone(&subtask.waker);
             move || waker.wake()
         }))),
-        thread: !subtask.inline_io,
+        writer: match context.state_writer {
+            WriterKind::Late { seed } => {
+                WriterKind::Late { seed: hash_bits(seed ^ place(operator, context)) }
+            }
+            other => other,
+        },
     });
     let bound = config.state_memory_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
     StoreOptions {
@@ -121,10 +126,14 @@ fn file_name(id: &str) -> String {
     name
 }
 
+/// A number that no other store of the job has.
+fn place(operator: OperatorIndex, context: &BuildContext) -> u64 {
+    (u64::from(operator) << 32) | context.subtask.subtask as u64
+}
+
 /// A number that no other store has: made of both clocks and the store's place, so that a simulation repeats it.
 fn store_number(operator: OperatorIndex, context: &BuildContext) -> u128 {
-    let subtask = &context.subtask;
-    let place = (u64::from(operator) << 32) | subtask.subtask as u64;
+    let (subtask, place) = (&context.subtask, place(operator, context));
     let (wall, now) = (subtask.clock.wall_millis() as u64, subtask.clock.now());
     (u128::from(hash_bits(wall)) << 64) | u128::from(hash_bits(now ^ hash_bits(place)))
 }

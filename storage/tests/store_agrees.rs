@@ -21,7 +21,7 @@ use tidemill_storage::{
     },
     store::{
         Store, StoreOptions,
-        files::{FileOptions, SnapshotEvent},
+        files::{FileOptions, SnapshotEvent, WriterKind},
     },
 };
 
@@ -133,7 +133,7 @@ fn agree<K: Key, V: Record + Ord + Clone + std::fmt::Debug>(
         store: 7,
         disk: Arc::clone(&disk),
         notify: None,
-        thread: false,
+        writer: WriterKind::Here,
     };
     let options = StoreOptions {
         files: Some(files),

@@ -25,7 +25,7 @@ use tidemill_storage::{
     state::{KeyView, KeyedTable, Migration, StateBackend, StateError, StateName, WHOLE},
     store::{
         Store, StoreOptions,
-        files::{FileOptions, SnapshotEvent},
+        files::{FileOptions, SnapshotEvent, WriterKind},
     },
 };
 
@@ -34,7 +34,8 @@ type Contents = BTreeMap<u64, u64>;
 
 fn options(disk: &MemoryDisk, directory: &str) -> StoreOptions {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    let files = FileOptions { directory: directory.into(), store: 5, disk, notify: None, thread: false };
+    let files =
+        FileOptions { directory: directory.into(), store: 5, disk, notify: None, writer: WriterKind::Here };
     StoreOptions { files: Some(files), pool: BlockPool::new(false), ..StoreOptions::new() }
 }
 
@@ -311,6 +312,28 @@ fn dropped_slices_are_not_in_the_next_snapshot_and_their_memory_is_free() {
             assert_eq!(found, Some([slice as u64; 64]));
         }
     }
+}
+
+#[test]
+fn a_segment_may_be_gone_before_its_owner_hears_that_it_was_durable() {
+    let disk = MemoryDisk::default();
+    let mut store =
+        Store::new(StoreOptions { memory_bytes_max: 3 * CHUNK_BYTES, ..options(&disk, "/state") });
+    let state = store.open::<u64, Value>(name(), Vec::new()).unwrap();
+    let mut stays = store.table::<u64, Value>(state, 0);
+    let mut goes = store.table::<u64, Value>(state, 1);
+    goes.put(key(7), &[7; 64]);
+    let mut snapshot = |tables: &mut [&mut LogTable<u64, Value>], number| {
+        let mut sealing = store.begin_seal();
+        tables.iter_mut().for_each(|table| table.seal(sealing.sealed()));
+        store.snapshot(number, sealing).unwrap();
+        store.release(number).unwrap();
+    };
+    snapshot(&mut [&mut stays, &mut goes], 1);
+    drop(goes);
+    snapshot(&mut [&mut stays], 2);
+    let events = std::iter::from_fn(|| store.next_snapshot_event().unwrap());
+    assert_eq!(events.filter(|event| matches!(event, SnapshotEvent::Done { .. })).count(), 2);
 }
 
 #[test]

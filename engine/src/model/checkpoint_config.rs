@@ -30,8 +30,7 @@ pub struct CheckpointConfig {
     /// Time after which a checkpoint no longer waits for the records before it: its barrier overtakes those that are under way,
     /// and they become part of the checkpoint. What Flink calls unaligned: a job that is held up completes its checkpoints all
     /// the same, and they are larger. 0 for every checkpoint from its beginning; `None`, the default, for none. Savepoints and
-    /// the last checkpoint of a job always wait. **Experimental**: a process that was killed can fail to start again, for a file of
-    /// state that is missing (docs/reliability.md, "Known defects"). Needs [`concurrent_max`](Self::concurrent_max) to be 1.
+    /// the last checkpoint of a job always wait. Needs [`concurrent_max`](Self::concurrent_max) to be 1.
     pub unaligned_after_ms: Option<u64>,
     /// Checkpoints under way at once.
     pub concurrent_max: usize,

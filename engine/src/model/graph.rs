@@ -8,7 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use tidemill_storage::{log::pool::BlockPool, snapshot::disk::Disk, state::StateError, store::Snapshots};
+use tidemill_storage::{
+    log::pool::BlockPool,
+    snapshot::disk::Disk,
+    state::StateError,
+    store::{Snapshots, files::WriterKind},
+};
 
 use super::{
     checkpoint::{CheckpointContext, OperatorState},
@@ -39,6 +44,8 @@ pub struct BuildContext {
     pub state_pool: Arc<BlockPool>,
     /// Where stores keep their files.
     pub disk: Arc<dyn Disk>,
+    /// Who writes them.
+    pub state_writer: WriterKind,
     /// What there is to know about checkpoints.
     pub checkpoints: CheckpointContext,
     /// Where stores make themselves known, so that the worker hears what becomes of their snapshots.

@@ -33,7 +33,7 @@ pub use sim::{SIM_EPOCH_MILLIS, SimFaults, SimPlatform, SimTrace};
 use std::sync::Arc;
 
 use remote::{RemoteConfig, RemoteError, RemoteStore};
-use tidemill_storage::snapshot::disk::Disk;
+use tidemill_storage::{snapshot::disk::Disk, store::files::WriterKind};
 
 /// Nanoseconds on the platform's monotonic clock, from an arbitrary start.
 pub type Nanos = u64;
@@ -89,6 +89,10 @@ pub trait Platform: Send + Sync {
     }
     /// Where state and checkpoints are kept.
     fn disk(&self) -> Arc<dyn Disk>;
+    /// Who makes state durable.
+    fn state_writer(&self) -> WriterKind {
+        WriterKind::Thread
+    }
     /// Opens a store on another machine, where checkpoints are kept too.
     ///
     /// # Errors

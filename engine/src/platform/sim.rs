@@ -21,7 +21,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use tidemill_storage::snapshot::disk::{Disk, os::OsDisk};
+use tidemill_storage::{
+    snapshot::disk::{Disk, os::OsDisk},
+    store::files::WriterKind,
+};
 pub use trace::SimTrace;
 
 /// The wall clock at virtual time zero: 2020-01-01T00:00:00Z.
@@ -167,6 +170,10 @@ impl Platform for SimPlatform {
 
     fn inline_io(&self) -> bool {
         true
+    }
+
+    fn state_writer(&self) -> WriterKind {
+        WriterKind::Late { seed: self.seed ^ self.started.load(Ordering::Relaxed).rotate_left(32) }
     }
 
     fn disk(&self) -> Arc<dyn Disk> {

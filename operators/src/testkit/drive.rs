@@ -16,7 +16,9 @@ use tidemill_engine::{
     platform::{Clock, Nanos, Wake},
 };
 use tidemill_storage::{
-    log::pool::BlockPool, snapshot::disk::memory::MemoryDisk, store::files::SnapshotEvent,
+    log::pool::BlockPool,
+    snapshot::disk::memory::MemoryDisk,
+    store::files::{SnapshotEvent, WriterKind},
 };
 
 use super::{operator::Seen, probe::Probe};
@@ -180,6 +182,7 @@ pub(super) fn context(config: JobConfig, place: Place) -> BuildContext {
         config: Arc::new(config),
         operators: (0..OPERATORS_MAX).map(|index| OperatorInfo { id: id(index), name: id(index) }).collect(),
         state_pool: BlockPool::new(false),
+        state_writer: WriterKind::Here,
         disk: Arc::new(disk),
         checkpoints,
         stores: StoreRegistry::default(),

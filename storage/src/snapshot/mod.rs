@@ -6,7 +6,8 @@
 //! table ◀──pieces── restore ◀── checks of every page ◀─────────────────────────┘
 //! ```
 //!
-//! * [`writer`]: takes what was sealed, off the data core; the only one that writes and removes files.
+//! * [`writer`]: takes what was sealed, off the data core ([`thread`]) or on it ([`inline`]); the only one that writes and
+//!   removes files.
 //! * [`catalog`]: which extents count, which segments are needed by whom.
 //! * [`restore`]: reads any set of parts back, verified.
 //! * [`verify`] and [`inspect`]: check a snapshot offline, and say what it holds.
@@ -21,6 +22,7 @@ pub mod catalog;
 pub mod disk;
 pub mod export;
 pub mod format;
+pub mod inline;
 pub mod inspect;
 pub mod records;
 pub mod restore;

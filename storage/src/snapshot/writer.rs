@@ -7,7 +7,7 @@
 //! with the next segment, and files that were finished are never touched.
 
 use std::{
-    io,
+    fmt, io,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,7 +15,7 @@ use std::{
 
 use super::{
     catalog::{Catalog, Usage},
-    disk::{DirectoryLock, Disk, failed},
+    disk::{DirectoryLock, Disk, OldFile, failed},
     export::{self, ExportForm, Exported, publish},
     format::{
         FileKind, kind_of, manifest_path,
@@ -121,12 +121,14 @@ pub enum Event {
 }
 
 /// A segment that is durable: where the sealed bytes are now.
-#[derive(Clone, Debug)]
 pub struct DurableSegment {
     /// Its number.
     pub segment: u64,
-    /// Its file, which stays as long as an extent of it counts.
-    pub file: PathBuf,
+    /// Its file, open for [direct reads](Disk::open_direct): its name may be gone before anybody hears of it, once no extent
+    /// of it counts.
+    pub file: Box<dyn OldFile>,
+    /// The name that it has or had.
+    pub path: PathBuf,
     /// Where the records are, of those seals that had not been durable.
     pub extents: Vec<DurableExtent>,
     /// CRC-32C of each page of 4096 bytes, from byte 4096 of the file on; see
@@ -134,6 +136,19 @@ pub struct DurableSegment {
     pub page_checksums: Arc<[u32]>,
     /// Length of the file.
     pub bytes: u64,
+}
+
+impl fmt::Debug for DurableSegment {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { segment, path, extents, bytes, .. } = self;
+        formatter
+            .debug_struct("DurableSegment")
+            .field("segment", segment)
+            .field("path", path)
+            .field("extents", extents)
+            .field("bytes", bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Bytes of a block, and where in the segment they are.
@@ -241,10 +256,15 @@ impl WriterCore {
         self.next_segment += 1;
         let directory = &self.settings.directory;
         let extents: Vec<_> = self.catalog.pending().iter().map(|pending| pending.extent()).collect();
-        let written = match segment::write(&*self.disk, directory, id, &extents) {
-            Ok(written) => written,
+        let path = segment_path(directory, id.number);
+        let opened = segment::write(&*self.disk, directory, id, &extents).and_then(|written| {
+            let file = self.disk.open_direct(&path).map_err(failed("open", &path))?;
+            Ok((written, file))
+        });
+        let (written, file) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
-                self.garbage.push(segment_path(directory, id.number));
+                self.garbage.push(path);
                 return Err(error);
             }
         };
@@ -264,7 +284,8 @@ impl WriterCore {
         events.push(Event::Durable(DurableSegment {
             segment: id.number,
             extents: extents.collect(),
-            file: written.file,
+            file,
+            path,
             page_checksums: written.pages,
             bytes,
         }));

@@ -13,8 +13,9 @@ use crate::{
     snapshot::{
         disk::{Disk, OldFile, reads::Reader},
         export::{ExportForm, Exported},
+        inline::InlineWriter,
         thread::Writer,
-        writer::{Command, DurableSegment, Event, StoreSettings, WriterCore},
+        writer::{Command, DurableSegment, Event, StoreSettings},
     },
     state::StateError,
 };
@@ -30,9 +31,23 @@ pub struct FileOptions {
     pub disk: Arc<dyn Disk>,
     /// Called on the writer's thread when it has something to say, if anybody wants to know.
     pub notify: Option<Notify>,
-    /// Whether a thread of its own writes. Without, every write is done where it is asked for, in a fixed order: for
-    /// tests and simulation.
-    pub thread: bool,
+    /// Who writes.
+    pub writer: WriterKind,
+}
+
+/// Who writes the files of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriterKind {
+    /// A thread of its own, off the data core.
+    Thread,
+    /// The store's owner, where it asks for it: for tests.
+    Here,
+    /// The store's owner, but some polls later, and what became of it is heard later still: for simulation, where all that a
+    /// thread could do has to happen in an order that repeats. `notify` is called as long as something is under way.
+    Late {
+        /// What the delays are drawn from.
+        seed: u64,
+    },
 }
 
 /// A function that is called when there is news.
@@ -100,7 +115,7 @@ pub struct DurablePart {
 
 enum End {
     Thread(Writer),
-    Here(Box<WriterCore>, VecDeque<Event>),
+    Here(Box<InlineWriter>),
 }
 
 /// The files of one store.
@@ -152,13 +167,18 @@ impl Files {
                 return Err(StateError::NoDirectory);
             };
             let (disk, settings) = (Arc::clone(&options.disk), self.settings.clone());
-            self.end = Some(if options.thread {
-                let notify = options.notify.clone();
-                End::Thread(Writer::start(disk, settings, move || {
-                    notify.iter().for_each(|notify| (notify.0)())
-                })?)
-            } else {
-                End::Here(Box::new(WriterCore::open(disk, settings)?), VecDeque::new())
+            let inline = |disk, settings, late_by| {
+                InlineWriter::open(disk, settings, late_by).map(|writer| End::Here(Box::new(writer)))
+            };
+            self.end = Some(match options.writer {
+                WriterKind::Thread => {
+                    let notify = options.notify.clone();
+                    End::Thread(Writer::start(disk, settings, move || {
+                        notify.iter().for_each(|notify| (notify.0)())
+                    })?)
+                }
+                WriterKind::Here => inline(disk, settings, None)?,
+                WriterKind::Late { seed } => inline(disk, settings, Some(seed))?,
             });
         }
         match &mut self.end {
@@ -170,8 +190,8 @@ impl Files {
     fn send(&mut self, command: Command) -> Result<(), StateError> {
         match self.end()? {
             End::Thread(writer) => writer.send(command),
-            End::Here(core, events) => {
-                events.extend(core.handle(command));
+            End::Here(writer) => {
+                writer.send(command);
                 Ok(())
             }
         }
@@ -220,7 +240,8 @@ impl Files {
         loop {
             let event = match &mut self.end {
                 None => None,
-                Some(End::Here(_, events)) => events.pop_front(),
+                Some(End::Here(writer)) if wait => writer.wait(),
+                Some(End::Here(writer)) => writer.poll(),
                 Some(End::Thread(writer)) if wait => Some(writer.wait()?),
                 Some(End::Thread(writer)) => writer.poll()?,
             };
@@ -230,6 +251,7 @@ impl Files {
                 None => break,
             }
         }
+        self.ask_for_poll();
         match self.failed.take() {
             Some(error) => Err(error),
             None => Ok(()),
@@ -241,16 +263,24 @@ impl Files {
     /// # Errors
     /// When the writer is gone.
     pub fn wait(&mut self) -> Result<(), StateError> {
-        if let Some(End::Thread(writer)) = &mut self.end {
-            let event = writer.wait()?;
-            self.note(event)?;
-        }
-        Ok(())
+        let event = match &mut self.end {
+            None => None,
+            Some(End::Here(writer)) => writer.wait(),
+            Some(End::Thread(writer)) => Some(writer.wait()?),
+        };
+        event.map_or(Ok(()), |event| self.note(event))
+    }
+
+    /// A writer that is late gets on when it is polled, and nobody else would see to that.
+    fn ask_for_poll(&self) {
+        let is_late = matches!(&self.end, Some(End::Here(writer)) if writer.is_busy());
+        let notify = self.options.as_ref().and_then(|options| options.notify.as_ref());
+        notify.filter(|_| is_late).into_iter().for_each(|notify| (notify.0)());
     }
 
     fn note(&mut self, event: Event) -> Result<(), StateError> {
         match event {
-            Event::Durable(segment) => self.note_durable(segment)?,
+            Event::Durable(segment) => self.note_durable(segment),
             Event::SnapshotDone { snapshot, manifest, bytes_written, .. } => {
                 self.snapshots.push_back(SnapshotEvent::Done { snapshot, manifest, bytes_written });
             }
@@ -269,16 +299,14 @@ impl Files {
         Ok(())
     }
 
-    fn note_durable(&mut self, segment: DurableSegment) -> Result<(), StateError> {
+    fn note_durable(&mut self, segment: DurableSegment) {
         self.spills = self.spills.saturating_sub(1);
         self.news += 1;
-        let Some(options) = self.options.as_ref().filter(|_| !self.durable.is_empty()) else { return Ok(()) };
-        let file = options.disk.open_direct(&segment.file).map_err(|source| StateError::Io {
-            doing: "open",
-            file: segment.file.clone(),
-            source,
-        })?;
-        let file = Rc::new(ColdFile { file, path: segment.file, checksums: segment.page_checksums });
+        if self.durable.is_empty() {
+            return;
+        }
+        let DurableSegment { file, path, page_checksums, .. } = segment;
+        let file = Rc::new(ColdFile { file, path, checksums: page_checksums });
         for extent in segment.extents {
             let part = DurablePart {
                 block: extent.block,
@@ -291,7 +319,6 @@ impl Files {
                 parts.push(part);
             }
         }
-        Ok(())
     }
 
     /// What became durable of a table since it was asked last.

@@ -15,12 +15,12 @@
 //!     key::hash_bits,
 //!     snapshot::disk::os::OsDisk,
 //!     state::{KeyView, KeyedTable, StateBackend, StateName, WHOLE},
-//!     store::{Store, StoreOptions, files::{FileOptions, SnapshotEvent}},
+//!     store::{Store, StoreOptions, files::{FileOptions, SnapshotEvent, WriterKind}},
 //! };
 //!
 //! # fn main() -> Result<(), tidemill_storage::state::StateError> {
 //! # let directory = std::env::temp_dir().join(format!("tidemill-doc-{}", std::process::id()));
-//! let files = FileOptions { directory: directory.clone(), store: 1, disk: Arc::new(OsDisk::default()), notify: None, thread: true };
+//! let files = FileOptions { directory: directory.clone(), store: 1, disk: Arc::new(OsDisk::default()), notify: None, writer: WriterKind::Thread };
 //! let mut store = Store::new(StoreOptions { files: Some(files), ..StoreOptions::new() });
 //! let state = store.open::<u64, u64>(StateName::new("counter", "counts"), Vec::new())?;
 //! let mut counts = store.table::<u64, u64>(state, WHOLE);

@@ -18,7 +18,7 @@ use tidemill_storage::{
     state::{StateBackend, StateError, memory::MemoryBackend},
     store::{
         Store, StoreOptions,
-        files::{FileOptions, SnapshotEvent},
+        files::{FileOptions, SnapshotEvent, WriterKind},
     },
 };
 
@@ -35,7 +35,7 @@ fn options(disk: &MemoryDisk, directory: &str, key_groups: Range<u32>) -> StoreO
         store: u128::from(key_groups.end),
         disk: Arc::new(disk.clone()),
         notify: None,
-        thread: false,
+        writer: WriterKind::Here,
     };
     StoreOptions { key_groups, files: Some(files), ..StoreOptions::new() }
 }

@@ -11,6 +11,8 @@ use crate::error::BenchError;
 pub(super) const DIRECTORY_VARIABLE: &str = "TIDEMILL_CRASH_DIRECTORY";
 /// How many cores it has.
 pub(super) const CORES_VARIABLE: &str = "TIDEMILL_CRASH_CORES";
+/// Milliseconds after which barriers overtake; never, if it is not set.
+pub(super) const UNALIGNED_VARIABLE: &str = "TIDEMILL_CRASH_UNALIGNED_MS";
 /// How many records there are.
 pub(super) const RECORDS_VARIABLE: &str = "TIDEMILL_CRASH_RECORDS";
 
@@ -37,9 +39,6 @@ fn at(record: u64) -> i64 {
 fn key(record: u64) -> u64 {
     (record.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % KEYS
 }
-
-/// Milliseconds after which barriers overtake; never, if it is not set.
-const UNALIGNED_VARIABLE: &str = "TIDEMILL_CRASH_UNALIGNED_MS";
 
 /// Runs the job to its end.
 pub(super) fn run(directory: &Path) -> Result<(), BenchError> {

@@ -3,7 +3,7 @@
 //!
 //! A round is one job: this program starts itself again as the job ([`job`]), kills it after a random time, from at once
 //! to some hundred milliseconds, so also while it starts and while it recovers, and starts it again with another number of
-//! cores; after so many kills it lets it come to its end. In every other round both cores are kept busy by others. Then every
+//! cores and other barriers; after so many kills it lets it come to its end. In every other round both cores are kept busy by others. Then every
 //! committed row is read: none may be missing, there twice, or different.
 
 mod job;
@@ -34,6 +34,8 @@ use crate::{
 const KILLS_PER_ROUND: u64 = 20;
 /// The longest life that ends with a kill.
 const LIFE_MS_MAX: u64 = 400;
+/// When barriers overtake: in one life always, in another after some time, in another never.
+const UNALIGNED_AFTER_MS: [Option<u64>; 3] = [None, Some(0), Some(4)];
 /// A job that is left alone and does not come to its end in this time hangs.
 const END_MAX: Duration = Duration::from_secs(120);
 
@@ -154,7 +156,11 @@ fn start(
 ) -> Result<std::process::Child, BenchError> {
     let said = File::options().create(true).append(true).open(place.said())?;
     let cores = 1 + random.below(cores as u64);
-    Ok(Command::new(env::current_exe()?)
+    let mut command = Command::new(env::current_exe()?);
+    if let Some(unaligned_after_ms) = UNALIGNED_AFTER_MS[random.below(3) as usize] {
+        command.env(job::UNALIGNED_VARIABLE, unaligned_after_ms.to_string());
+    }
+    Ok(command
         .arg("crash")
         .env(DIRECTORY_VARIABLE, &place.0)
         .env(CORES_VARIABLE, cores.to_string())

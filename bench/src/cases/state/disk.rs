@@ -13,7 +13,10 @@ use std::{
 use memmap2::{Advice, MmapMut};
 use tidemill::{
     platform::Random,
-    storage::{snapshot::disk::os::OsDisk, store::files::FileOptions},
+    storage::{
+        snapshot::disk::os::OsDisk,
+        store::files::{FileOptions, WriterKind},
+    },
 };
 
 use crate::error::BenchError;
@@ -46,7 +49,13 @@ impl Scratch {
     /// For the files of a store.
     pub(super) fn files(&self) -> FileOptions {
         let disk = std::sync::Arc::new(OsDisk::default());
-        FileOptions { directory: self.0.join("store"), store: 1, disk, notify: None, thread: true }
+        FileOptions {
+            directory: self.0.join("store"),
+            store: 1,
+            disk,
+            notify: None,
+            writer: WriterKind::Thread,
+        }
     }
 }
 
