@@ -30,7 +30,7 @@ use tidemill_storage::{
         StateName, memory::MemoryBackend,
     },
     store::{
-        Store, StoreOptions,
+        NEAR_BYTES_MAX, Store, StoreOptions,
         files::{FileOptions, Notify, WriterKind},
     },
 };
@@ -86,6 +86,7 @@ fn store_options(operator: OperatorIndex, context: &BuildContext) -> StoreOption
         max_parallelism,
         pool: Arc::clone(state_pool),
         memory_bytes_max: bound.filter(|_| files.is_some()).unwrap_or(usize::MAX),
+        near_bytes_max: NEAR_BYTES_MAX,
         files,
     }
 }

@@ -20,7 +20,7 @@ use tidemill_storage::{
         memory::{MemoryBackend, MemoryTable},
     },
     store::{
-        Store, StoreOptions,
+        NEAR_BYTES_MAX, Store, StoreOptions,
         files::{FileOptions, SnapshotEvent, WriterKind},
     },
 };
@@ -140,6 +140,8 @@ fn agree<K: Key, V: Record + Ord + Clone + std::fmt::Debug>(
         pool: BlockPool::new(false),
         // Three blocks, so that nearly everything is cold.
         memory_bytes_max: if bounded { 3 * CHUNK_BYTES } else { usize::MAX },
+        // Batches with and without fetching ahead.
+        near_bytes_max: if operations.len().is_multiple_of(2) { NEAR_BYTES_MAX } else { 0 },
         ..StoreOptions::new()
     };
     let mut store = Store::new(options);

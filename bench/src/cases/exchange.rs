@@ -1,7 +1,7 @@
 //! `exchange`: records cross cores, all cores producing and consuming: plain records against Timely, bids with strings
 //! against owned structs over the same ring.
 
-use super::Options;
+use super::{Options, Row};
 use crate::{
     error::BenchError,
     peers::timely::{self, Counting},
@@ -10,38 +10,40 @@ use crate::{
     versus::{Versus, per_second},
 };
 
+const ROWS: &[Row] = &[
+    ("pod32", |options, reporter| pod32("pod32", 100_000, options, reporter)),
+    ("pod32-1024-keys", |options, reporter| pod32("pod32-1024-keys", 1_024, options, reporter)),
+    ("bid", bid),
+];
+
 pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
-    pod32(options, reporter)?;
-    bid(options, reporter)
+    options.rows("exchange", ROWS)?.into_iter().try_for_each(|(_, run)| run(options, reporter))
 }
 
-fn pod32(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
+fn pod32(case: &str, keys: u64, options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
     let (records, rounds) = options.pick((100_000_000, 7), (5_000_000, 1));
-    for (case, keys) in [("pod32", 100_000), ("pod32-1024-keys", 1_024)] {
-        let checked = pod32::run(1_000_000, keys, options.cores)?;
-        let expected = pod32::expected(1_000_000, keys);
-        if checked.counts != expected {
-            return Err(BenchError::WrongAnswer {
-                side: NAME.to_owned(),
-                query: case.to_owned(),
-                difference: format!("{:?} instead of {expected:?}", checked.counts),
-            });
-        }
-        let versus = Versus::alternate(
-            rounds,
-            || {
-                let run = pod32::run(records, keys, options.cores)?;
-                Ok::<_, BenchError>(per_second(run.counted, run.elapsed))
-            },
-            || {
-                let run = timely::run(records, keys, Counting::PerKey, options.cores)?;
-                Ok(per_second(run.counted, run.elapsed))
-            },
-        )?;
-        let line = Line::new("exchange", case, options.cores).versus(&versus, "records/s", timely::NAME);
-        reporter.print(&line.over(records, None))?;
+    let checked = pod32::run(1_000_000, keys, options.cores)?;
+    let expected = pod32::expected(1_000_000, keys);
+    if checked.counts != expected {
+        return Err(BenchError::WrongAnswer {
+            side: NAME.to_owned(),
+            query: case.to_owned(),
+            difference: format!("{:?} instead of {expected:?}", checked.counts),
+        });
     }
-    Ok(())
+    let versus = Versus::alternate(
+        rounds,
+        || {
+            let run = pod32::run(records, keys, options.cores)?;
+            Ok::<_, BenchError>(per_second(run.counted, run.elapsed))
+        },
+        || {
+            let run = timely::run(records, keys, Counting::PerKey, options.cores)?;
+            Ok(per_second(run.counted, run.elapsed))
+        },
+    )?;
+    let line = Line::new("exchange", case, options.cores).versus(&versus, "records/s", timely::NAME);
+    reporter.print(&line.over(records, None))
 }
 
 fn bid(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {

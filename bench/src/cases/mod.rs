@@ -38,7 +38,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "exchange",
-        description: "records across cores: plain ones keyed and counted against Timely, bids against owned structs",
+        description: "records across cores: keyed counts against Timely, bids against owned structs; takes a row's name",
         run: exchange::run,
     },
     Case {
@@ -48,7 +48,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "nexmark",
-        description: "Nexmark q0, q1, q2, q5 and q8 against Renoir, answers checked against the reference",
+        description: "Nexmark q0, q1, q2, q5 and q8 against Renoir, answers checked; takes a query's name",
         run: nexmark::run,
     },
     Case {
@@ -103,6 +103,9 @@ pub struct Case {
     pub run: fn(&Options, &mut Reporter) -> Result<(), BenchError>,
 }
 
+/// One of the parts of a case that can be run alone: its name, and what measures and prints it.
+type Row = (&'static str, fn(&Options, &mut Reporter) -> Result<(), BenchError>);
+
 /// The case of that name.
 ///
 /// # Errors
@@ -146,11 +149,25 @@ impl Options {
     /// # Errors
     /// [`BenchError::BadOption`] when the case has no rows of its own.
     pub fn choose(&mut self, case: &Case, row: Option<String>) -> Result<(), BenchError> {
-        if row.is_some() && !matches!(case.name, "state" | "checkpoint") {
+        if row.is_some() && !matches!(case.name, "checkpoint" | "exchange" | "nexmark" | "state") {
             return Err(BenchError::BadOption(format!("`{}` has no rows to choose from", case.name)));
         }
         self.row = row;
         Ok(())
+    }
+
+    /// Those of the rows of `case` that are to run.
+    ///
+    /// # Errors
+    /// [`BenchError::BadOption`] when the row that is asked for is none of them.
+    fn rows<'a>(&self, case: &str, rows: &'a [Row]) -> Result<Vec<&'a Row>, BenchError> {
+        let is_wanted = |row: &&Row| self.row.as_deref().is_none_or(|wanted| wanted == row.0);
+        let wanted: Vec<_> = rows.iter().filter(is_wanted).collect();
+        if wanted.is_empty() {
+            let known: Vec<_> = rows.iter().map(|row| row.0).collect();
+            return Err(BenchError::BadOption(format!("`{case}` has the rows {}", known.join(", "))));
+        }
+        Ok(wanted)
     }
 
     /// `full`, or `quick` in a smoke run.

@@ -2,7 +2,7 @@
 
 use std::{hint, thread, time::Instant};
 
-use super::Options;
+use super::{Options, Row};
 use crate::{
     error::BenchError,
     nexmark::{Config, Generator, Query, Split, fields, reference},
@@ -12,33 +12,41 @@ use crate::{
     versus::{Rounds, Versus, per_second},
 };
 
+const ROWS: &[Row] = &[
+    ("q0", |options, reporter| query(Query::Q0, options, reporter)),
+    ("q1", |options, reporter| query(Query::Q1, options, reporter)),
+    ("q2", |options, reporter| query(Query::Q2, options, reporter)),
+    ("q5", |options, reporter| query(Query::Q5, options, reporter)),
+    ("q8", |options, reporter| query(Query::Q8, options, reporter)),
+];
+
 pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
+    options.rows("nexmark", ROWS)?.into_iter().try_for_each(|(_, run)| run(options, reporter))
+}
+
+fn query(query: Query, options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
     let (events, rounds) = options.pick((10_000_000, 9), (500_000, 1));
     let config = Config::default();
-    for query in Query::ALL {
-        let expected = reference::answer(query, config, events);
-        let versus = Versus::alternate(
-            rounds,
-            || {
-                let run = tidemill::nexmark::run(query, config, events, options.cores)?;
-                run.answer.check(NAME, query, &expected)?;
-                Ok::<_, BenchError>(per_second(events, run.elapsed))
-            },
-            || {
-                let run = renoir::run(query, config, events, options.cores)?;
-                run.answer.check(renoir::NAME, query, &expected)?;
-                Ok(per_second(events, run.elapsed))
-            },
-        )?;
-        let line =
-            Line::new("nexmark", query.name(), options.cores).versus(&versus, "events/s", renoir::NAME);
-        reporter.print(&line.over(events, Some(config.rate_per_s())))?;
-        let generator =
-            Rounds::measure(rounds.min(3), || Ok::<_, BenchError>(generate(query, config, events, options)))?;
-        let line = Line::new("nexmark", &format!("{}-generator-alone", query.name()), options.cores);
-        reporter.print(&line.rounds(&generator, "events/s").over(events, Some(config.rate_per_s())))?;
-    }
-    Ok(())
+    let expected = reference::answer(query, config, events);
+    let versus = Versus::alternate(
+        rounds,
+        || {
+            let run = tidemill::nexmark::run(query, config, events, options.cores)?;
+            run.answer.check(NAME, query, &expected)?;
+            Ok::<_, BenchError>(per_second(events, run.elapsed))
+        },
+        || {
+            let run = renoir::run(query, config, events, options.cores)?;
+            run.answer.check(renoir::NAME, query, &expected)?;
+            Ok(per_second(events, run.elapsed))
+        },
+    )?;
+    let line = Line::new("nexmark", query.name(), options.cores).versus(&versus, "events/s", renoir::NAME);
+    reporter.print(&line.over(events, Some(config.rate_per_s())))?;
+    let generator =
+        Rounds::measure(rounds.min(3), || Ok::<_, BenchError>(generate(query, config, events, options)))?;
+    let line = Line::new("nexmark", &format!("{}-generator-alone", query.name()), options.cores);
+    reporter.print(&line.rounds(&generator, "events/s").over(events, Some(config.rate_per_s())))
 }
 
 /// Events per second when all cores generate what the query reads, and nothing else.

@@ -9,6 +9,9 @@
 //! for it at the last station would wait for that bucket and then for its record with nothing else under way, which
 //! costs as much as ten other keys do. So there is a station between the last two: it reads the next bucket,
 //! which the one before has fetched, and fetches the record.
+//!
+//! A table that is small enough to lie in the core's own caches has nothing to wait for: there each key is looked up and updated
+//! at once.
 
 use std::{ops::Range, ptr::NonNull};
 
@@ -46,10 +49,46 @@ impl<K: Key, V: Record> LogTable<K, V> {
         while from < range.end {
             let to = if self.blocks.cold > 0 { range.end.min(from + COLD_BATCH) } else { range.end };
             self.warm(keys, from..to);
-            self.run(keys, from..to, &mut create, &mut update);
+            if self.is_near() {
+                self.run_near(keys, from..to, &mut create, &mut update);
+            } else {
+                self.run(keys, from..to, &mut create, &mut update);
+            }
             from = to;
         }
         self.after_batch(range.len());
+    }
+
+    /// Whether fetching ahead would cost more than it saves.
+    #[inline(always)]
+    fn is_near(&self) -> bool {
+        Form::<K, V>::STRIDED && self.index.len() <= self.near_keys_max
+    }
+
+    /// One key after the other. As in [`run`](Self::run), the first record whose tag fits is nearly always the one.
+    #[inline(always)]
+    fn run_near<C: KeyColumn>(
+        &mut self,
+        keys: &C,
+        range: Range<usize>,
+        create: &mut impl FnMut(usize) -> V,
+        update: &mut impl FnMut(usize, &mut V),
+    ) {
+        for i in range {
+            let key = keys.key(i);
+            if Form::<K, V>::STRIDED && V::PLAIN {
+                let likely = self.index.candidates(self.index.home(key.hash), key.hash).next();
+                if let Some(slot) = likely {
+                    let (memory, open) = self.blocks.look(slot.address(), Form::<K, V>::SHAPE);
+                    if !memory.is_null() && Place(memory).hash() == key.hash {
+                        let place = if open { Place(memory) } else { self.renew(slot, memory) };
+                        update(i, place.plain::<K, V>());
+                        continue;
+                    }
+                }
+            }
+            self.update_one(key, || create(i), |value| update(i, value));
+        }
     }
 
     #[inline(always)]

@@ -274,11 +274,17 @@ impl Index {
         ((entry & !63) as *mut Bucket, (1 << (entry & 63)) - 1)
     }
 
+    /// The bucket in which the search for a hash begins.
+    #[inline(always)]
+    pub fn home(&self, hash: u64) -> *mut Bucket {
+        let (buckets, mask) = self.page(hash);
+        buckets.wrapping_add((hash as u32 & mask) as usize)
+    }
+
     /// Fetches the bucket in which the search for a hash begins into the cache.
     #[inline(always)]
     pub fn prefetch(&self, hash: u64) -> *mut Bucket {
-        let (buckets, mask) = self.page(hash);
-        let bucket = buckets.wrapping_add((hash as u32 & mask) as usize);
+        let bucket = self.home(hash);
         prefetch(bucket.cast());
         bucket
     }
@@ -302,7 +308,7 @@ impl Index {
         }
     }
 
-    /// The slots that a hash may be in, given a bucket that [`prefetch`](Self::prefetch) or
+    /// The slots that a hash may be in, given a bucket that [`home`](Self::home), [`prefetch`](Self::prefetch) or
     /// [`prefetch_next`](Self::prefetch_next) returned and no page has [moved](Self::moves) since. What they hold may
     /// be the address of another key.
     #[inline(always)]

@@ -23,6 +23,8 @@ pub struct Shared {
     pub range: HashRange,
     /// Bytes of records that may be in memory, of all stores that share the pool.
     pub memory_bytes_max: usize,
+    /// Bytes of a table up to which nothing is fetched ahead.
+    pub near_bytes_max: usize,
     /// The files.
     pub files: RefCell<Files>,
     /// States, by id.
@@ -41,11 +43,18 @@ pub struct Shared {
 
 impl Shared {
     /// For tables of keys in `range`.
-    pub fn new(range: HashRange, pool: Arc<BlockPool>, memory_bytes_max: usize, files: Files) -> Self {
+    pub fn new(
+        range: HashRange,
+        pool: Arc<BlockPool>,
+        memory_bytes_max: usize,
+        near_bytes_max: usize,
+        files: Files,
+    ) -> Self {
         Self {
             pool,
             range,
             memory_bytes_max,
+            near_bytes_max,
             files: RefCell::new(files),
             states: RefCell::default(),
             declared: Cell::new(0),

@@ -31,11 +31,16 @@ use crate::{
 /// After so many single changes a step of compaction may be due: half of what it looks at, so that it keeps up.
 const CHANGES_PER_STEP: u32 = 32;
 
+/// Bytes of the index per key, more or less.
+const KEY_BYTES_IN_INDEX: usize = 8;
+
 /// A table of the log-structured store.
 pub struct LogTable<K: Key, V: Record> {
     pub(super) table: TableId,
     pub(super) index: Index,
     pub(super) blocks: Blocks,
+    /// Keys up to which batches fetch nothing ahead.
+    pub(super) near_keys_max: usize,
     pub(super) scratch: RecordWriter,
     /// Keys removed since the last seal, as [`RemovedKeys`] holds them.
     pub(super) removed: Vec<u8>,
@@ -66,6 +71,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
             table,
             index: Index::new(shared.range, shared.pool.clone()),
             blocks: Blocks::new(table, Rc::clone(shared)),
+            near_keys_max: shared.near_bytes_max / (Form::<K, V>::STRIDE + KEY_BYTES_IN_INDEX),
             scratch: RecordWriter::default(),
             removed: Vec::new(),
             compacting: None,

@@ -64,6 +64,9 @@ use crate::{
     state::{KeyedTable, Migration, Slice, StateBackend, StateError, StateId, StateName, fault},
 };
 
+/// A quarter of the second-level cache of a server's core, which has 1 to 2 MiB of it: the rest is for what the job does beside.
+pub const NEAR_BYTES_MAX: usize = 512 << 10;
+
 /// What a store is made with.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -76,6 +79,9 @@ pub struct StoreOptions {
     /// Bytes of records that may be in memory, of all stores that share the pool; `usize::MAX` for no bound. The
     /// index, 7 to 18 bytes per key, is always in memory and not counted. A bound needs `files`.
     pub memory_bytes_max: usize,
+    /// Bytes of index and records up to which a table is taken to lie in the core's own caches: batches of updates fetch
+    /// nothing ahead then, which would cost more than it saves.
+    pub near_bytes_max: usize,
     /// Where it keeps files; `None` if it is never to be snapshotted nor to outgrow its memory.
     pub files: Option<FileOptions>,
 }
@@ -88,6 +94,7 @@ impl StoreOptions {
             max_parallelism: 128,
             pool: BlockPool::new(true),
             memory_bytes_max: usize::MAX,
+            near_bytes_max: NEAR_BYTES_MAX,
             files: None,
         }
     }
@@ -135,14 +142,15 @@ impl Store {
     /// # Panics
     /// When there is a bound on memory and no place for files.
     pub fn new(options: StoreOptions) -> Self {
-        let StoreOptions { key_groups, max_parallelism, pool, memory_bytes_max, files } = options;
+        let StoreOptions { key_groups, max_parallelism, pool, memory_bytes_max, near_bytes_max, files } =
+            options;
         assert!(
             memory_bytes_max == usize::MAX || files.is_some(),
             "a bound on memory needs a place for files"
         );
         let range = HashRange::of_key_groups(key_groups.clone(), max_parallelism);
         let files = Files::new(files, key_groups.clone(), max_parallelism);
-        let shared = Rc::new(Shared::new(range, pool, memory_bytes_max, files));
+        let shared = Rc::new(Shared::new(range, pool, memory_bytes_max, near_bytes_max, files));
         Self { shared, key_groups, max_parallelism, restored: None, waiting: BTreeMap::new() }
     }
 

@@ -24,13 +24,11 @@ use std::{
 
 use tidemill::prelude::CheckpointConfig;
 
-use super::Options;
+use super::{Options, Row};
 use crate::{error::BenchError, report::Reporter};
 
-type Run = fn(&Options, &mut Reporter) -> Result<(), BenchError>;
-
 /// Every row.
-const ROWS: &[(&str, Run)] = &[
+const ROWS: &[Row] = &[
     ("count-1s", |options, reporter| count::cost("count-1s", 1_000, options, reporter)),
     ("count-100ms", |options, reporter| count::cost("count-100ms", 100, options, reporter)),
     ("count-10ms", |options, reporter| count::cost("count-10ms", 10, options, reporter)),
@@ -53,12 +51,7 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
     if recovery::is_asked_for() {
         return recovery::run_job();
     }
-    let wanted = |name: &str| options.row.as_deref().is_none_or(|row| row == name);
-    if !ROWS.iter().any(|(name, _)| wanted(name)) {
-        let known: Vec<_> = ROWS.iter().map(|(name, _)| *name).collect();
-        return Err(BenchError::BadOption(format!("`checkpoint` has the rows {}", known.join(", "))));
-    }
-    ROWS.iter().filter(|(name, _)| wanted(name)).try_for_each(|(_, run)| run(options, reporter))
+    options.rows("checkpoint", ROWS)?.into_iter().try_for_each(|(_, run)| run(options, reporter))
 }
 
 /// A directory for one job, removed with it: in `TIDEMILL_BENCH_DIR` if that is set, else among the temporary files.

@@ -25,13 +25,11 @@ mod string_keys;
 
 use std::thread;
 
-use super::Options;
+use super::{Options, Row};
 use crate::{error::BenchError, report::Reporter};
 
-type Run = fn(&Options, &mut Reporter) -> Result<(), BenchError>;
-
 /// Every row. The first one reads the size of the process, which has to be fresh.
-const ROWS: &[(&str, Run)] = &[
+const ROWS: &[Row] = &[
     ("memory", memory::run),
     ("rmw-10m", rmw::run_10m),
     ("rmw-100k", rmw::run_100k),
@@ -46,12 +44,7 @@ const ROWS: &[(&str, Run)] = &[
 ];
 
 pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
-    let wanted = |name: &str| options.row.as_deref().is_none_or(|row| row == name);
-    if !ROWS.iter().any(|(name, _)| wanted(name)) {
-        let known: Vec<_> = ROWS.iter().map(|(name, _)| *name).collect();
-        return Err(BenchError::BadOption(format!("`state` has the rows {}", known.join(", "))));
-    }
-    for (_, run) in ROWS.iter().filter(|(name, _)| wanted(name)) {
+    for (_, run) in options.rows("state", ROWS)? {
         // On a thread of its own, because a row that pins its thread must not pin those of the next.
         let done = thread::scope(|scope| scope.spawn(|| run(options, reporter)).join());
         done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
