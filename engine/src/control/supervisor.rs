@@ -138,6 +138,11 @@ impl Supervisor {
         let fleet = self.platform.prepare(self.config.parallelism)?;
         let claim = self.claim()?;
         let restore_point = self.restore_point(claim.as_ref())?;
+        let restored_from = restore_point.as_ref().map(|point| point.checkpoint);
+        self.platform.note(&|| match restored_from {
+            Some(checkpoint) => format!("an attempt begins from checkpoint {checkpoint}"),
+            None => "an attempt begins from the beginning".to_owned(),
+        });
         let mut vault = self.vault.lock();
         let committables =
             |id: &str| restore_point.as_ref().map(|point| point.committables(id)).unwrap_or_default();
@@ -146,11 +151,6 @@ impl Supervisor {
         let state_dir = vault.library.as_mut().map(|library| library.begin_attempt(attempt)).transpose()?;
         let coordinated = vault.library.is_some() || !vault.commits.is_empty();
         drop(vault);
-        let restored_from = restore_point.as_ref().map(|point| point.checkpoint);
-        self.platform.note(&|| match restored_from {
-            Some(checkpoint) => format!("an attempt begins from checkpoint {checkpoint}"),
-            None => "an attempt begins from the beginning".to_owned(),
-        });
         self.board.note_restored(restored_from);
         let restored = restore_point.map(|point| point.operators).unwrap_or_else(Restored::new);
         let checkpoints = CheckpointContext {

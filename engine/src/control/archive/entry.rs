@@ -46,9 +46,20 @@ pub(super) struct Entry {
     pub(super) attempt: u64,
     /// A random number of the process that wrote it.
     pub(super) owner: String,
+    /// The checkpoints before it that count.
+    pub(super) earlier: Vec<Earlier>,
     /// What it says.
     #[serde(flatten)]
     pub(super) contents: Contents,
+}
+
+/// A checkpoint in the log that counts. Another entry of that number does not: its number was free again when it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Earlier {
+    /// The number of its entry.
+    pub(super) entry: u64,
+    /// The claim under which it was written.
+    pub(super) claim: u64,
 }
 
 /// What an entry says.
@@ -170,6 +181,7 @@ mod tests {
             claim: 6,
             attempt: 3,
             owner: "0f".to_owned(),
+            earlier: vec![Earlier { entry: 5, claim: 4 }],
             contents: Contents::Checkpoint(Kept { checkpoint: 9, files, manifest: "text".to_owned() }),
         }
     }

@@ -11,7 +11,7 @@ use std::{
 use tidemill_storage::snapshot::format::checksum;
 
 use super::{
-    Archive, Claim,
+    Archive, Claim, Counted,
     entry::{BLOCK_BYTES_MAX, Kept, StoredFile},
     retry::{failed, patiently},
 };
@@ -58,8 +58,8 @@ impl Archive {
         enough: &dyn Fn() -> bool,
     ) -> Result<Option<JobManifest>, CheckpointError> {
         claim.damaged.iter().for_each(|reason| library.note_lost(reason.clone()));
-        claim.checkpoints.values().for_each(|kept| library.skip_to(kept.checkpoint));
-        for kept in claim.checkpoints.values().rev() {
+        claim.checkpoints.values().for_each(|counted| library.skip_to(counted.kept.checkpoint));
+        for Counted { kept, .. } in claim.checkpoints.values().rev() {
             if library.newest_kept() > Some(kept.checkpoint) {
                 match library.newest() {
                     Ok(Some(local)) if local.checkpoint > kept.checkpoint => {

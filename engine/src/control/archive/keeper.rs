@@ -29,8 +29,8 @@ use tidemill_storage::snapshot::{
 
 use super::{
     entry::{
-        BLOCK_BYTES_MAX, BLOCKS, Block, Contents, ENTRY_BYTES_MAX, Entry, Kept, LOG, StoredFile, attempt_of,
-        log_key, number_of,
+        BLOCK_BYTES_MAX, BLOCKS, Block, Contents, ENTRY_BYTES_MAX, Earlier, Entry, Kept, LOG, StoredFile,
+        attempt_of, log_key, number_of,
     },
     retry::{Retry, failed},
 };
@@ -69,6 +69,14 @@ struct Unsettled {
     blocks: BTreeSet<String>,
 }
 
+/// A checkpoint in the log.
+pub(super) struct InLog {
+    /// The claim under which it was put.
+    pub(super) claim: u64,
+    /// What it needs.
+    pub(super) blocks: BTreeSet<String>,
+}
+
 /// Bytes of a file that have to be put.
 struct Piece {
     path: PathBuf,
@@ -96,7 +104,7 @@ struct Upload {
     pieces: VecDeque<Piece>,
     stage: Stage,
     retry: Retry,
-    /// The entry, from the stage of that name on.
+    /// The entry, once it was to be put.
     entry: Vec<u8>,
 }
 
@@ -122,8 +130,8 @@ pub(in crate::control) struct Keeper {
     next_block: u64,
     /// Files of this attempt that are in the store, or in part.
     stored: BTreeMap<PathBuf, StoredFile>,
-    /// The blocks of checkpoints in the log, by the number of their entry.
-    kept: BTreeMap<u64, BTreeSet<String>>,
+    /// The checkpoints in the log, by the number of their entry.
+    kept: BTreeMap<u64, InLog>,
     unsettled: Option<Unsettled>,
     upload: Option<Upload>,
     /// Blocks of earlier attempts were looked for.
@@ -143,7 +151,7 @@ impl Keeper {
         root: PathBuf,
         own: Ownership,
         retained_max: usize,
-        kept: BTreeMap<u64, BTreeSet<String>>,
+        kept: BTreeMap<u64, InLog>,
         dead_entries: BTreeSet<String>,
     ) -> Self {
         Self {
@@ -266,6 +274,9 @@ impl Keeper {
                     self.settle()?;
                     return Ok(false);
                 }
+                if upload.entry.is_empty() {
+                    upload.entry = self.entry(upload);
+                }
                 self.put_entry(&upload.entry)?;
                 upload.stage = Stage::Verify;
                 Ok(false)
@@ -276,8 +287,7 @@ impl Keeper {
                 if last != Some(self.next_entry) {
                     return Err(self.overtaken(last));
                 }
-                self.kept.insert(self.next_entry, self.blocks(&upload.files));
-                self.next_entry += 1;
+                self.count(self.blocks(&upload.files));
                 self.retire(&found, &upload.files);
                 Ok(true)
             }
@@ -322,6 +332,12 @@ impl Keeper {
             upload.stage = Stage::Blocks { batch, objects };
             return Ok(());
         }
+        upload.stage = Stage::Entry;
+        Ok(())
+    }
+
+    /// The entry of a checkpoint whose blocks are there, now that it is known what is before it.
+    fn entry(&self, upload: &Upload) -> Vec<u8> {
         let files = upload.files.iter().filter_map(|path| self.stored.get(path)).cloned().collect();
         let (checkpoint, manifest) = (upload.checkpoint, upload.manifest.clone());
         let Ownership { job, claim, attempt, owner } = &self.own;
@@ -330,11 +346,14 @@ impl Keeper {
             claim: *claim,
             attempt: *attempt,
             owner: owner.clone(),
+            earlier: self
+                .kept
+                .iter()
+                .map(|(at, checkpoint)| Earlier { entry: *at, claim: checkpoint.claim })
+                .collect(),
             contents: Contents::Checkpoint(Kept { checkpoint, files, manifest }),
         };
-        upload.entry = entry.encode();
-        upload.stage = Stage::Entry;
-        Ok(())
+        entry.encode()
     }
 
     /// Makes sure that these bytes are the next entry.
@@ -359,10 +378,15 @@ impl Keeper {
                 self.unsettled = Some(Unsettled { bytes, blocks });
                 return Err(error);
             }
-            self.kept.insert(self.next_entry, blocks);
-            self.next_entry += 1;
+            self.count(blocks);
         }
         Ok(())
+    }
+
+    /// The next entry of the log is there, of a checkpoint that needs these blocks.
+    fn count(&mut self, blocks: BTreeSet<String>) {
+        self.kept.insert(self.next_entry, InLog { claim: self.own.claim, blocks });
+        self.next_entry += 1;
     }
 
     fn overtaken(&self, last: Option<u64>) -> Stuck {
@@ -384,9 +408,9 @@ impl Keeper {
             gone.extend(file.blocks.iter().map(Block::key));
         }
         while self.kept.len() > self.retained_max
-            && let Some((_, blocks)) = self.kept.pop_first()
+            && let Some((_, checkpoint)) = self.kept.pop_first()
         {
-            gone.extend(blocks);
+            gone.extend(checkpoint.blocks);
         }
         self.dead_blocks.extend(gone);
         let dead = found.iter().filter(|key| number_of(key).is_some_and(|at| !self.kept.contains_key(&at)));
@@ -398,7 +422,8 @@ impl Keeper {
     /// Blocks of all checkpoints that are kept, or may be, and of files that the next one may need.
     fn needed(&self) -> BTreeSet<String> {
         let unsettled = self.unsettled.iter().map(|one| &one.blocks);
-        let kept = self.kept.values().chain(unsettled).flatten().cloned();
+        let kept = self.kept.values().map(|checkpoint| &checkpoint.blocks);
+        let kept = kept.chain(unsettled).flatten().cloned();
         let stored = self.stored.values().flat_map(|file| &file.blocks).map(Block::key);
         kept.chain(stored).collect()
     }

@@ -31,8 +31,8 @@ pub(super) use self::{
     keeper::Keeper,
 };
 use self::{
-    entry::{BLOCKS, Contents, ENTRY_BYTES_MAX, Entry, Kept, LOG, attempt_of, log_key, number_of},
-    keeper::Ownership,
+    entry::{BLOCKS, Contents, ENTRY_BYTES_MAX, Earlier, Entry, Kept, LOG, attempt_of, log_key, number_of},
+    keeper::{InLog, Ownership},
     retry::{failed, patiently},
 };
 use super::manifest::Unreadable;
@@ -71,10 +71,17 @@ pub(super) struct Claim {
     pub(super) attempt: u64,
     owner: String,
     /// Complete checkpoints, by the number of their entry.
-    checkpoints: BTreeMap<u64, Kept>,
+    checkpoints: BTreeMap<u64, Counted>,
     /// What is wrong with entries that cannot be read.
     damaged: Vec<String>,
     dead_entries: BTreeSet<String>,
+}
+
+/// A checkpoint that counts.
+struct Counted {
+    /// The claim under which it was put.
+    claim: u64,
+    kept: Kept,
 }
 
 /// The entries of a log, and what is wrong with those that cannot be read.
@@ -135,35 +142,20 @@ impl Log {
         self.keys.iter().rev().find_map(|key| number_of(key)).unwrap_or(0)
     }
 
-    /// The numbers of claims that somebody went on from. A process that stood still between reading the log and putting its claim may
-    /// have found the number free again, long after: then others behind it go on under an earlier claim, and it never counted.
-    fn claims(&self) -> BTreeSet<u64> {
-        let mut claims = BTreeSet::new();
-        let mut least_behind = u64::MAX;
-        for (at, entry) in self.entries.iter().rev() {
-            if matches!(entry.contents, Contents::Checkpoint(_)) || *at <= least_behind {
-                claims.insert(entry.claim);
+    /// Checkpoints that count, by the number of their entry: those that the last entry knows, and itself. An entry may have come after all, when
+    /// the claim that had taken its number was removed again: then others are behind it that do not know it.
+    fn checkpoints(self) -> BTreeMap<u64, Counted> {
+        let Some((last, newest)) = self.entries.last_key_value() else { return BTreeMap::new() };
+        let mut claims: BTreeMap<u64, u64> =
+            newest.earlier.iter().map(|earlier| (earlier.entry, earlier.claim)).collect();
+        claims.insert(*last, newest.claim);
+        let counted = self.entries.into_iter().filter_map(|(at, entry)| match entry.contents {
+            Contents::Checkpoint(kept) if claims.get(&at) == Some(&entry.claim) => {
+                Some((at, Counted { claim: entry.claim, kept }))
             }
-            least_behind = least_behind.min(entry.claim);
-        }
-        claims
-    }
-
-    /// Checkpoints, but those that a process put there after it had been overtaken: at or behind the claim of another one.
-    fn checkpoints(self) -> BTreeMap<u64, Kept> {
-        let claims = self.claims();
-        let is_stale =
-            |at: u64, entry: &Entry| claims.iter().any(|claim| *claim > entry.claim && *claim <= at);
-        let mut checkpoints = BTreeMap::new();
-        for (at, entry) in self.entries {
-            if is_stale(at, &entry) {
-                continue;
-            }
-            if let Contents::Checkpoint(kept) = entry.contents {
-                checkpoints.insert(at, kept);
-            }
-        }
-        checkpoints
+            _ => None,
+        });
+        counted.collect()
     }
 }
 
@@ -208,8 +200,20 @@ impl Archive {
             let written = blocks.iter().filter_map(|key| attempt_of(key)).max().unwrap_or(0);
             let attempt = known.max(written).max(attempts) + 1;
             let (at, owner) = (log.last() + 1, format!("{:016x}", unique()));
-            let (job, contents) = (self.job.clone(), Contents::Claim);
-            let bytes = Entry { job, claim: at, attempt, owner: owner.clone(), contents }.encode();
+            let damaged = log.damaged.clone();
+            let checkpoints = log.checkpoints();
+            let entry = Entry {
+                job: self.job.clone(),
+                claim: at,
+                attempt,
+                owner: owner.clone(),
+                earlier: checkpoints
+                    .iter()
+                    .map(|(at, counted)| Earlier { entry: *at, claim: counted.claim })
+                    .collect(),
+                contents: Contents::Claim,
+            };
+            let bytes = entry.encode();
             let key = log_key(at);
             match patiently(platform, enough, || store.put_if_absent(&key, &bytes)) {
                 Ok(()) => {}
@@ -231,13 +235,11 @@ impl Archive {
             if keys.iter().rev().find_map(|key| number_of(key)) != Some(at) {
                 continue;
             }
-            let damaged = log.damaged.clone();
-            let checkpoints = log.checkpoints();
-            let is_claim = |key: &&String| number_of(key).is_some_and(|at| !checkpoints.contains_key(&at));
+            let counts_not = |key: &&String| number_of(key).is_some_and(|at| !checkpoints.contains_key(&at));
             // Those that cannot be read stay until there is a checkpoint again.
             let dead_entries = if damaged.is_empty() {
                 let earlier = keys.iter().filter(|key| number_of(key) != Some(at));
-                earlier.filter(is_claim).cloned().collect()
+                earlier.filter(counts_not).cloned().collect()
             } else {
                 BTreeSet::new()
             };
@@ -250,7 +252,10 @@ impl Archive {
     /// What keeps the checkpoints of the attempt that has claimed the store.
     pub(super) fn keeper(&self, claim: Claim) -> Keeper {
         let Claim { at, attempt, owner, checkpoints, dead_entries, .. } = claim;
-        let kept = checkpoints.into_iter().map(|(at, kept)| (at, kept.keys())).collect();
+        let kept = checkpoints
+            .into_iter()
+            .map(|(at, counted)| (at, InLog { claim: counted.claim, blocks: counted.kept.keys() }))
+            .collect();
         let own = Ownership { job: self.job.clone(), claim: at, attempt, owner };
         let (store, disk) = (Arc::clone(&self.store), Arc::clone(&self.disk));
         Keeper::new(store, disk, self.root.clone(), own, self.retained_max, kept, dead_entries)

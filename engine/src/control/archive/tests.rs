@@ -37,7 +37,7 @@ fn archive_of(store: &MemoryStore, job: &str) -> Archive {
 fn start(store: &MemoryStore) -> (Vec<CheckpointId>, Keeper) {
     let mut archive = archive_of(store, "orders");
     let claim = archive.claim(0, NEVER).unwrap();
-    let found = claim.checkpoints.values().map(|kept| kept.checkpoint).collect();
+    let found = claim.checkpoints.values().map(|counted| counted.kept.checkpoint).collect();
     (found, archive.keeper(claim))
 }
 
@@ -128,10 +128,30 @@ fn a_process_that_slept_for_long_finds_its_number_free_and_completes_nothing_all
     // If it dies before that, nobody believes the entry.
     let forged = store.keys();
     let stale = log_key(number_of(&forged[0]).unwrap() - 6);
+    store.put_if_absent(&stale, &late_entry().encode()).unwrap();
+    assert_eq!(start(&store).0, [7, 8]);
+}
+
+/// The entry of checkpoint 100, put under the first claim.
+fn late_entry() -> Entry {
     let contents = Contents::Checkpoint(Kept { checkpoint: 100, files: vec![], manifest: String::new() });
     let (job, owner) = ("orders".to_owned(), String::new());
-    store.put_if_absent(&stale, &Entry { job, claim: 1, attempt: 1, owner, contents }.encode()).unwrap();
-    assert_eq!(start(&store).0, [7, 8]);
+    Entry { job, claim: 1, attempt: 1, owner, earlier: Vec::new(), contents }
+}
+
+#[test]
+fn an_entry_that_comes_when_the_claim_that_had_its_number_is_gone_counts_for_nobody() {
+    let store = MemoryStore::default();
+    let (_, mut first) = start(&store);
+    copy(&mut first, 1).unwrap();
+    let (_, second) = start(&store);
+    let number = store.keys().iter().filter_map(|key| number_of(key)).max().unwrap();
+    drop(second);
+    let (_, mut third) = start(&store);
+    sweep(&mut third);
+    store.put_if_absent(&log_key(number), &late_entry().encode()).unwrap();
+    assert_eq!(start(&store).0, [1]);
+    copy(&mut third, 2).unwrap_err();
 }
 
 #[test]
@@ -224,7 +244,7 @@ fn an_entry_that_was_changed_is_named_and_the_one_before_it_counts() {
         Some(bytes)
     });
     let claim = archive_of(&store, "orders").claim(0, NEVER).unwrap();
-    assert_eq!(claim.checkpoints.values().map(|kept| kept.checkpoint).collect::<Vec<_>>(), [1]);
+    assert_eq!(claim.checkpoints.values().map(|counted| counted.kept.checkpoint).collect::<Vec<_>>(), [1]);
     assert!(claim.damaged[0].contains(&last) && claim.damaged[0].contains("checksum"), "{:?}", claim.damaged);
 }
 
@@ -321,7 +341,7 @@ fn long_files_are_cut_into_blocks_and_come_back_as_they_were() {
 
     let elsewhere = MemoryDisk::default();
     let (archive, claim) = start_on(&store, &elsewhere);
-    let kept = claim.checkpoints.values().next().unwrap();
+    let kept = &claim.checkpoints.values().next().unwrap().kept;
     for file in &kept.files {
         archive.fetch(file, NEVER).unwrap();
         let path = Path::new("/job").join(&file.path);
@@ -421,7 +441,7 @@ fn a_claim_that_was_overtaken_while_it_was_made_sees_what_came_in_between() {
         let platform = Arc::new(SimPlatform::new(0).disk(Arc::new(MemoryDisk::default())));
         let mut archive = Archive::new(Arc::new(slow), platform, "/job".into(), "orders".to_owned(), 2);
         let claim = archive.claim(0, NEVER).unwrap();
-        let found: Vec<_> = claim.checkpoints.values().map(|kept| kept.checkpoint).collect();
+        let found: Vec<_> = claim.checkpoints.values().map(|counted| counted.kept.checkpoint).collect();
         assert_eq!(found, [checkpoints, checkpoints + 1]);
         copy(&mut archive.keeper(claim), 20).unwrap();
     }
@@ -442,7 +462,7 @@ fn a_claim_that_comes_long_after_its_place_was_used_makes_nobody_elses_checkpoin
     let platform = Arc::new(SimPlatform::new(0).disk(Arc::new(MemoryDisk::default())));
     let mut archive = Archive::new(Arc::new(slow), platform, "/job".into(), "orders".to_owned(), 2);
     let claim = archive.claim(0, NEVER).unwrap();
-    assert_eq!(claim.checkpoints.values().map(|kept| kept.checkpoint).collect::<Vec<_>>(), [8, 9]);
+    assert_eq!(claim.checkpoints.values().map(|counted| counted.kept.checkpoint).collect::<Vec<_>>(), [8, 9]);
     // Nor if it dies between the claim that came too late and the next one.
     let mut keeper = archive.keeper(claim);
     copy(&mut keeper, 20).unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tidemill_storage::snapshot::format::checksum;
 
 use super::{
-    Log,
+    Counted, Log,
     entry::{BLOCK_BYTES_MAX, BLOCKS, Kept},
     retry::failed,
 };
@@ -39,7 +39,7 @@ pub fn verify(store: &dyn RemoteStore, platform: &dyn Platform) -> Result<Verifi
     let log = Log::read(store, platform, &|| false)?;
     let mut verified = Verified { unreadable: log.damaged.clone(), ..Verified::default() };
     let mut needed = BTreeSet::new();
-    for kept in log.checkpoints().into_values().rev() {
+    for Counted { kept, .. } in log.checkpoints().into_values().rev() {
         match broken(store, &kept)? {
             None => verified.whole.push(kept.checkpoint),
             Some(what) => verified.broken.push((kept.checkpoint, what)),
