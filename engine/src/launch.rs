@@ -11,9 +11,10 @@ use crate::{
     },
     model::{
         checkpoint::CheckpointContext,
+        checkpoint_error::CheckpointError,
         config::JobConfig,
         error::Error,
-        graph::{BuildContext, JobGraph, StoreRegistry, TaskBuilder},
+        graph::{BuildContext, JobGraph, RegisteredStore, StoreRegistry, TaskBuilder},
         metrics::OperatorInfo,
         shared::JobShared,
         source::SubtaskContext,
@@ -140,8 +141,34 @@ impl Seat {
                 }
             }
         }
+        if let Err(error) = all_restored(&config, &operators, &stores.borrow()) {
+            shared.fail(error.into());
+            shared.leave(index);
+            return Box::new(Gone);
+        }
         Box::new(Worker::new(index, built, stores, shared, operators, clock))
     }
+}
+
+/// Checks that operators have opened all states that their stores were restored with, or may leave some: what is not opened is not in
+/// the next checkpoint.
+fn all_restored(
+    config: &JobConfig,
+    operators: &[OperatorInfo],
+    stores: &[RegisteredStore],
+) -> Result<(), CheckpointError> {
+    if config.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.allow_non_restored_state) {
+        return Ok(());
+    }
+    for store in stores {
+        let unopened = store.snapshots.unopened();
+        if !unopened.is_empty() {
+            let operator = operators[store.operator as usize].name.clone();
+            let names: Vec<String> = unopened.iter().map(|name| format!("`{}`", name.state)).collect();
+            return Err(CheckpointError::NonRestoredStates { operator, states: names.join(", ") });
+        }
+    }
+    Ok(())
 }
 
 /// In the place of a worker whose tasks did not open.

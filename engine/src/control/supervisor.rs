@@ -327,11 +327,14 @@ impl Supervisor {
                 matches!(**error, PlatformError::Killed { .. } | PlatformError::Stalled { .. })
             }
             Error::Checkpoint(error) => {
-                use CheckpointError::{NewerVersion, NoneWhole, OtherJob, Overtaken, Unknown};
+                use CheckpointError::{
+                    NewerVersion, NonRestoredStates, NoneWhole, OtherJob, Overtaken, Unknown,
+                };
                 matches!(
                     **error,
                     NoneWhole { .. }
                         | NewerVersion { .. }
+                        | NonRestoredStates { .. }
                         | OtherJob { .. }
                         | Overtaken { .. }
                         | Unknown { .. }

@@ -43,7 +43,8 @@ pub struct CheckpointConfig {
     pub retain_on_cancel: bool,
     /// The savepoint to begin with instead of the newest checkpoint, in a directory that has no checkpoint of this job yet.
     pub savepoint: Option<PathBuf>,
-    /// Whether to go on from a checkpoint that has state of operators that this job does not have: that state is dropped.
+    /// Whether to go on from a checkpoint that has state of operators that this job does not have, or states that its operators do
+    /// not open: that state is dropped.
     pub allow_non_restored_state: bool,
 }
 

@@ -100,6 +100,17 @@ pub enum CheckpointError {
         /// Ids and names, one after the other.
         operators: String,
     },
+    /// The checkpoint has states of an operator that it does not open.
+    #[error(
+        "the checkpoint that the job goes on from holds states that the operator `{operator}` does not open: {states}. Give them \
+         their former names, or set allow_non_restored_state to drop them"
+    )]
+    NonRestoredStates {
+        /// Name of the operator.
+        operator: String,
+        /// Their names, one after the other.
+        states: String,
+    },
     /// A part of the state is damaged or missing.
     #[error(transparent)]
     State(#[from] StateError),

@@ -3,6 +3,7 @@
 
 extern crate tidemill_storage as tidemill;
 
+mod changed_job;
 mod equality;
 mod event_time;
 mod exactly_once;

@@ -11,7 +11,7 @@ use super::{
     seal::{BlockId, Sealed, StateDeclaration, TableDeclaration, TableId},
 };
 use crate::{
-    state::{Slice, StateId},
+    state::{Slice, StateId, StateName},
     store::files::Files,
 };
 
@@ -29,6 +29,8 @@ pub struct Shared {
     pub files: RefCell<Files>,
     /// States, by id.
     pub(crate) states: RefCell<Vec<StateDeclaration>>,
+    /// Names of the states that the store was restored with.
+    pub(crate) restored: RefCell<Vec<StateName>>,
     /// States that a seal has declared already.
     declared: Cell<usize>,
     next_table: Cell<u64>,
@@ -57,6 +59,7 @@ impl Shared {
             near_bytes_max,
             files: RefCell::new(files),
             states: RefCell::default(),
+            restored: RefCell::default(),
             declared: Cell::new(0),
             next_table: Cell::new(0),
             next_block: Cell::new(0),

@@ -172,16 +172,14 @@ impl Store {
             });
         }
         let mut store = Self::new(options);
+        *store.shared.restored.borrow_mut() = parts.states().iter().map(|state| state.name.clone()).collect();
         store.restored = Some(parts);
         Ok(store)
     }
 
     /// States that were restored and not opened.
     pub fn unopened(&self) -> Vec<StateName> {
-        let states = self.shared.states.borrow();
-        let restored = self.restored.iter().flat_map(|parts| parts.states());
-        let names = restored.map(|state| state.name.clone());
-        names.filter(|name| !states.iter().any(|state| state.name == *name)).collect()
+        self.snapshots().unopened()
     }
 
     /// Begins a seal: every table of the store is to be [sealed](LogTable::seal) into it before anything else is done
@@ -351,6 +349,13 @@ impl Snapshots {
         let mut files = self.shared.files.borrow_mut();
         files.poll(false)?;
         Ok(files.next_snapshot_event())
+    }
+
+    /// As [`Store::unopened`].
+    pub fn unopened(&self) -> Vec<StateName> {
+        let (restored, states) = (self.shared.restored.borrow(), self.shared.states.borrow());
+        let is_open = |name: &&StateName| states.iter().any(|state| state.name == **name);
+        restored.iter().filter(|name| !is_open(name)).cloned().collect()
     }
 
     /// As [`Store::release`].
