@@ -99,6 +99,8 @@ fn a_restart_reads_on_from_a_position_or_all_of_it() {
     let text = |number: u32| "x".repeat(number as usize) + &number.to_string();
     feeder.send_all(&(0..30).map(text).collect::<Vec<_>>()).unwrap();
     (30..50).for_each(|number| feeder.send(&text(number)).unwrap());
+    let stats = feeder.stats();
+    assert_eq!((stats.first, stats.durable, stats.read, stats.pending_bytes), (0, 50, 0, 0));
     let mut reader = open(&source, &context(0, 1, false)).unwrap();
     take(&mut reader, 17);
     let position = reader.position(0);
@@ -114,6 +116,7 @@ fn a_restart_reads_on_from_a_position_or_all_of_it() {
 
     let (feeder, source) = channel::<String>(place.path());
     feeder.send(&text(50)).unwrap();
+    assert_eq!(feeder.stats().durable, 51, "records are numbered over all starts");
     assert_eq!(source.splits(&context(1, 2, false)).unwrap(), []);
     let mut reader = open(&source, &context(0, 2, false)).unwrap();
     assert_eq!(take(&mut reader, 51), (0..51).map(text).collect::<Vec<_>>());
@@ -149,6 +152,9 @@ fn senders_are_held_back_until_a_checkpoint_lets_the_log_be_trimmed() {
     };
     assert!(matches!(full, WriteAheadError::Full), "{full}");
     assert!((50..130).contains(&sent), "{sent} records of 500 bytes in 64 KiB");
+    let stats = feeder.stats();
+    assert_eq!((stats.durable, stats.log_bytes_max), (u64::from(sent), 64 << 10));
+    assert!(stats.log_bytes_max - stats.log_bytes < 1_024, "{stats:?}");
     let sender = thread::spawn({
         let feeder = feeder.clone();
         move || (sent..RECORDS).for_each(|number| feeder.send(&record(number)).unwrap())
@@ -179,6 +185,9 @@ fn senders_are_held_back_until_a_checkpoint_lets_the_log_be_trimmed() {
         thread::yield_now();
     }
     sender.join().unwrap();
+    let stats = feeder.stats();
+    assert_eq!((stats.durable, stats.read), (u64::from(RECORDS), u64::from(RECORDS)));
+    assert!(stats.first > 0, "{stats:?}");
 }
 
 #[test]

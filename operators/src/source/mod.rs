@@ -43,5 +43,5 @@ pub use tcp::{TcpLinesHandle, TcpLinesReader, TcpLinesSource};
 pub use vec::{VecItems, VecSource, VecSplit, from_vec};
 pub use write_ahead::{
     Acknowledgement, WriteAheadChannel, WriteAheadError, WriteAheadFeeder, WriteAheadReader,
-    WriteAheadSource, WriteAheadSplit,
+    WriteAheadSource, WriteAheadSplit, WriteAheadStats,
 };

@@ -24,6 +24,7 @@ use tidemill_storage::wal::{Chunk, Cursor, Group, LogError, WriteAheadLog};
 
 use super::{
     error::WriteAheadError,
+    stats::WriteAheadStats,
     ticket::{Acknowledgement, Unsettled},
 };
 
@@ -247,6 +248,18 @@ impl Desk {
         ticket
     }
 
+    /// How things stand.
+    pub(super) fn stats(&self) -> WriteAheadStats {
+        let inbox = lock(&self.inbox);
+        let pending_bytes = if inbox.group.is_empty() { 0 } else { inbox.group.bytes() };
+        let log_bytes = inbox.log_bytes;
+        drop(inbox);
+        let Outbox { first, durable, next, .. } = *lock(&self.outbox);
+        let Limits { log_bytes: log_bytes_max, pending_bytes: pending_bytes_max, .. } = self.limits;
+        let read = next.max(first);
+        WriteAheadStats { first, durable, read, log_bytes, log_bytes_max, pending_bytes, pending_bytes_max }
+    }
+
     /// The most that one send may have, in bytes.
     pub(super) fn batch_bytes_max(&self) -> usize {
         self.limits.batch_bytes
@@ -464,8 +477,9 @@ impl Desk {
         self.note_log_bytes(files);
         match appended {
             Ok(chunk) => {
-                outcome.settle(Ok(()));
+                // First, so that whoever was told finds it counted.
                 self.hand_on(files, chunk);
+                outcome.settle(Ok(()));
             }
             Err(error) => outcome.settle(Err(Arc::new(error))),
         }

@@ -7,7 +7,7 @@ use tidemill_storage::{
     wal::Group,
 };
 
-use super::{Keeper, error::WriteAheadError, ticket::Acknowledgement};
+use super::{Keeper, error::WriteAheadError, stats::WriteAheadStats, ticket::Acknowledgement};
 
 /// Feeds records to a job from any thread, and says that one was taken only when it is durable. Clones feed the same job. See
 /// [`WriteAheadChannel`](super::WriteAheadChannel).
@@ -111,6 +111,12 @@ impl<T: Record> WriteAheadFeeder<T> {
     /// When the log's thread is gone.
     pub fn close(&self) -> Result<Acknowledgement, WriteAheadError> {
         self.keeper.desk.close()
+    }
+
+    /// How the channel stands: what is durable, what the job has still to read, how full log and queue are. Cheap enough to be asked
+    /// for every millisecond.
+    pub fn stats(&self) -> WriteAheadStats {
+        self.keeper.desk.stats()
     }
 
     /// The records as they are written; `None` if there are none.

@@ -9,6 +9,7 @@ mod desk;
 mod error;
 mod feeder;
 mod reader;
+mod stats;
 mod ticket;
 
 use std::{
@@ -31,7 +32,8 @@ use tidemill_storage::{
 
 use self::desk::{Desk, Limits};
 pub use self::{
-    error::WriteAheadError, feeder::WriteAheadFeeder, reader::WriteAheadReader, ticket::Acknowledgement,
+    error::WriteAheadError, feeder::WriteAheadFeeder, reader::WriteAheadReader, stats::WriteAheadStats,
+    ticket::Acknowledgement,
 };
 use crate::api::environment::StreamEnvironment;
 
