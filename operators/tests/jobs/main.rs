@@ -7,6 +7,7 @@ mod equality;
 mod event_time;
 mod exactly_once;
 mod failure;
+mod files_exactly_once;
 mod machine_lost;
 mod metrics;
 mod pressure;

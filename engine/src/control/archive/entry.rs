@@ -46,6 +46,10 @@ pub(super) struct Entry {
     pub(super) attempt: u64,
     /// A random number of the process that wrote it.
     pub(super) owner: String,
+    /// The numbers of the entries before it whose checkpoints count. What else is there came when its number was free again.
+    /// `None` where a former version wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) before: Option<BTreeSet<u64>>,
     /// What it says.
     #[serde(flatten)]
     pub(super) contents: Contents,
@@ -170,6 +174,7 @@ mod tests {
             claim: 6,
             attempt: 3,
             owner: "0f".to_owned(),
+            before: Some([2, 5].into()),
             contents: Contents::Checkpoint(Kept { checkpoint: 9, files, manifest: "text".to_owned() }),
         }
     }
@@ -177,7 +182,9 @@ mod tests {
     #[test]
     fn entries_come_back_and_no_changed_byte_is_believed() {
         let claim = Entry { contents: Contents::Claim, ..entry("state/1/a/0/part") };
-        for entry in [entry("state/1/a/0/part"), claim] {
+        let former = Entry { before: None, ..claim.clone() };
+        assert!(!String::from_utf8_lossy(&former.encode()).contains("before"));
+        for entry in [entry("state/1/a/0/part"), claim, former] {
             let bytes = entry.encode();
             assert_eq!(Entry::decode(&bytes).unwrap(), entry);
             for at in 0..bytes.len() {

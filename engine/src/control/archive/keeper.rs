@@ -330,11 +330,19 @@ impl Keeper {
             claim: *claim,
             attempt: *attempt,
             owner: owner.clone(),
+            before: Some(self.before()),
             contents: Contents::Checkpoint(Kept { checkpoint, files, manifest }),
         };
         upload.entry = entry.encode();
         upload.stage = Stage::Entry;
         Ok(())
+    }
+
+    /// The numbers of the entries before the next one whose checkpoints count.
+    fn before(&self) -> BTreeSet<u64> {
+        // What is not known is settled first, and has this number then.
+        let unsettled = self.unsettled.iter().map(|_| self.next_entry);
+        self.kept.keys().copied().chain(unsettled).collect()
     }
 
     /// Makes sure that these bytes are the next entry.

@@ -149,11 +149,17 @@ impl Log {
         claims
     }
 
-    /// Checkpoints, but those that a process put there after it had been overtaken: at or behind the claim of another one.
+    /// Checkpoints, but those that a process put there after it had been overtaken: at or behind the claim of another one. The claim
+    /// may have been taken away since, and the number be free; so the last entry says which of those before it count.
     fn checkpoints(self) -> BTreeMap<u64, Kept> {
         let claims = self.claims();
-        let is_stale =
-            |at: u64, entry: &Entry| claims.iter().any(|claim| *claim > entry.claim && *claim <= at);
+        let last = self.entries.last_key_value();
+        let counting = last.and_then(|(last, entry)| Some((*last, entry.before.clone()?)));
+        let is_stale = |at: u64, entry: &Entry| {
+            let is_late =
+                counting.as_ref().is_some_and(|(last, before)| at != *last && !before.contains(&at));
+            is_late || claims.iter().any(|claim| *claim > entry.claim && *claim <= at)
+        };
         let mut checkpoints = BTreeMap::new();
         for (at, entry) in self.entries {
             if is_stale(at, &entry) {
@@ -208,8 +214,11 @@ impl Archive {
             let written = blocks.iter().filter_map(|key| attempt_of(key)).max().unwrap_or(0);
             let attempt = known.max(written).max(attempts) + 1;
             let (at, owner) = (log.last() + 1, format!("{:016x}", unique()));
+            let damaged = log.damaged.clone();
+            let checkpoints = log.checkpoints();
             let (job, contents) = (self.job.clone(), Contents::Claim);
-            let bytes = Entry { job, claim: at, attempt, owner: owner.clone(), contents }.encode();
+            let before = Some(checkpoints.keys().copied().collect());
+            let bytes = Entry { job, claim: at, attempt, owner: owner.clone(), before, contents }.encode();
             let key = log_key(at);
             match patiently(platform, enough, || store.put_if_absent(&key, &bytes)) {
                 Ok(()) => {}
@@ -231,8 +240,6 @@ impl Archive {
             if keys.iter().rev().find_map(|key| number_of(key)) != Some(at) {
                 continue;
             }
-            let damaged = log.damaged.clone();
-            let checkpoints = log.checkpoints();
             let is_claim = |key: &&String| number_of(key).is_some_and(|at| !checkpoints.contains_key(&at));
             // Those that cannot be read stay until there is a checkpoint again.
             let dead_entries = if damaged.is_empty() {

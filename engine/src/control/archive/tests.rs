@@ -130,8 +130,31 @@ fn a_process_that_slept_for_long_finds_its_number_free_and_completes_nothing_all
     let stale = log_key(number_of(&forged[0]).unwrap() - 6);
     let contents = Contents::Checkpoint(Kept { checkpoint: 100, files: vec![], manifest: String::new() });
     let (job, owner) = ("orders".to_owned(), String::new());
-    store.put_if_absent(&stale, &Entry { job, claim: 1, attempt: 1, owner, contents }.encode()).unwrap();
+    let forged = Entry { job, claim: 1, attempt: 1, owner, before: None, contents };
+    store.put_if_absent(&stale, &forged.encode()).unwrap();
     assert_eq!(start(&store).0, [7, 8]);
+}
+
+#[test]
+fn a_checkpoint_that_arrives_when_its_place_is_free_again_is_not_believed() {
+    let store = MemoryStore::default();
+    drop(start(&store));
+    let contents = Contents::Checkpoint(Kept { checkpoint: 100, files: vec![], manifest: String::new() });
+    let (job, owner, before) = ("orders".to_owned(), String::new(), Some(BTreeSet::new()));
+    let late = Entry { job, claim: 1, attempt: 1, owner, before, contents }.encode();
+    // The next claim takes the place, and the one behind that gives it back.
+    let (_, second) = start(&store);
+    drop(second);
+    let (_, mut third) = start(&store);
+    sweep(&mut third);
+    store.put_if_absent(&log_key(2), &late).unwrap();
+    // Whether another process sees that first or the owner goes on.
+    assert_eq!(start(&store).0, [0; 0]);
+    let (_, mut fifth) = start(&store);
+    copy(&mut fifth, 1).unwrap();
+    sweep(&mut fifth);
+    store.put_if_absent(&log_key(2), &late).unwrap();
+    assert_eq!(start(&store).0, [1]);
 }
 
 #[test]
