@@ -13,6 +13,7 @@ mod metrics;
 mod pressure;
 mod records;
 mod recovery;
+mod restore;
 mod state;
 mod timers;
 mod windows;
