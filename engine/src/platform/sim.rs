@@ -46,7 +46,11 @@ pub struct SimPlatform {
     turns: Arc<AtomicU64>,
     /// Fleets that were started: each runs in an order of its own.
     started: Arc<AtomicU64>,
+    onlooker: Option<Onlooker>,
 }
+
+/// Somebody outside who looks on between two turns.
+type Onlooker = Arc<dyn Fn() + Send + Sync>;
 
 impl SimPlatform {
     /// A closed world whose every choice follows from `seed`.
@@ -65,6 +69,7 @@ impl SimPlatform {
             trace: SimTrace::default(),
             turns: Arc::default(),
             started: Arc::default(),
+            onlooker: None,
         }
     }
 
@@ -89,6 +94,12 @@ impl SimPlatform {
     /// Lets a turn take up to so much virtual time, instead of a microsecond: a slow machine, on which more happens by the clock.
     pub fn turn_ns_max(mut self, turn_ns_max: u64) -> Self {
         self.turn_ns_max = turn_ns_max.max(1);
+        self
+    }
+
+    /// Calls this before each turn: somebody outside who looks on, such as a reader of what the job writes.
+    pub fn onlooker(mut self, onlooker: Arc<dyn Fn() + Send + Sync>) -> Self {
+        self.onlooker = Some(onlooker);
         self
     }
 
@@ -354,6 +365,7 @@ impl Simulation {
     /// Lets go wrong what is to go wrong at this turn; the error is that of a process that was killed.
     fn go_wrong(&mut self) -> Option<PlatformError> {
         let turn = self.platform.turns.fetch_add(1, Ordering::Relaxed);
+        self.platform.onlooker.iter().for_each(|look| look());
         let SimFaults { kill_at_turn, lose_worker_at_turn, jump_at_turn, on_kill } = &self.platform.faults;
         if let Some((_, millis)) = jump_at_turn.filter(|(at, _)| *at == turn) {
             self.platform.note(&|| format!("the wall clock jumps by {millis} ms"));

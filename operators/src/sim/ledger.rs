@@ -3,6 +3,7 @@
 use std::{
     any::{Any, TypeId},
     collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,8 +17,14 @@ use tidemill_engine::{
     platform::Random,
 };
 
+use super::{
+    Counts, counted, difference,
+    outside::{Act, Outside},
+};
+use crate::api::environment::StreamEnvironment;
+
 /// What was written to it, prepared and committed. Clones are the same.
-pub(super) struct Ledger<T>(Arc<Mutex<Entries<T>>>);
+struct Ledger<T>(Arc<Mutex<Entries<T>>>);
 
 impl<T> Clone for Ledger<T> {
     fn clone(&self) -> Self {
@@ -61,19 +68,19 @@ impl<T> Ledger<T> {
     }
 
     /// From now on nothing is taken: the process is dead, whatever of it still runs.
-    pub(super) fn cut_off(&self) {
+    fn cut_off(&self) {
         self.lock().is_cut_off = true;
     }
 
     /// Another process is there. What the former one had not made sure of may be gone.
-    pub(super) fn recover_from_crash(&self, random: &mut Random) {
+    fn recover_from_crash(&self, random: &mut Random) {
         let mut entries = self.lock();
         entries.is_cut_off = false;
         entries.prepared.retain(|_, prepared| prepared.is_secure || random.one_in(2));
     }
 
     /// What was committed.
-    pub(super) fn committed(&self) -> Vec<T>
+    fn committed(&self) -> Vec<T>
     where
         T: Clone,
     {
@@ -81,9 +88,49 @@ impl<T> Ledger<T> {
     }
 }
 
+/// The ledger, with the job that commits to it.
+pub(super) struct LedgerOutside<'a, T, D> {
+    ledger: Ledger<T>,
+    expected: &'a Counts,
+    describe: &'a D,
+}
+
+impl<'a, T, D> LedgerOutside<'a, T, D> {
+    pub(super) fn new(expected: &'a Counts, describe: &'a D) -> Self {
+        Self { ledger: Ledger::default(), expected, describe }
+    }
+}
+
+impl<T, D> Outside for LedgerOutside<'_, T, D>
+where
+    T: Clone + Debug + Send + 'static,
+    D: Fn(&StreamEnvironment, SimSink<T>),
+{
+    fn describe(&self, environment: &StreamEnvironment) {
+        (self.describe)(environment, SimSink { ledger: self.ledger.clone() });
+    }
+
+    fn when_killed(&self) -> Act {
+        let ledger = self.ledger.clone();
+        Arc::new(move || ledger.cut_off())
+    }
+
+    fn life_is_over(&self, _: bool) {
+        self.ledger.cut_off();
+    }
+
+    fn recover_from_crash(&self, random: &mut Random) {
+        self.ledger.recover_from_crash(random);
+    }
+
+    fn wrong(&self) -> Option<String> {
+        difference(self.expected, &counted(self.ledger.committed()))
+    }
+}
+
 /// The sink that a simulated job has to end in: commits its records exactly once, if the engine does what it promises.
 pub struct SimSink<T> {
-    pub(super) ledger: Ledger<T>,
+    ledger: Ledger<T>,
 }
 
 impl<T> SimSink<T> {

@@ -16,10 +16,7 @@ use tidemill_engine::{
 };
 use tidemill_storage::snapshot::disk::memory::{Faults, MemoryDisk};
 
-use super::{
-    Simulation,
-    ledger::{Ledger, SimSink},
-};
+use super::{Simulation, outside::Outside};
 use crate::api::environment::StreamEnvironment;
 
 /// Where a simulated job keeps its checkpoints.
@@ -34,11 +31,14 @@ const LIVES_MAX: u64 = 32;
 pub(super) struct Calm {
     turns: u64,
     disk_operations: u64,
+    disk_bytes: u64,
     remote_operations: u64,
 }
 
 /// The lives of the process under one seed.
-pub(super) struct Lives {
+pub(super) struct Lives<O> {
+    /// What the job writes to.
+    pub(super) outside: O,
     seed: u64,
     random: Random,
     kills_left: u64,
@@ -57,16 +57,17 @@ pub(super) struct Lives {
     pub(super) machines_lost: u64,
 }
 
-impl Lives {
-    pub(super) fn new(simulation: &Simulation, seed: u64) -> Self {
+impl<O: Outside> Lives<O> {
+    pub(super) fn new(simulation: &Simulation, seed: u64, disk: MemoryDisk, outside: O) -> Self {
         let mut random = Random::from_seed(seed);
         let kills_left = random.below(simulation.kills_max + 1);
         Self {
+            outside,
             seed,
             random,
             kills_left,
             parallelism_max: simulation.parallelism_max,
-            disk: MemoryDisk::default(),
+            disk,
             remote: simulation.remote.then(MemoryStore::default),
             is_hasty: false,
             trace: String::new(),
@@ -85,27 +86,27 @@ impl Lives {
     }
 
     /// One life in which nothing goes wrong.
-    pub(super) fn run_calmly<T, D>(mut self, describe: &D) -> Calm
-    where
-        T: Clone + Send + 'static,
-        D: Fn(&StreamEnvironment, SimSink<T>),
-    {
+    pub(super) fn run_calmly(mut self) -> Calm {
         // Drawn independently: else when a life ends would follow from the settings that this one has.
         self.random = Random::from_seed(!self.seed);
         let platform = self.platform(self.seed);
         let turns = platform.clone();
         // What is wrong with the job itself shows again, with its seed.
-        let _outcome = self.live(platform, &Ledger::default(), describe);
+        let _outcome = self.live(platform);
         let remote_operations = self.remote.as_ref().map_or(0, MemoryStore::operations);
         Calm {
             turns: turns.turns().max(16),
             disk_operations: self.disk.operations().max(16),
+            disk_bytes: self.disk.used_bytes().max(16),
             remote_operations: remote_operations.max(16),
         }
     }
 
     fn platform(&self, seed: u64) -> SimPlatform {
-        let platform = SimPlatform::new(seed).disk(Arc::new(self.disk.clone()));
+        let mut platform = SimPlatform::new(seed).disk(Arc::new(self.disk.clone()));
+        if let Some(onlooker) = self.outside.onlooker() {
+            platform = platform.onlooker(onlooker);
+        }
         match &self.remote {
             Some(remote) => platform.remote(Arc::new(remote.clone())),
             None => platform,
@@ -116,21 +117,17 @@ impl Lives {
     ///
     /// # Errors
     /// When it does not come to its end though nothing goes wrong any more.
-    pub(super) fn run<T, D>(&mut self, ledger: &Ledger<T>, calm: Calm, describe: &D) -> Result<(), Error>
-    where
-        T: Clone + Send + 'static,
-        D: Fn(&StreamEnvironment, SimSink<T>),
-    {
+    pub(super) fn run(&mut self, calm: Calm) -> Result<(), Error> {
         for life in 0..LIVES_MAX {
             let is_last_try = life + 1 == LIVES_MAX;
             let dies = self.kills_left > 0 && !is_last_try;
             self.is_hasty = dies && self.remote.is_some() && self.random.one_in(2);
-            let mut faults = if dies { self.draw_faults(ledger, calm) } else { SimFaults::default() };
+            let mut faults = if dies { self.draw_faults(calm) } else { SimFaults::default() };
             self.draw_remote_faults(dies.then_some(&mut faults), calm);
             let seed = self.seed.wrapping_mul(1_000).wrapping_add(life);
             let turn_ns_max = [1_000, 20_000, 200_000][self.random.below(3) as usize];
             let platform = self.platform(seed).faults(faults).turn_ns_max(turn_ns_max);
-            let ended = self.live(platform, ledger, describe);
+            let ended = self.live(platform);
             self.check_remote()?;
             match ended {
                 Ok(()) => return Ok(()),
@@ -138,22 +135,34 @@ impl Lives {
                 Err(_) => {
                     self.kills_left -= 1;
                     self.deaths += 1;
-                    ledger.cut_off();
-                    self.disk.crash(self.random.next_u64());
-                    if self.remote.is_some() && self.random.one_in(2) {
-                        self.machines_lost += 1;
-                        self.disk = MemoryDisk::default();
-                        self.trace += "                    the machine is lost, with its disk\n";
-                    }
-                    ledger.recover_from_crash(&mut self.random);
+                    self.crash();
                 }
             }
         }
         Err(Error::Over)
     }
 
+    /// What a death leaves.
+    fn crash(&mut self) {
+        let random = &mut self.random;
+        let what = if random.one_in(3) {
+            self.disk.end_process();
+            "the machine goes on: nothing that was written is lost"
+        } else {
+            self.disk.crash(random.next_u64());
+            "the power is cut: what was not synced may be lost"
+        };
+        self.trace += &format!("                    {what}\n");
+        if self.remote.is_some() && !self.outside.is_on_the_machine() && random.one_in(2) {
+            self.machines_lost += 1;
+            self.disk = MemoryDisk::default();
+            self.trace += "                    the machine is lost, with its disk\n";
+        }
+        self.outside.recover_from_crash(random);
+    }
+
     /// Something for a life to die of.
-    fn draw_faults<T: Send + 'static>(&mut self, ledger: &Ledger<T>, calm: Calm) -> SimFaults {
+    fn draw_faults(&mut self, calm: Calm) -> SimFaults {
         let random = &mut self.random;
         // Some of the deaths are early: while the process recovers, or before it has done anything.
         let spread = |random: &mut Random, most: u64| {
@@ -161,10 +170,10 @@ impl Lives {
             let most = if random.one_in(3) { (most >> random.below(8)).max(1) } else { most };
             random.below(most)
         };
-        let (disk, external) = (self.disk.clone(), ledger.clone());
+        let (disk, cut_off) = (self.disk.clone(), self.outside.when_killed());
         let mut faults = SimFaults {
             on_kill: Some(Arc::new(move || {
-                external.cut_off();
+                cut_off();
                 disk.set_faults(Faults { dead_from: Some(0), ..Faults::default() });
             })),
             ..SimFaults::default()
@@ -177,7 +186,7 @@ impl Lives {
             let millis = random.below(7_200_000) as i64 - 3_600_000;
             faults.jump_at_turn = Some((spread(random, calm.turns), millis));
         }
-        match random.below(4) {
+        match random.below(5) {
             0 => {
                 let at = spread(random, calm.disk_operations);
                 self.disk.set_faults(Faults { dead_from: Some(at), ..Faults::default() });
@@ -185,6 +194,11 @@ impl Lives {
             1 => {
                 let at = spread(random, calm.disk_operations);
                 self.disk.set_faults(Faults { fail_at: Some(at), ..Faults::default() });
+                faults.kill_at_turn = Some(spread(random, calm.turns));
+            }
+            2 => {
+                let full_at = self.disk.used_bytes() + spread(random, calm.disk_bytes);
+                self.disk.set_faults(Faults { capacity_bytes: Some(full_at), ..Faults::default() });
                 faults.kill_at_turn = Some(spread(random, calm.turns));
             }
             _ => faults.kill_at_turn = Some(spread(random, calm.turns)),
@@ -235,18 +249,16 @@ impl Lives {
     }
 
     /// One life of the process.
-    fn live<T, D>(&mut self, platform: SimPlatform, ledger: &Ledger<T>, describe: &D) -> Result<(), Error>
-    where
-        T: Clone + Send + 'static,
-        D: Fn(&StreamEnvironment, SimSink<T>),
-    {
+    fn live(&mut self, platform: SimPlatform) -> Result<(), Error> {
         let trace = platform.trace();
         let config = self.draw_config();
         let parallelism = config.parallelism;
         platform.note(&|| format!("a process begins with {parallelism} workers"));
         let environment = StreamEnvironment::on(Arc::new(platform), config);
-        describe(&environment, SimSink { ledger: ledger.clone() });
-        let outcome = environment.start().and_then(|handle| {
+        self.outside.describe(&environment);
+        let started = environment.start();
+        let has_begun = started.is_ok();
+        let outcome = started.and_then(|handle| {
             let monitor = handle.monitor();
             let waited = handle.wait();
             let stats = monitor.metrics().checkpoints;
@@ -256,6 +268,7 @@ impl Lives {
             self.recoveries += u64::from(stats.restored_from.is_some());
             waited.map(drop)
         });
+        self.outside.life_is_over(has_begun);
         self.trace += &trace.to_string();
         if let Err(error) = &outcome {
             self.trace += &format!("                    the process ends: {error}\n");

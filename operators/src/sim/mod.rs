@@ -3,7 +3,8 @@
 //! The whole job runs in one thread: workers, checkpoints, state and recovery are those of production, the clock is virtual,
 //! the disk is in memory. A seed chooses the parallelism of each life of the process, sizes of batches and channels, the order
 //! in which workers are turned, and what goes wrong: the process is killed at any turn, also while it recovers; a worker is
-//! lost; writes fail, are torn, or are lost with a power cut; the wall clock jumps. The same seed gives the same run.
+//! lost; writes fail, are torn, or are lost with a power cut; the disk is full; the wall clock jumps. The same seed gives the same
+//! run.
 //!
 //! ```
 //! use tidemill_operators::{sim::Simulation, source::from_vec};
@@ -18,15 +19,23 @@
 //! });
 //! ```
 
+mod files;
 mod ledger;
 mod life;
+mod outside;
 
-use std::{collections::BTreeMap, env, fmt::Debug, ops::Range, thread};
+use std::{collections::BTreeMap, env, fmt::Debug, ops::Range, path::Path, thread};
 
+use tidemill_engine::model::source::BoxError;
+use tidemill_storage::snapshot::disk::memory::MemoryDisk;
+
+pub use files::{csv_rows, json_rows};
 pub use ledger::{SimSink, SimSinkWriter};
 
-use ledger::Ledger;
+use files::Files;
+use ledger::LedgerOutside;
 use life::Lives;
+use outside::Outside;
 
 use crate::api::environment::StreamEnvironment;
 
@@ -98,6 +107,50 @@ impl Simulation {
         D: Fn(&StreamEnvironment, SimSink<T>),
     {
         let expected = counted(expected);
+        self.run(|_| LedgerOutside::new(&expected, &describe))
+    }
+
+    /// As [`check`](Self::check), for a job that commits to files: what is in the files of `directory` on the simulated disk has
+    /// to be `expected`, in any order. `rows` says what the bytes of one file hold; see [`csv_rows`] and [`json_rows`].
+    ///
+    /// A reader runs beside the job and takes each file when it first sees it, but for those whose names begin with a dot. A
+    /// file that has been taken may not change, and has to be there whenever the job has begun, in this life and all that follow.
+    /// The directory is on the machine: with [`remote`](Self::remote) no machine is lost.
+    ///
+    /// ```
+    /// use tidemill_operators::{sim::{Simulation, csv_rows}, sink::FileSink, source::from_vec};
+    /// use tidemill_engine::model::watermark::WatermarkStrategy;
+    ///
+    /// let expected = (0..100_u64).map(|number| number * 2);
+    /// Simulation::new().seeds(20).check_files("/doubled", csv_rows, expected, |environment| {
+    ///     environment
+    ///         .from_source("numbers", from_vec((0..100_u64).collect()), WatermarkStrategy::none())
+    ///         .map(|number| number * 2)
+    ///         .sink("doubled", FileSink::csv("/doubled").columns(["number"]));
+    /// });
+    /// ```
+    ///
+    /// # Panics
+    /// As [`check`](Self::check), and when a reader sees what it may not.
+    pub fn check_files<T, R, D>(
+        self,
+        directory: impl AsRef<Path>,
+        rows: R,
+        expected: impl IntoIterator<Item = T>,
+        describe: D,
+    ) -> SimReport
+    where
+        T: Debug,
+        R: Fn(&[u8]) -> Result<Vec<T>, BoxError>,
+        D: Fn(&StreamEnvironment),
+    {
+        let expected = counted(expected);
+        let rows = |file: &[u8]| rows(file).map(counted);
+        self.run(|disk| Files::new(disk.clone(), directory.as_ref(), &rows, &expected, &describe))
+    }
+
+    /// Runs every seed with an outside of its own.
+    fn run<O: Outside>(self, outside: impl Fn(&MemoryDisk) -> O) -> SimReport {
         let mut report = SimReport::default();
         let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
         let seeds = match (number(SEED_VARIABLE), number(SEEDS_VARIABLE)) {
@@ -105,15 +158,18 @@ impl Simulation {
             (None, Some(seeds)) => self.seeds.start..self.seeds.start + seeds,
             (None, None) => self.seeds.clone(),
         };
+        let lives = |seed| {
+            let disk = MemoryDisk::default();
+            let outside = outside(&disk);
+            Lives::new(&self, seed, disk, outside)
+        };
         // How long the job takes when nothing goes wrong: faults are spread over somewhat more than that.
         // Measured under the same seed whichever are run, so that a seed alone says what happens.
-        let calm = Lives::new(&self, 0).run_calmly(&describe);
+        let calm = lives(0).run_calmly();
         for seed in seeds {
-            let ledger = Ledger::default();
-            let mut lives = Lives::new(&self, seed);
-            let outcome = lives.run(&ledger, calm, &describe);
-            let wrong = match outcome {
-                Ok(()) => difference(&expected, &counted(ledger.committed())),
+            let mut lives = lives(seed);
+            let wrong = match lives.run(calm) {
+                Ok(()) => lives.outside.wrong(),
                 Err(error) => Some(format!("the job does not end: {error}")),
             };
             if let Some(wrong) = wrong {
@@ -143,10 +199,12 @@ pub struct SimReport {
     pub in_flight_bytes: u64,
     /// Deaths with which the machine was lost, and its disk.
     pub machines_lost: u64,
+    /// Files that a reader has taken, in [`check_files`](Simulation::check_files).
+    pub files: u64,
 }
 
 impl SimReport {
-    fn add(&mut self, lives: &Lives) {
+    fn add<O: Outside>(&mut self, lives: &Lives<O>) {
         self.runs += 1;
         self.deaths += lives.deaths;
         self.recoveries += lives.recoveries;
@@ -154,6 +212,7 @@ impl SimReport {
         self.checkpoints += lives.checkpoints;
         self.in_flight_bytes += lives.in_flight_bytes;
         self.machines_lost += lives.machines_lost;
+        self.files += lives.outside.files();
     }
 }
 
@@ -165,7 +224,10 @@ fn fail(seed: u64, wrong: &str, story: &str) -> ! {
     );
 }
 
-fn counted<T: Debug>(records: impl IntoIterator<Item = T>) -> BTreeMap<String, u64> {
+/// How often there is what shows as this.
+type Counts = BTreeMap<String, u64>;
+
+fn counted<T: Debug>(records: impl IntoIterator<Item = T>) -> Counts {
     let mut counts = BTreeMap::new();
     for record in records {
         *counts.entry(format!("{record:?}")).or_default() += 1;
@@ -174,8 +236,8 @@ fn counted<T: Debug>(records: impl IntoIterator<Item = T>) -> BTreeMap<String, u
 }
 
 /// What differs, in words, if anything does.
-fn difference(expected: &BTreeMap<String, u64>, found: &BTreeMap<String, u64>) -> Option<String> {
-    let count = |counts: &BTreeMap<String, u64>, record: &String| counts.get(record).copied().unwrap_or(0);
+fn difference(expected: &Counts, found: &Counts) -> Option<String> {
+    let count = |counts: &Counts, record: &String| counts.get(record).copied().unwrap_or(0);
     let mut records: Vec<&String> = expected.keys().chain(found.keys()).collect();
     records.sort_unstable();
     records.dedup();

@@ -300,3 +300,41 @@ fn records_at_the_ends_of_time_are_in_a_window() {
         }
     }
 }
+
+#[test]
+fn sliding_windows_over_old_data_beside_new_tell_every_record_in_its_windows() {
+    const NOW: i64 = 1_700_000_000_000;
+    let (size, slide) = (30, 10);
+    // One input is in the present from its first record on. The other begins in 1970, has gaps, and comes after it.
+    let old: Vec<i64> = (0..40).chain(95..99).chain([5_000_000, 5_000_001, 4_999_990]).collect();
+    let new: Vec<i64> = (0..20).map(|number| NOW + 7 * number).collect();
+    for seed in 0..20 {
+        for parallelism in [1, 2, 3] {
+            let late_start = [Event::Wait(seconds(1))].into_iter();
+            let behind = late_start.chain(old.iter().chain(&new).copied().map(Event::Record)).collect();
+            let source = ScriptSource::of_events([new.iter().copied().map(Event::Record).collect(), behind]);
+            let (environment, _clock) = world(seed, parallelism);
+            let (sink, recorded) = RecordSink::new();
+            let strategy = WatermarkStrategy::for_bounded_out_of_orderness(Duration::from_millis(20));
+            environment
+                .from_source("times", source, strategy.with_timestamps(|at: &i64| *at))
+                .key_by(|_at| 0_u8)
+                .window(SlidingEventTime::of(Duration::from_millis(size), Duration::from_millis(slide)))
+                .aggregate(Count)
+                .name("windows")
+                .map(|result| (result.window.start, result.value))
+                .sink("results", sink);
+            let metrics = environment.execute().unwrap();
+            let mut expected = std::collections::BTreeMap::<i64, u64>::new();
+            for at in old.iter().chain(&new).chain(&new) {
+                let last = at.div_euclid(slide as i64) * slide as i64;
+                for back in 0..(size / slide) as i64 {
+                    *expected.entry(last - back * slide as i64).or_default() += 1;
+                }
+            }
+            let told = recorded.take_records();
+            assert_eq!(told, expected.into_iter().collect::<Vec<_>>(), "seed {seed} at {parallelism}");
+            assert_eq!(metrics.operator("windows").unwrap().counters.late, 0);
+        }
+    }
+}

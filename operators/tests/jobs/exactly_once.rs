@@ -12,6 +12,7 @@ use tidemill_operators::{
     },
     sim::{SimReport, SimSink, Simulation},
     source::from_vec,
+    testkit::script::{Event, ScriptSource},
     window::assigner::{SlidingEventTime, TumblingEventTime},
 };
 
@@ -242,4 +243,65 @@ fn process_functions_keep_values_lists_maps_and_timers() {
             })
             .sink("seconds", sink);
     });
+}
+
+#[test]
+fn a_job_that_restarts_before_its_first_record_goes_on() {
+    let records = (0..60_u64).map(|number| (number % KEYS, number / KEYS + 1));
+    let report = Simulation::new().seeds(SEEDS).kills_max(5).check(records, |environment, sink| {
+        // Silent over many checkpoints; and one split has nothing ever.
+        let silent = [Event::Wait(Duration::from_millis(40))].into_iter();
+        let script = ScriptSource::of_events([silent.chain((0..60).map(Event::Record)).collect(), vec![]]);
+        environment
+            .from_source("numbers", script, WatermarkStrategy::none())
+            .key_by(|number| number % KEYS)
+            .fold(0_u64, |count: &mut u64, _| *count += 1)
+            .sink("counts", sink);
+    });
+    let runs = report.runs;
+    let enough = report.deaths >= runs / 2 && report.recoveries >= runs / 2 && report.checkpoints >= 5 * runs;
+    assert!(enough, "too little went wrong: {report:?}");
+}
+
+#[test]
+fn what_an_input_prepared_that_ended_long_before_the_others_is_committed() {
+    let input = |length: u64, of: u64| (0..length).map(move |number| number * 3 + of).collect::<Vec<u64>>();
+    let inputs = || [input(0, 0), input(20, 1), input(RECORDS, 2)];
+    let report = Simulation::new().seeds(SEEDS).check(inputs().concat(), |environment, sink| {
+        let [none, few, many] = inputs().map(from_vec);
+        let from = |name, source| environment.from_source(name, source, WatermarkStrategy::none());
+        // Without an exchange behind it, the sink's own input has come to its end.
+        from("many", many)
+            .union(from("none", none))
+            .union(from("few", few).rebalance().map(|number| number.to_native()))
+            .map(|number| number.to_native())
+            .sink("out", sink);
+    });
+    let runs = report.runs;
+    let enough = report.deaths >= runs / 2 && report.recoveries >= runs / 5 && report.checkpoints >= runs;
+    assert!(enough, "too little went wrong: {report:?}");
+}
+
+#[test]
+fn records_under_way_on_every_kind_of_exchange_survive_another_number_of_workers() {
+    let expected = numbers().into_iter().flat_map(|number| {
+        let before = 2 * (number / KEYS);
+        [1, 2].map(|copy| (number % KEYS, before + copy))
+    });
+    let report = Simulation::new().seeds(SEEDS).check(expected, |environment, sink| {
+        let numbers = environment.from_source("numbers", from_vec(numbers()), WatermarkStrategy::none());
+        let (one, other) = numbers.rescale().map(|number| number.to_native()).fork();
+        let other = other.partition_custom(|number, subtasks| number.to_native() as usize % subtasks);
+        one.map(|number| number.to_native())
+            .forward()
+            .map(|number| number.to_native())
+            .rebalance()
+            .map(|number| number.to_native())
+            .union(other.map(|number| number.to_native()))
+            .global()
+            .key_by(|number| number.to_native() % KEYS)
+            .fold(0_u64, |count: &mut u64, _| *count += 1)
+            .sink("counts", sink);
+    });
+    was_hard(&report);
 }

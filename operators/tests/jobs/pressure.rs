@@ -2,15 +2,22 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use tidemill_engine::{
-    model::{config::JobConfig, watermark::WatermarkStrategy},
-    platform::{Platform, SimPlatform},
+    model::{
+        checkpoint_config::CheckpointConfig,
+        config::JobConfig,
+        sink::{Sink, SinkWriter},
+        source::{BoxError, SubtaskContext},
+        time::Timestamp,
+        watermark::WatermarkStrategy,
+    },
+    platform::{Nanos, Platform, SimPlatform},
 };
 use tidemill_operators::{
     aggregate::Count,
@@ -22,6 +29,7 @@ use tidemill_operators::{
     },
     window::assigner::TumblingEventTime,
 };
+use tidemill_storage::snapshot::disk::memory::MemoryDisk;
 
 /// Every bound at its least.
 fn tight(parallelism: usize) -> JobConfig {
@@ -166,4 +174,123 @@ fn queues_never_hold_more_than_they_say() {
     }
     assert!(looks > 0);
     handle.wait().unwrap();
+}
+
+/// As [`tight`], with a checkpoint in every millisecond.
+fn tight_with_checkpoints(parallelism: usize, timeout_ms: u64, concurrent_max: usize) -> JobConfig {
+    let checkpoints = CheckpointConfig {
+        interval_ms: 1,
+        timeout_ms,
+        concurrent_max,
+        failures_max: u32::MAX,
+        ..CheckpointConfig::new("/checkpoints")
+    };
+    JobConfig { checkpoints: Some(checkpoints), max_parallelism: Some(128), ..tight(parallelism) }
+}
+
+#[test]
+fn barriers_alone_do_not_fill_a_channel() {
+    for seed in 0..10 {
+        for concurrent_max in [1, 3] {
+            let platform = SimPlatform::new(seed).disk(Arc::new(MemoryDisk::default())).turn_ns_max(2_000);
+            let config = tight_with_checkpoints(3, 600_000, concurrent_max);
+            let environment = StreamEnvironment::on(Arc::new(platform), config);
+            let (sink, recorded) = RecordSink::new();
+            // For a long time there is nothing but barriers.
+            let silent = |from: u64| {
+                let wait = [Event::Wait(Duration::from_millis(200))].into_iter();
+                wait.chain((from..from + 50).map(Event::Record)).collect()
+            };
+            environment
+                .from_source(
+                    "numbers",
+                    ScriptSource::of_events([silent(0), silent(50)]),
+                    WatermarkStrategy::none(),
+                )
+                .rebalance()
+                .key_by(|number| number.to_native() % 7)
+                .fold(0_u64, |count: &mut u64, _| *count += 1)
+                .sink("counts", sink);
+            let metrics = environment.execute().unwrap();
+            let stats = &metrics.checkpoints;
+            assert!(stats.completed > 20 && stats.failed == 0, "seed {seed}: {stats:?}");
+            assert_eq!(recorded.len(), 100, "seed {seed}");
+        }
+    }
+}
+
+/// Takes nothing before a time, and then all.
+struct ShutUntil {
+    opens_at: Nanos,
+    taken: Arc<Mutex<Vec<u64>>>,
+}
+
+struct ShutWriter {
+    opens_at: Nanos,
+    taken: Arc<Mutex<Vec<u64>>>,
+    context: SubtaskContext,
+}
+
+impl Sink<u64> for ShutUntil {
+    type Writer = ShutWriter;
+
+    fn prepare(&mut self, _parallelism: usize) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    fn open(&self, context: &SubtaskContext) -> Result<ShutWriter, BoxError> {
+        Ok(ShutWriter { opens_at: self.opens_at, taken: Arc::clone(&self.taken), context: context.clone() })
+    }
+}
+
+impl SinkWriter<u64> for ShutWriter {
+    fn write(&mut self, record: u64, _timestamp: Timestamp) -> Result<(), BoxError> {
+        self.taken.lock().unwrap().push(record);
+        Ok(())
+    }
+
+    fn ready(&mut self) -> Result<bool, BoxError> {
+        let is_open = self.context.clock.now() >= self.opens_at;
+        if !is_open {
+            // To be asked again.
+            self.context.waker.wake();
+        }
+        Ok(is_open)
+    }
+
+    fn flush(&mut self) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn checkpoints_that_fail_behind_a_sink_that_is_shut_leave_nothing_that_holds_the_job_up() {
+    for seed in 0..10 {
+        for unaligned_after_ms in [None, Some(0)] {
+            let platform = SimPlatform::new(seed).disk(Arc::new(MemoryDisk::default())).turn_ns_max(20_000);
+            let mut config = tight_with_checkpoints(2, 2, 1);
+            config.checkpoints.as_mut().unwrap().unaligned_after_ms = unaligned_after_ms;
+            let environment = StreamEnvironment::on(Arc::new(platform), config);
+            let taken = Arc::default();
+            let sink = ShutUntil { opens_at: 60_000_000, taken: Arc::clone(&taken) };
+            environment
+                .from_source("numbers", ScriptSource::dealt(0..200_u64, 2), WatermarkStrategy::none())
+                .rebalance()
+                .map(|number| number.to_native())
+                .sink("shut", sink);
+            let metrics = environment.execute().unwrap();
+            let stats = &metrics.checkpoints;
+            let setting = format!("seed {seed}, {unaligned_after_ms:?}: {stats:?}");
+            // The last one comes behind everything, also behind the barriers of those that failed.
+            assert!(stats.completed >= 1, "{setting}");
+            assert!(stats.failed >= 10 || unaligned_after_ms.is_some(), "{setting}");
+            let mut taken = std::mem::take(&mut *taken.lock().unwrap());
+            taken.sort_unstable();
+            assert!(taken.into_iter().eq(0..200), "{setting}");
+        }
+    }
 }

@@ -1,13 +1,17 @@
 //! State as a job's settings choose it: every kind on every backend, over its memory's bound, and what becomes of faults.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use rkyv::Archived;
-use tidemill_engine::model::{
-    config::{JobConfig, StateBackendKind},
-    error::Error,
-    source::BoxError,
-    watermark::WatermarkStrategy,
+use tidemill_engine::{
+    model::{
+        checkpoint_config::CheckpointConfig,
+        config::{JobConfig, StateBackendKind},
+        error::Error,
+        source::BoxError,
+        watermark::WatermarkStrategy,
+    },
+    platform::SimPlatform,
 };
 use tidemill_operators::{
     api::environment::StreamEnvironment,
@@ -28,6 +32,7 @@ use tidemill_storage::{
         descriptor::{ListStateDescriptor, MapStateDescriptor, ValueStateDescriptor},
         ttl::TtlConfig,
     },
+    snapshot::disk::memory::MemoryDisk,
     state::{StateError, fault},
 };
 
@@ -348,4 +353,64 @@ fn state_outgrows_its_memory_and_gives_the_same_results() {
         let spilled = std::fs::read_dir(directory.path()).unwrap().count();
         assert!(spilled > 0, "nothing left memory: the bound was not felt");
     }
+}
+
+const TEXT_BYTES: u64 = 200;
+
+/// Keeps a text per key, and never asks for it.
+struct Unasked(ValueState<String>);
+
+impl KeyedProcessFunction<u64, u64> for Unasked {
+    type Output = u64;
+
+    fn on_record(
+        &mut self,
+        number: &Archived<u64>,
+        context: &mut ProcessContext<'_, u64, u64>,
+    ) -> Result<(), BoxError> {
+        context.set(self.0, "x".repeat(TEXT_BYTES as usize));
+        context.collect(number.to_native());
+        Ok(())
+    }
+}
+
+/// Bytes on the disk of a job that has come to its end, whose keys are all different; with a time to live or without.
+fn bytes_of_keys_that_never_come_again(keys: u64, ttl_ms: Option<u64>) -> u64 {
+    let disk = MemoryDisk::default();
+    let platform = SimPlatform::new(1).disk(Arc::new(disk.clone())).turn_ns_max(200_000);
+    let checkpoints =
+        CheckpointConfig { interval_ms: 2, retained_max: 1, ..CheckpointConfig::new("/checkpoints") };
+    let config = JobConfig {
+        step_records_max: 64,
+        batch_records_max: 64,
+        state_memory_bytes_max: Some(1 << 20),
+        checkpoints: Some(checkpoints),
+        max_parallelism: Some(128),
+        ..JobConfig::default()
+    };
+    let environment = StreamEnvironment::on(Arc::new(platform), config);
+    let (sink, recorded) = RecordSink::new();
+    environment
+        .from_source("numbers", ScriptSource::new([(0..keys).collect()]), WatermarkStrategy::none())
+        .key_by(|number| *number)
+        .process(move |states: &mut StateRegistry<u64>| {
+            let text = ValueStateDescriptor::new("text");
+            Unasked(match ttl_ms.map(TtlConfig::new) {
+                Some(ttl) => states.value(text.with_ttl(ttl)),
+                None => states.value(text),
+            })
+        })
+        .sink("results", sink);
+    environment.execute().unwrap();
+    assert_eq!(recorded.len() as u64, keys);
+    disk.used_bytes()
+}
+
+#[test]
+fn state_with_a_time_to_live_goes_though_all_keys_are_new_and_nobody_asks_for_it_again() {
+    let keys = 30_000;
+    let lasting = bytes_of_keys_that_never_come_again(keys, None);
+    assert!(lasting > TEXT_BYTES * keys, "{lasting}");
+    let expiring = bytes_of_keys_that_never_come_again(keys, Some(1));
+    assert!(expiring < lasting / 3, "{expiring} of {lasting}");
 }

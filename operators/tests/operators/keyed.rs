@@ -322,3 +322,58 @@ fn every_kind_of_state_and_of_timer_comes_back_in_any_number_of_subtasks() {
     let expected = hoarded(&given);
     OperatorTest::new(given).expect(expected).check_head(key, Process::<String, u64, _>::new(0, make));
 }
+
+/// Registers timers at a key's first record and deletes them at its second, but for every third key; tells those that fire.
+#[derive(Clone)]
+struct Canceller;
+
+const EVENT_AT: i64 = 1_000;
+const PROCESSING_AT: i64 = 500;
+
+impl KeyedProcessFunction<u64, u64> for Canceller {
+    type Output = (u64, bool);
+
+    fn on_record(
+        &mut self,
+        record: &Archived<u64>,
+        context: &mut ProcessContext<'_, u64, Self::Output>,
+    ) -> Result<(), BoxError> {
+        let (key, is_first) = (context.key(), record.to_native().is_multiple_of(2));
+        let (event, processing) = (EVENT_AT + key as i64, PROCESSING_AT + key as i64);
+        if is_first {
+            context.register_event_timer(event);
+            context.register_processing_timer(processing);
+        } else if !key.is_multiple_of(3) {
+            context.delete_event_timer(event);
+            context.delete_processing_timer(processing);
+        }
+        Ok(())
+    }
+
+    fn on_timer(
+        &mut self,
+        timer: FiredTimer,
+        context: &mut ProcessContext<'_, u64, Self::Output>,
+    ) -> Result<(), BoxError> {
+        context.collect((context.key(), matches!(timer, FiredTimer::EventTime(_))));
+        Ok(())
+    }
+}
+
+#[test]
+fn a_timer_that_is_deleted_by_another_subtask_than_has_registered_it_does_not_fire() {
+    const KEYS: u64 = 18;
+    // First all keys register, then all delete: so they are stopped in between, and go on in another number of subtasks.
+    let first = (0..KEYS).map(|key| 2 * key);
+    let second = (0..KEYS).map(|key| 2 * key + 1);
+    let mut given: Vec<Given<u64>> =
+        first.chain(second).enumerate().map(|(at, record)| Given::Record(record, at as i64)).collect();
+    given.push(Given::WallClock(2 * PROCESSING_AT));
+    let kept = || (0..KEYS).filter(|key| key.is_multiple_of(3));
+    let processing = kept().map(|key| Seen::Record((key, false), NO_TIMESTAMP));
+    let event = kept().map(|key| Seen::Record((key, true), EVENT_AT + key as i64));
+    OperatorTest::new(given).expect(processing.chain(event).collect::<Vec<_>>()).check_head(
+        |record| record / 2,
+        Process::<u64, u64, _>::new(0, |_: &mut StateRegistry<u64>| Canceller),
+    );
+}

@@ -84,6 +84,11 @@ impl<K: Key, M: Key, V: IsRecord, B: StateBackend> MapState<K, M, V, B> {
         self.counts.len()
     }
 
+    /// Number of entries of all keys.
+    pub fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Number of entries of a key.
     pub fn len(&mut self, key: KeyView<'_>) -> u32 {
         self.counts.read(key, |count| count.to_native()).unwrap_or(0)

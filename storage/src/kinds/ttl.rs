@@ -3,7 +3,8 @@
 //! A time stamp lies beside each ([`Stamped`]). What has expired is removed
 //!
 //! * when it is read;
-//! * by an incremental cleanup: each call looks at a few keys more, from a cursor on, and so goes round and round;
+//! * by an incremental cleanup: each call looks at a few keys more, from a cursor on, and so goes round and round; at more of them
+//!   than have come since the last call, or it would run behind new keys for ever and never come back to the old ones;
 //! * by a store that compacts, where it would have to copy the value ([`KeyedTable::expire_with`]), by the time of the
 //!   state's last use. An element or entry is counted elsewhere and cannot just vanish: it is copied and noted, and the
 //!   next uses of the state remove what was noted, a few each.
@@ -109,6 +110,27 @@ pub type Stamped<V> = (V, TtlStamp);
 pub(super) struct Cleanup {
     cursor: usize,
     found: Vec<Found>,
+    quota: Quota,
+}
+
+/// How much a cleanup looks at: a table is scanned in the order in which keys came, so it has to be faster than they come.
+#[derive(Debug, Default)]
+pub(super) struct Quota {
+    /// Length of the table when the last call ended; `None` before the first.
+    len: Option<usize>,
+}
+
+impl Quota {
+    /// At how many of `len` keys a call looks that is to look at `keys_max`: so many, or twice as many as have come.
+    pub(super) fn of(&self, keys_max: usize, len: usize) -> usize {
+        let come = self.len.map_or(0, |before| len.saturating_sub(before));
+        keys_max.max(2 * come)
+    }
+
+    /// Ends a call that leaves `len` keys.
+    pub(super) fn ends_at(&mut self, len: usize) {
+        self.len = Some(len);
+    }
 }
 
 /// A key to be looked at again.
@@ -183,8 +205,8 @@ impl Notes {
 }
 
 impl Cleanup {
-    /// Looks at `keys_max` keys more, by `scan` from a cursor on, and gives those to `remove` that `is_found` says.
-    /// Returns how many.
+    /// Looks at `keys_max` keys more, or at twice as many as have come since the last call, by `scan` from a cursor on, and gives
+    /// those to `remove` that `is_found` says. Returns how many.
     ///
     /// The table changes between the calls, so that a cursor may stand anywhere when it is used again: keys may be
     /// passed over or seen twice in one round, and no round depends on the one before.
@@ -192,6 +214,7 @@ impl Cleanup {
         &mut self,
         table: &mut T,
         keys_max: usize,
+        len: impl Fn(&T) -> usize,
         scan: impl FnOnce(&mut T, usize, &mut dyn FnMut(KeyView<'_>, &V) -> bool) -> Option<usize>,
         is_found: impl Fn(&V) -> bool,
         mut remove: impl FnMut(&mut T, KeyView<'_>),
@@ -199,7 +222,7 @@ impl Cleanup {
         if keys_max == 0 {
             return 0;
         }
-        let mut left = keys_max;
+        let mut left = self.quota.of(keys_max, len(table));
         let found = &mut self.found;
         let next = scan(table, self.cursor, &mut |key, value| {
             if is_found(value) {
@@ -213,6 +236,7 @@ impl Cleanup {
         for found in self.found.drain(..) {
             remove(table, found.key());
         }
+        self.quota.ends_at(len(table));
         removed
     }
 }
@@ -228,6 +252,7 @@ pub(super) fn clean_table<K: crate::key::Key, V: IsRecord, T: KeyedTable<K, Stam
     cleanup.step::<T, Archived<Stamped<V>>>(
         table,
         keys_max,
+        |table| table.len(),
         |table, cursor, visit| table.scan(cursor, visit),
         |value| ttl.is_expired(value.1.at.to_native(), now),
         |table, key| {

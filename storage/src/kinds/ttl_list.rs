@@ -148,8 +148,8 @@ impl<K: Key, T: Record, B: StateBackend> TtlListState<K, T, B> {
         self.list.clear(key)
     }
 
-    /// Looks at the lists of `keys_max` keys more and removes the pages in front whose elements have all expired; returns
-    /// how many elements went. Takes time by `keys_max` and by the pages that go.
+    /// Looks at the lists of `keys_max` keys more, or of twice as many as have come since the last call, and removes the pages in
+    /// front whose elements have all expired; returns how many elements went. Takes time by that and by the pages that go.
     pub fn clean_up(&mut self, now: i64, keys_max: usize) -> u64 {
         self.begin(now);
         let ttl = self.ttl;
@@ -157,6 +157,7 @@ impl<K: Key, T: Record, B: StateBackend> TtlListState<K, T, B> {
         self.cleanup.step::<_, u64>(
             &mut self.list,
             keys_max,
+            |list| list.keys(),
             |list, cursor, visit| list.scan_keys(cursor, |key, len| visit(key, &len)),
             |_| true,
             |list, key| {

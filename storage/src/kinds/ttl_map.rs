@@ -12,7 +12,7 @@ use crate::{
 use super::{
     composite::split,
     map::{MapEntry, MapState},
-    ttl::{Found, Noted, Stamped, TtlConfig, TtlStamp},
+    ttl::{Found, Noted, Quota, Stamped, TtlConfig, TtlStamp},
     ttl_value::{Once, renew},
 };
 
@@ -21,6 +21,7 @@ pub struct TtlMapState<K: Key, M: Key, V: Record, B: StateBackend> {
     map: MapState<K, M, Stamped<V>, B>,
     ttl: TtlConfig,
     cursor: usize,
+    quota: Quota,
     noted: Noted,
 }
 
@@ -43,7 +44,7 @@ impl<K: Key, M: Key, V: Record, B: StateBackend> TtlMapState<K, M, V, B> {
                 notes.note(composite);
             }
         });
-        Ok(Self { map, ttl, cursor: 0, noted })
+        Ok(Self { map, ttl, cursor: 0, quota: Quota::default(), noted })
     }
 
     /// Begins a use: removes some of what compaction has found expired.
@@ -170,8 +171,8 @@ impl<K: Key, M: Key, V: Record, B: StateBackend> TtlMapState<K, M, V, B> {
         self.map.clear(key)
     }
 
-    /// Looks at `entries_max` entries more, of any keys, and removes those that have expired; returns how many. Takes time
-    /// by `entries_max`.
+    /// Looks at `entries_max` entries more, or at twice as many as have come since the last call, and removes those that have expired;
+    /// returns how many. Takes time by that.
     pub fn clean_up(&mut self, now: i64, entries_max: usize) -> usize {
         self.begin(now);
         if entries_max == 0 {
@@ -179,7 +180,7 @@ impl<K: Key, M: Key, V: Record, B: StateBackend> TtlMapState<K, M, V, B> {
         }
         let ttl = self.ttl;
         let mut expired = Vec::<(Found, Box<[u8]>)>::new();
-        let mut left = entries_max;
+        let mut left = self.quota.of(entries_max, self.map.entries());
         let next = self.map.scan(self.cursor, |key, map_key, value| {
             if ttl.is_expired(value.1.at.to_native(), now) {
                 expired.push((Found::new(key), map_key.into()));
@@ -191,6 +192,7 @@ impl<K: Key, M: Key, V: Record, B: StateBackend> TtlMapState<K, M, V, B> {
         for (key, map_key) in &expired {
             self.map.remove_bytes(key.key(), map_key);
         }
+        self.quota.ends_at(self.map.entries());
         expired.len()
     }
 

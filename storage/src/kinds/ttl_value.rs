@@ -128,7 +128,8 @@ impl<K: Key, V: Record, B: StateBackend> TtlValueState<K, V, B> {
         self.table.remove(key)
     }
 
-    /// Looks at `keys_max` keys more and removes those that have expired; returns how many. Takes time by `keys_max`.
+    /// Looks at `keys_max` keys more, or at twice as many as have come since the last call, and removes those that have expired;
+    /// returns how many. Takes time by that.
     pub fn clean_up(&mut self, now: i64, keys_max: usize) -> usize {
         self.now.set(now);
         clean_table::<K, V, _>(&mut self.cleanup, &mut self.table, self.ttl, now, keys_max)

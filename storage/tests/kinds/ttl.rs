@@ -253,3 +253,33 @@ fn compaction_finds_expired_entries_and_elements() {
     assert!((20_000..21_000).all(|number| map.get(key(number), &number, now) == Some([number; 8])));
     assert!((20_000..21_000).all(|number| list.get(key(number), now) == [[number; 8]]));
 }
+
+/// All keys are new, and nobody asks for one again: the cleanup has to come back to the old ones all the same.
+#[test]
+fn a_cleanup_keeps_up_with_keys_that_never_come_again() {
+    const CALL: u64 = 512;
+    let mut store = Store::new(StoreOptions::new());
+    let ttl = TtlConfig::new(1_000);
+    let name = |state| StateName::new("operator", state);
+    let mut value = TtlValueState::<u64, u64, _>::open(&mut store, name("value"), Vec::new(), ttl).unwrap();
+    let mut map = TtlMapState::<u64, u64, u64, _>::open(&mut store, name("map"), Vec::new(), ttl).unwrap();
+    let mut list = TtlListState::<u64, u64, _>::open(&mut store, name("list"), Vec::new(), ttl).unwrap();
+    let key = |number: u64| KeyView { hash: hash_bits(number), bytes: &[] };
+    let (mut values, mut maps, mut lists) = (0, 0, 0);
+    for number in 0..30_000 {
+        let now = number as i64;
+        value.set(key(number), now, number);
+        // More entries than a call looks at anyway.
+        (0..3).for_each(|entry| map.put(key(number), &entry, now, number));
+        list.add(key(number), now, number);
+        if number % CALL == 0 {
+            value.clean_up(now, CALL as usize);
+            map.clean_up(now, CALL as usize);
+            list.clean_up(now, CALL as usize);
+            values = values.max(value.len());
+            maps = maps.max(map.keys());
+            lists = lists.max(list.keys());
+        }
+    }
+    assert!([values, maps, lists].iter().all(|keys| *keys < 5_000), "{values}, {maps} and {lists} keys");
+}

@@ -69,8 +69,22 @@ impl State {
 
     fn room(&self, more: u64) -> io::Result<()> {
         let Some(capacity) = self.faults.capacity_bytes else { return Ok(()) };
-        let used: u64 = self.seen.values().map(|file| lock(file).seen.len() as u64).sum();
-        if used + more > capacity { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        if self.used_bytes() + more > capacity { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn used_bytes(&self) -> u64 {
+        let files: BTreeMap<_, _> = self.seen.values().map(|file| (Arc::as_ptr(file), file)).collect();
+        files.values().map(|file| lock(file).seen.len() as u64).sum()
+    }
+
+    /// Whoever still has a file open has it in the process that is gone.
+    fn detach(&mut self) {
+        let mut copies: BTreeMap<*const Mutex<File>, Contents> = BTreeMap::new();
+        for file in self.seen.values_mut().chain(self.durable.values_mut()) {
+            let copy =
+                copies.entry(Arc::as_ptr(file)).or_insert_with(|| Arc::new(Mutex::new(lock(file).clone())));
+            *file = Arc::clone(copy);
+        }
     }
 
     fn find(&self, path: &Path) -> io::Result<Contents> {
@@ -89,6 +103,20 @@ impl MemoryDisk {
     /// Operations since the faults were set.
     pub fn operations(&self) -> u64 {
         self.state().operations
+    }
+
+    /// Bytes in all files.
+    pub fn used_bytes(&self) -> u64 {
+        self.state().used_bytes()
+    }
+
+    /// What the end of the process alone leaves: all that it wrote, though a later power cut may take what it did not sync.
+    /// Faults are gone, and locks.
+    pub fn end_process(&self) {
+        let mut state = self.state();
+        state.detach();
+        state.locks.clear();
+        state.faults = Faults::default();
     }
 
     /// What a power cut at this moment leaves; faults are gone, and locks.
@@ -129,13 +157,9 @@ impl MemoryDisk {
             }
             seen.clone_from(durable);
         }
-        // Whoever still has a file open has it in the process that is gone.
-        let copy = |file: &Contents| Arc::new(Mutex::new(lock(file).clone()));
-        let copies: BTreeMap<_, _> = files.iter().map(|(at, file)| (*at, copy(file))).collect();
-        for file in state.durable.values_mut() {
-            *file = Arc::clone(&copies[&Arc::as_ptr(file)]);
-        }
+        drop(files);
         state.seen = state.durable.clone();
+        state.detach();
         state.locks.clear();
         state.faults = Faults::default();
     }
@@ -372,11 +396,39 @@ mod tests {
         assert!(left.len() >= 3, "nothing, nothing in it, zeros, or all: {} of them", left.len());
         let disk = MemoryDisk::default();
         disk.write_whole(path, b"abc").unwrap();
+        assert_eq!(disk.used_bytes(), 3);
         disk.sync_directory(Path::new("d")).unwrap();
         disk.rename(path, Path::new("d/other")).unwrap();
         disk.sync_directory(Path::new("d")).unwrap();
         disk.crash(1);
         assert_eq!(disk.list(Path::new("d")).unwrap(), [Path::new("d/other")]);
         assert_eq!(disk.contents(Path::new("d/other")).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn the_end_of_the_process_alone_takes_nothing_and_lets_go_of_everything() {
+        let (directory, path) = (Path::new("d"), Path::new("d/file"));
+        let disk = MemoryDisk::default();
+        let held = disk.lock(directory).unwrap();
+        let mut stream = disk.create_stream(path).unwrap();
+        stream.write(b"abc").unwrap();
+        disk.set_faults(Faults { dead_from: Some(0), ..Faults::default() });
+        disk.end_process();
+        // What is left of the process reaches nothing any more.
+        stream.write(b"def").unwrap();
+        assert_eq!(disk.contents(path).unwrap(), b"abc");
+        std::mem::forget(held);
+        assert!(disk.lock(directory).is_ok());
+        // Nothing was synced: a power cut may still take it.
+        let left: BTreeSet<_> = (0..64)
+            .map(|seed| {
+                let disk = MemoryDisk::default();
+                disk.create_stream(path).unwrap().write(b"abc").unwrap();
+                disk.end_process();
+                disk.crash(seed);
+                disk.contents(path)
+            })
+            .collect();
+        assert!(left.contains(&None) && left.contains(&Some(b"abc".to_vec())), "{left:?}");
     }
 }

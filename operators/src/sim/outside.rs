@@ -1,0 +1,43 @@
+//! What is outside of the simulated process, and outlives it.
+
+use std::sync::Arc;
+
+use tidemill_engine::platform::Random;
+
+use crate::api::environment::StreamEnvironment;
+
+/// Something to be called from the thread of the simulation.
+pub(super) type Act = Arc<dyn Fn() + Send + Sync>;
+
+/// What a job writes to under one seed, over all lives of its process, and the job that does.
+pub(super) trait Outside {
+    /// Describes the job, for one more life of the process.
+    fn describe(&self, environment: &StreamEnvironment);
+
+    /// Takes nothing of the process any more, which is dead, whatever of it still runs.
+    fn when_killed(&self) -> Act;
+
+    /// Looks at what readers see, before each turn.
+    fn onlooker(&self) -> Option<Act> {
+        None
+    }
+
+    /// Whether a machine that is lost takes this with it. Then no machine is lost.
+    fn is_on_the_machine(&self) -> bool {
+        false
+    }
+
+    /// A life is over, and nothing of it is there any more but what it wrote. `has_begun` says whether it had recovered.
+    fn life_is_over(&self, has_begun: bool);
+
+    /// Another process is there. What the former one had not made sure of may be gone.
+    fn recover_from_crash(&self, random: &mut Random);
+
+    /// What is wrong with all that was written, if anything.
+    fn wrong(&self) -> Option<String>;
+
+    /// How many files a reader has taken.
+    fn files(&self) -> u64 {
+        0
+    }
+}
