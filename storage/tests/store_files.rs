@@ -337,6 +337,31 @@ fn a_segment_may_be_gone_before_its_owner_hears_that_it_was_durable() {
 }
 
 #[test]
+fn keys_that_come_and_go_for_ever_leave_nothing_behind_on_the_disk() {
+    let disk = MemoryDisk::default();
+    let mut store = Store::new(options(&disk, "/state"));
+    let mut table = table::<Value>(&mut store).unwrap();
+    table.put(key(u64::MAX), &[1; 64]);
+    let mut bytes_max = 0;
+    for round in 1..=200_u64 {
+        for number in 0..100 {
+            table.put(key(round * 100 + number), &[round; 64]);
+            table.remove(key((round - 1) * 100 + number));
+        }
+        snapshot(&mut store, &mut table, round).unwrap();
+        if round > 1 {
+            store.release(round - 1).unwrap();
+        }
+        if round == 20 {
+            bytes_max = 2 * disk.used_bytes();
+        }
+    }
+    assert!(disk.used_bytes() <= bytes_max, "{} of {bytes_max} bytes", disk.used_bytes());
+    let newest = PathBuf::from("/state/part-00000000000000c8.tmm");
+    assert_eq!(restored(&disk, &[newest]).len(), 101);
+}
+
+#[test]
 fn compaction_forgets_what_has_expired() {
     let disk = MemoryDisk::default();
     let mut store = Store::new(options(&disk, "/state"));

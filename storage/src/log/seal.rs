@@ -112,9 +112,6 @@ pub struct Sealed {
     pub ranges: Vec<SealedRange>,
     /// Blocks of sealed records that hold nothing live any more and are gone from their tables.
     pub freed: Vec<(TableId, BlockId)>,
-    /// Seals whose removed keys no longer matter to the table, because no record older than them is left: all up to
-    /// this number.
-    pub forgotten: Vec<(TableId, u64)>,
     /// Tables dropped; their blocks are not among `freed`.
     pub dropped: Vec<TableId>,
     /// Number of live keys of each table that changed.

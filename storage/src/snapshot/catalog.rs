@@ -7,7 +7,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    mem,
     sync::Arc,
 };
 
@@ -44,14 +43,42 @@ struct Table {
     declaration: TableDeclaration,
     live_keys: u64,
     blocks: HashMap<BlockId, Vec<Place>>,
-    removed: Vec<(u64, Place)>,
+    /// How many extents of records there are of each seal.
+    seals: BTreeMap<u64, usize>,
+    removed: Vec<Place>,
 }
 
 /// An extent of a segment.
 #[derive(Clone, Copy, Debug)]
 struct Place {
+    seal: u64,
     segment: u64,
     entry: usize,
+}
+
+impl Table {
+    fn add(&mut self, block: BlockId, place: Place) {
+        self.blocks.entry(block).or_default().push(place);
+        *self.seals.entry(place.seal).or_default() += 1;
+    }
+
+    /// Takes the extents of a block that is gone.
+    fn free(&mut self, block: BlockId) -> Vec<Place> {
+        let places = self.blocks.remove(&block).unwrap_or_default();
+        for place in &places {
+            if let Some(extents) = self.seals.get_mut(&place.seal) {
+                *extents -= 1;
+            }
+        }
+        self.seals.retain(|_, extents| *extents > 0);
+        places
+    }
+
+    /// Takes the removed keys that no longer matter: no record is left that is older than their removal.
+    fn forget(&mut self) -> Vec<Place> {
+        let oldest = self.seals.first_key_value().map_or(u64::MAX, |(seal, _)| *seal);
+        self.removed.extract_if(.., |place| place.seal <= oldest).collect()
+    }
 }
 
 /// Sealed data that no durable segment has.
@@ -129,14 +156,20 @@ impl Catalog {
     pub fn apply(&mut self, seal: u64, sealed: Sealed) {
         assert!(self.seal.is_none_or(|last| last < seal), "seal {seal} after {:?}", self.seal);
         self.seal = Some(seal);
-        let Sealed { states, tables, removed, ranges, freed, forgotten, dropped, live } = sealed;
+        let Sealed { states, tables, removed, ranges, freed, dropped, live } = sealed;
         for state in states {
             assert!(self.states.iter().all(|other| other.id != state.id), "state {:?} twice", state.id);
             self.states.push(state);
         }
         for declaration in tables {
             assert!(self.has_state(declaration.state), "a table of an undeclared {:?}", declaration.state);
-            let table = Table { declaration, live_keys: 0, blocks: HashMap::new(), removed: Vec::new() };
+            let table = Table {
+                declaration,
+                live_keys: 0,
+                blocks: HashMap::new(),
+                seals: BTreeMap::new(),
+                removed: Vec::new(),
+            };
             assert!(self.tables.insert(declaration.table, table).is_none(), "{:?} twice", declaration.table);
         }
         for (table, keys) in live {
@@ -146,8 +179,8 @@ impl Catalog {
         }
         self.add_pending(seal, removed, ranges);
         self.free(&freed);
-        self.forget(&forgotten);
         self.drop_tables(&dropped);
+        self.forget();
     }
 
     fn has_state(&self, state: StateId) -> bool {
@@ -184,22 +217,16 @@ impl Catalog {
             Data::Removed(_) => true,
         });
         for (table, block) in freed {
-            let places = self.tables.get_mut(table).and_then(|table| table.blocks.remove(block));
+            let places = self.tables.get_mut(table).map(|table| table.free(*block));
             self.kill(places.into_iter().flatten());
         }
     }
 
-    fn forget(&mut self, forgotten: &[(TableId, u64)]) {
-        for (table, up_to) in forgotten {
-            self.pending.retain(|pending| {
-                pending.table != *table || pending.seal > *up_to || matches!(pending.data, Data::Records(_))
-            });
-            let Some(found) = self.tables.get_mut(table) else { continue };
-            let (gone, kept): (Vec<_>, _) =
-                mem::take(&mut found.removed).into_iter().partition(|(seal, _)| seal <= up_to);
-            found.removed = kept;
-            self.kill(gone.into_iter().map(|(_, place)| place));
-        }
+    /// Lets removed keys go that no longer matter.
+    fn forget(&mut self) {
+        let tables = self.tables.values_mut().filter(|table| !table.removed.is_empty());
+        let gone: Vec<Place> = tables.flat_map(Table::forget).collect();
+        self.kill(gone.into_iter());
     }
 
     fn drop_tables(&mut self, dropped: &[TableId]) {
@@ -211,12 +238,12 @@ impl Catalog {
         for table in dropped {
             let Some(table) = self.tables.remove(table) else { continue };
             self.kill(table.blocks.into_values().flatten());
-            self.kill(table.removed.into_iter().map(|(_, place)| place));
+            self.kill(table.removed.into_iter());
         }
     }
 
     fn kill(&mut self, places: impl Iterator<Item = Place>) {
-        for Place { segment, entry } in places {
+        for Place { segment, entry, .. } in places {
             // There as long as one of its extents lives, and this one does.
             if let Some(segment) = self.segments.get_mut(&segment) {
                 segment.kill(entry);
@@ -235,11 +262,11 @@ impl Catalog {
         self.pending.clear();
         let number = written.footer.segment.number;
         for (i, Entry { seal, table, contents, .. }) in written.entries.iter().enumerate() {
-            let place = Place { segment: number, entry: i };
+            let place = Place { seal: *seal, segment: number, entry: i };
             let Some(table) = self.tables.get_mut(table) else { unreachable!("pending data have a table") };
             match contents {
-                Contents::Records { block, .. } => table.blocks.entry(*block).or_default().push(place),
-                Contents::Removed => table.removed.push((*seal, place)),
+                Contents::Records { block, .. } => table.add(*block, place),
+                Contents::Removed => table.removed.push(place),
             }
         }
         let entries = written.entries.len();
@@ -253,6 +280,7 @@ impl Catalog {
         let segment =
             Segment { length, checksum, lengths, live, live_entries: entries, live_bytes, holders: 0 };
         assert!(self.segments.insert(number, segment).is_none(), "segment {number} twice");
+        self.forget();
     }
 
     /// What a snapshot of the current state names. Needs that nothing is pending.

@@ -39,9 +39,8 @@ struct Table {
     slice: Slice,
     /// Value, and the block of the newest record.
     values: BTreeMap<(u64, Vec<u8>), (Vec<u8>, BlockId)>,
-    /// Live records and seal of each block.
-    blocks: BTreeMap<BlockId, (usize, u64)>,
-    tombstones: BTreeSet<u64>,
+    /// Live records of each block.
+    blocks: BTreeMap<BlockId, usize>,
 }
 
 pub struct Model {
@@ -113,8 +112,8 @@ impl Model {
         self.next_table += 1;
         let slice = self.next_table as i64 - 4;
         sealed.tables.push(TableDeclaration { table: id, state: StateId(state as u32), slice });
-        let (values, blocks, tombstones) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        self.tables.push(Table { id, state, slice, values, blocks, tombstones });
+        let (values, blocks) = (BTreeMap::new(), BTreeMap::new());
+        self.tables.push(Table { id, state, slice, values, blocks });
     }
 
     fn key(&mut self, state: usize) -> (u64, Vec<u8>) {
@@ -146,8 +145,8 @@ impl Model {
         for key in removed.iter().chain(puts.keys()) {
             if let Some((_, old)) = table.values.remove(key) {
                 let live = table.blocks.get_mut(&old).unwrap();
-                live.0 -= 1;
-                if live.0 == 0 {
+                *live -= 1;
+                if *live == 0 {
                     table.blocks.remove(&old);
                     freed.insert(old);
                 }
@@ -162,7 +161,6 @@ impl Model {
                 keys.extend(bytes);
             }
             sealed.removed.push(RemovedKeys { table: table.id, keys });
-            table.tombstones.insert(self.seal);
         }
         if !puts.is_empty() {
             self.next_block += 1;
@@ -180,13 +178,8 @@ impl Model {
             }
             let (memory, to) = (Arc::new(Block::holding(&bytes)), bytes.len() as u32);
             sealed.ranges.push(SealedRange { table: table.id, block, memory, from, to });
-            table.blocks.insert(block, (puts.len(), self.seal));
+            table.blocks.insert(block, puts.len());
             table.values.extend(puts.into_iter().map(|(key, value)| (key, (value, block))));
-        }
-        let oldest = table.blocks.values().map(|(_, seal)| *seal).min().unwrap_or(u64::MAX);
-        if let Some(last) = table.tombstones.range(..=oldest).next_back().copied() {
-            table.tombstones.retain(|seal| *seal > last);
-            sealed.forgotten.push((table.id, last));
         }
         sealed.live.push((table.id, table.values.len() as u64));
     }
