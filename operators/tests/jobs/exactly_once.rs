@@ -54,7 +54,7 @@ fn was_hard(report: &SimReport) {
     let enough = report.deaths >= runs / 2
         && report.recoveries >= runs / 5
         && report.checkpoints >= runs
-        && report.in_flight_bytes >= 300 * runs;
+        && report.in_flight_bytes >= 200 * runs;
     assert!(enough, "too little went wrong: {report:?}");
 }
 
