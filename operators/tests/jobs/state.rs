@@ -358,7 +358,11 @@ fn state_outgrows_its_memory_and_gives_the_same_results() {
 const TEXT_BYTES: u64 = 200;
 
 /// Keeps a text per key, and never asks for it.
-struct Unasked(ValueState<String>);
+enum Unasked {
+    Value(ValueState<String>),
+    List(ListState<String>),
+    Map(MapState<u64, String>),
+}
 
 impl KeyedProcessFunction<u64, u64> for Unasked {
     type Output = u64;
@@ -368,14 +372,19 @@ impl KeyedProcessFunction<u64, u64> for Unasked {
         number: &Archived<u64>,
         context: &mut ProcessContext<'_, u64, u64>,
     ) -> Result<(), BoxError> {
-        context.set(self.0, "x".repeat(TEXT_BYTES as usize));
+        let text = "x".repeat(TEXT_BYTES as usize);
+        match self {
+            Self::Value(state) => context.set(*state, text),
+            Self::List(state) => context.list(*state).add(text),
+            Self::Map(state) => context.map(*state).put(&number.to_native(), text),
+        }
         context.collect(number.to_native());
         Ok(())
     }
 }
 
 /// Bytes on the disk of a job that has come to its end, whose keys are all different; with a time to live or without.
-fn bytes_of_keys_that_never_come_again(keys: u64, ttl_ms: Option<u64>) -> u64 {
+fn bytes_of_keys_that_never_come_again(kind: &'static str, keys: u64, ttl_ms: Option<u64>) -> u64 {
     let disk = MemoryDisk::default();
     let platform = SimPlatform::new(1).disk(Arc::new(disk.clone())).turn_ns_max(200_000);
     let checkpoints =
@@ -394,11 +403,19 @@ fn bytes_of_keys_that_never_come_again(keys: u64, ttl_ms: Option<u64>) -> u64 {
         .from_source("numbers", ScriptSource::new([(0..keys).collect()]), WatermarkStrategy::none())
         .key_by(|number| *number)
         .process(move |states: &mut StateRegistry<u64>| {
-            let text = ValueStateDescriptor::new("text");
-            Unasked(match ttl_ms.map(TtlConfig::new) {
-                Some(ttl) => states.value(text.with_ttl(ttl)),
-                None => states.value(text),
-            })
+            let (value, list, map) = (
+                ValueStateDescriptor::new("text"),
+                ListStateDescriptor::new("text"),
+                MapStateDescriptor::new("text"),
+            );
+            match (kind, ttl_ms.map(TtlConfig::new)) {
+                ("value", None) => Unasked::Value(states.value(value)),
+                ("value", Some(ttl)) => Unasked::Value(states.value(value.with_ttl(ttl))),
+                ("list", None) => Unasked::List(states.list(list)),
+                ("list", Some(ttl)) => Unasked::List(states.list(list.with_ttl(ttl))),
+                (_, None) => Unasked::Map(states.map(map)),
+                (_, Some(ttl)) => Unasked::Map(states.map(map.with_ttl(ttl))),
+            }
         })
         .sink("results", sink);
     environment.execute().unwrap();
@@ -409,8 +426,10 @@ fn bytes_of_keys_that_never_come_again(keys: u64, ttl_ms: Option<u64>) -> u64 {
 #[test]
 fn state_with_a_time_to_live_goes_though_all_keys_are_new_and_nobody_asks_for_it_again() {
     let keys = 30_000;
-    let lasting = bytes_of_keys_that_never_come_again(keys, None);
-    assert!(lasting > TEXT_BYTES * keys, "{lasting}");
-    let expiring = bytes_of_keys_that_never_come_again(keys, Some(1));
-    assert!(expiring < lasting / 3, "{expiring} of {lasting}");
+    for kind in ["value", "list", "map"] {
+        let lasting = bytes_of_keys_that_never_come_again(kind, keys, None);
+        assert!(lasting > TEXT_BYTES * keys, "{kind}: {lasting}");
+        let expiring = bytes_of_keys_that_never_come_again(kind, keys, Some(1));
+        assert!(expiring < lasting / 3, "{kind}: {expiring} of {lasting}");
+    }
 }
