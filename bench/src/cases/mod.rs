@@ -11,6 +11,7 @@ mod nexmark;
 mod nexmark_generator;
 mod peer_renoir;
 mod peer_timely;
+mod scratch;
 mod soak_wake;
 mod state;
 mod wake;

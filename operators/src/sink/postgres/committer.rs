@@ -90,7 +90,8 @@ impl Work {
         limits: Limits,
         shared: Arc<Shared>,
     ) -> Result<Self, PostgresError> {
-        let mut session = Session::new(config, limits.give_up_after, || false);
+        let connection = shared.lock().connections.open();
+        let mut session = Session::new(config, connection, limits.give_up_after, || false);
         let is_transactional = statement.is_transactional();
         // Names and rights are wrong before a row is written, or never.
         let (text, is_wanted) = (statement.text(1), is_transactional);
