@@ -125,6 +125,11 @@ impl PostgresServer {
         Err(ServerError::Failed { program: "postgres", said })
     }
 
+    /// Whether it was started, and not stopped or killed since.
+    pub fn is_up(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Stops it: sessions are ended and told so.
     ///
     /// # Errors

@@ -66,7 +66,7 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
     let expected = Expected::of(records);
     let seed = Instant::now().elapsed().as_nanos() as u64 ^ u64::from(std::process::id());
     let (mut random, mut totals) = (Random::from_seed(seed), Totals::default());
-    let mut outside = Outside::start();
+    let mut outside = Outside::start(options.cores);
     for number in 0.. {
         let mode = Mode::of_round(number);
         let round = Round::new(number, mode, records, options.cores, outside.as_ref())?;
@@ -137,6 +137,7 @@ impl Totals {
         }
         if let Some(outside) = outside {
             print("postgres-kills", outside.kills, "kills")?;
+            print("postgres-prepared-at-kills", outside.left_by_kills, "transactions")?;
             print("postgres-left-prepared", self.left, "transactions")?;
         }
         if self.is_bad() {
@@ -194,6 +195,9 @@ impl Round {
             }
             child.kill()?;
             child.wait()?;
+            if let Some(outside) = &mut outside {
+                outside.note_kill()?;
+            }
             totals.kills += 1;
             totals.early += u64::from(life < Duration::from_millis(20));
         }

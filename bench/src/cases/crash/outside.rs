@@ -7,8 +7,8 @@ use tidemill_postgres_server::PostgresServer;
 
 use crate::error::BenchError;
 
-/// Prepared transactions at most: one per subtask and checkpoint under way, and those of the life before.
-const PREPARED_MAX: usize = 256;
+/// Prepared transactions that the server allows per core: what the sink says that it needs.
+const PREPARED_PER_CORE: usize = 2;
 /// The table that the job writes to.
 pub(super) const TABLE: &str = "windows";
 /// One in so many lives of the job, the server is killed.
@@ -49,13 +49,15 @@ impl Mode {
 pub(super) struct Outside {
     pub(super) server: PostgresServer,
     pub(super) kills: u64,
+    /// Prepared transactions that were there when the job was killed.
+    pub(super) left_by_kills: u64,
 }
 
 impl Outside {
     /// Starts one, or says why there is none.
-    pub(super) fn start() -> Option<Self> {
-        match PostgresServer::start(PREPARED_MAX) {
-            Ok(server) => Some(Self { server, kills: 0 }),
+    pub(super) fn start(cores: usize) -> Option<Self> {
+        match PostgresServer::start(PREPARED_PER_CORE * cores) {
+            Ok(server) => Some(Self { server, kills: 0, left_by_kills: 0 }),
             Err(error) => {
                 eprintln!("crash: the job commits to files only: {error}");
                 None
@@ -87,6 +89,14 @@ impl Outside {
             self.server.up()?;
         }
         thread::sleep(life - before);
+        Ok(())
+    }
+
+    /// The job was killed: counts what it leaves for its next life, if the server is there to be asked.
+    pub(super) fn note_kill(&mut self) -> Result<(), BenchError> {
+        if self.server.is_up() {
+            self.left_by_kills += self.server.prepared_transactions()?.unsigned_abs();
+        }
         Ok(())
     }
 }
