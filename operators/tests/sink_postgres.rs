@@ -18,6 +18,7 @@ use tidemill_engine::{
         checkpoint_config::{CheckpointConfig, RestartStrategy},
         config::JobConfig,
         connections::{ConnectionStats, Connections},
+        error::Error,
         sink::{CommitContext, Committer, Sink, SinkWriter},
         watermark::WatermarkStrategy,
     },
@@ -30,7 +31,7 @@ use tidemill_operators::{
 use tidemill_postgres_server::{PostgresServer, ServerError};
 
 /// What does not happen in this time will not.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Failed tries after which a server comes back: several pauses have passed, each longer than the one before.
 const TRIES: u64 = 3;
 
@@ -220,12 +221,30 @@ fn a_server_that_stays_down_is_a_clear_error() {
     assert!(stats.retries > 0 && stats.last_failure.is_some_and(|cause| error.contains(&cause)), "{error}");
 }
 
+#[test]
+fn a_commit_that_nobody_waits_for_any_more_ends_though_the_server_stays_down() {
+    let Some(mut server) = server(64, WITH_KEY) else { return };
+    let connections = Arc::<Connections>::default();
+    let mut sink = inserting(&server).give_up_after(3 * PATIENCE);
+    let (mut committer, mut writer) = begin(&mut sink, &[], &connections);
+    let secured = prepare(&mut writer, 0..10);
+    committer.secure(&secured).unwrap();
+    server.kill().unwrap();
+    thread::scope(|scope| {
+        let committing = scope.spawn(|| committer.commit(&secured));
+        until("tries that fail", || connections.stats().retries >= TRIES);
+        connections.give_up();
+        until("the end of the commit", || committing.is_finished());
+        assert!(committing.join().unwrap().is_err());
+    });
+}
+
 /// A job that writes what it is fed.
 struct Fed {
     feeder: WriteAheadFeeder<i64>,
     monitor: JobMonitor,
     /// Joins the job.
-    ended: thread::JoinHandle<()>,
+    ended: thread::JoinHandle<Result<(), Error>>,
     sent: i64,
 }
 
@@ -247,7 +266,7 @@ impl Fed {
             .sink("rows", inserting(server).give_up_after(give_up_after));
         let job = environment.start().unwrap();
         let monitor = job.monitor();
-        let ended = thread::spawn(move || drop(job.wait().unwrap()));
+        let ended = thread::spawn(move || job.wait().map(drop));
         Self { feeder, monitor, ended, sent: 0 }
     }
 
@@ -270,7 +289,7 @@ impl Fed {
 
     fn end(self, server: &PostgresServer) {
         self.feeder.close().unwrap().wait().unwrap();
-        self.ended.join().unwrap();
+        self.ended.join().unwrap().unwrap();
         assert!(numbers(server) == (0..self.sent).collect::<Vec<_>>(), "{} rows", numbers(server).len());
         assert_eq!(prepared(server), 0);
     }
@@ -318,6 +337,21 @@ fn a_job_that_fails_without_the_server_goes_on_when_it_is_back() {
         job.wait_for_rows(&server);
     }
     job.end(&server);
+}
+
+#[test]
+fn a_job_is_cancelled_though_the_server_stays_down() {
+    let Some(mut server) = server(64, WITHOUT_KEY) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let mut job = Fed::start(&server, directory.path(), 3 * PATIENCE);
+    job.send();
+    job.wait_for_rows(&server);
+    server.kill().unwrap();
+    job.send();
+    until("a connection that is down", || job.connections().down > 0);
+    job.monitor.cancel();
+    until("the end of the job", || job.ended.is_finished());
+    assert!(matches!(job.ended.join().unwrap(), Err(Error::Cancelled)));
 }
 
 #[test]

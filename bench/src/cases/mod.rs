@@ -34,7 +34,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "crash",
-        description: "a process killed thousands of times and started again: every row committed once, or it fails",
+        description: "a process killed thousands of times, its PostgreSQL too: every row in files and table once, or it fails",
         run: crash::run,
     },
     Case {

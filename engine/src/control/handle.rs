@@ -123,6 +123,8 @@ impl JobMonitor {
     /// As [`JobHandle::cancel`].
     pub fn cancel(&self) {
         self.board.cancel();
+        // Behind that: what gives up now must not pass for a failure of its own.
+        self.connections.iter().for_each(|connections| connections.give_up());
     }
 
     /// As [`JobHandle::metrics`]; after the end, the last metrics.

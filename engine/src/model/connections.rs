@@ -1,11 +1,12 @@
-//! What a connector tells of its connections to the other side: whether they hold, and how often they were tried again.
+//! What a connector tells of its connections to the other side: whether they hold, and how often they were tried again. And what
+//! it is told: that nobody waits for them any more, because the job was cancelled.
 //!
 //! Shared by everything that holds a connection of one operator, in all attempts of a job, and read from any thread at any time:
 //! also while no worker runs, as between two attempts. Touched when a connection breaks or is back, never for a record.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 /// The connections of one operator.
@@ -14,6 +15,7 @@ pub struct Connections {
     down: AtomicU64,
     retries: AtomicU64,
     last_failure: Mutex<Option<String>>,
+    unwanted: AtomicBool,
 }
 
 /// The connections of one operator at one moment.
@@ -31,6 +33,11 @@ impl Connections {
     /// A connection that works, as far as is known.
     pub fn open(self: &Arc<Self>) -> Connection {
         Connection { all: Arc::clone(self), is_down: false }
+    }
+
+    /// Nobody waits for them any more: one that is down is not tried again.
+    pub fn give_up(&self) {
+        self.unwanted.store(true, Ordering::Release);
     }
 
     /// How they are now.
@@ -61,6 +68,11 @@ impl Connection {
         }
         self.all.retries.fetch_add(1, Ordering::AcqRel);
         was_up
+    }
+
+    /// Whether nobody waits for it any more.
+    pub fn is_unwanted(&self) -> bool {
+        self.all.unwanted.load(Ordering::Acquire)
     }
 
     /// It works. Whether it was down until now.
@@ -94,5 +106,7 @@ mod tests {
         assert_eq!(all.stats(), ConnectionStats { down: 1, ..stats.clone() });
         drop(other);
         assert_eq!(all.stats(), ConnectionStats { down: 0, ..stats });
+        all.give_up();
+        assert!(one.is_unwanted());
     }
 }

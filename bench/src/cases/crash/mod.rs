@@ -41,8 +41,8 @@ use crate::{
 
 /// The longest life that ends with a kill.
 const LIFE_MS_MAX: u64 = 400;
-/// A job that is left alone and does not come to its end in this time hangs.
-const END_MAX: Duration = Duration::from_secs(120);
+/// A job that is left alone and completes no checkpoint in this time hangs.
+const STEP_MAX: Duration = Duration::from_secs(120);
 
 /// What all rounds came to.
 #[derive(Default)]
@@ -202,16 +202,21 @@ impl Round {
             totals.early += u64::from(life < Duration::from_millis(20));
         }
         let mut child = self.start_with(outside, random)?;
-        let end = Instant::now() + END_MAX;
+        let (mut step, mut since) = (None, Instant::now());
         loop {
+            // Manifests come and go there.
+            let now = fs::metadata(self.place.path().join("checkpoints")).and_then(|at| at.modified()).ok();
+            if now != step {
+                (step, since) = (now, Instant::now());
+            }
             match child.try_wait()? {
                 Some(status) if status.success() => return Ok(()),
                 Some(_) => return Err(self.died()),
-                None if Instant::now() > end => {
+                None if since.elapsed() > STEP_MAX => {
                     child.kill()?;
                     return Err(BenchError::Peer {
                         peer: "the job",
-                        reason: format!("no end in {END_MAX:?}"),
+                        reason: format!("no checkpoint in {STEP_MAX:?}"),
                     });
                 }
                 None => thread::sleep(Duration::from_millis(5)),

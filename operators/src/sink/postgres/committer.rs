@@ -174,7 +174,7 @@ impl Committer for PostgresCommitter {
 
 impl Work {
     fn secure(&mut self, committables: &[Committable]) -> Result<(), PostgresError> {
-        let after = self.limits.give_up_after + PREPARE_TIME;
+        let after = self.limits.give_up_after.saturating_add(PREPARE_TIME);
         for gid in self.gids(committables)? {
             let prepared = self.shared.wait(after, |state| {
                 let lost = || (state.threads == 0).then(|| Err(Arc::new(PostgresError::ThreadLost)));

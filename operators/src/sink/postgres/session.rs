@@ -249,7 +249,7 @@ impl Session {
             if self.connection.failed(&cause) {
                 tracing::warn!(doing, cause, "PostgreSQL cannot be reached and is tried again");
             }
-            if waited >= self.give_up_after || (self.is_unwanted)() {
+            if waited >= self.give_up_after || (self.is_unwanted)() || self.connection.is_unwanted() {
                 return Err(PostgresError::Unreachable { doing, after: waited, cause });
             }
             self.pause_for(pause);
