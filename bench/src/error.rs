@@ -41,6 +41,9 @@ pub enum BenchError {
     /// The store failed. Its own message says what to do.
     #[error(transparent)]
     State(#[from] tidemill::storage::state::StateError),
+    /// The server that a case started for itself failed. Its own message says what to do.
+    #[error(transparent)]
+    Server(#[from] tidemill_postgres_server::ServerError),
     /// A worker slept through wake-ups: the platform's parking is broken.
     #[error("{lost} wake-ups did not arrive within {patience:?}")]
     LostWakeUps {

@@ -37,7 +37,12 @@ fn sink() -> FileSink {
 }
 
 fn committer(sink: &FileSink, disk: &Arc<dyn Disk>) -> Result<Box<dyn Committer>, BoxError> {
-    let context = CommitContext { job: "job".into(), operator: "sink".into(), disk: Arc::clone(disk) };
+    let context = CommitContext {
+        job: "job".into(),
+        operator: "sink".into(),
+        disk: Arc::clone(disk),
+        connections: Arc::default(),
+    };
     Ok(Sink::<u64>::committer(sink, &context)?.unwrap())
 }
 

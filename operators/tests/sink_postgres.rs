@@ -5,133 +5,95 @@
 mod source_kit;
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
+    sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use postgres::{Client, NoTls};
 use source_kit::context;
-use tempfile::TempDir;
-use tidemill_engine::model::{
-    checkpoint::Committable,
-    checkpoint_config::{CheckpointConfig, RestartStrategy},
-    config::JobConfig,
-    sink::{CommitContext, Committer, Sink, SinkWriter},
-    watermark::WatermarkStrategy,
+use tidemill_engine::{
+    control::handle::JobMonitor,
+    model::{
+        checkpoint::Committable,
+        checkpoint_config::{CheckpointConfig, RestartStrategy},
+        config::JobConfig,
+        connections::{ConnectionStats, Connections},
+        error::Error,
+        sink::{CommitContext, Committer, Sink, SinkWriter},
+        watermark::WatermarkStrategy,
+    },
 };
 use tidemill_operators::{
     api::environment::StreamEnvironment,
     sink::{PostgresSink, PostgresSinkWriter, sql_value},
-    source::from_vec,
+    source::{WriteAheadChannel, WriteAheadFeeder},
 };
+use tidemill_postgres_server::{PostgresServer, ServerError};
 
-/// A server in a directory of its own, reached by a socket there.
-struct Server {
-    directory: TempDir,
-    bin: PathBuf,
-}
+/// What does not happen in this time will not.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Failed tries after which a server comes back: several pauses have passed, each longer than the one before.
+const TRIES: u64 = 3;
 
-impl Server {
-    /// Starts one; `None`, with a word about it, where there is none to start.
-    fn start(prepared_max: usize) -> Option<Self> {
-        let installed = fs::read_dir("/usr/lib/postgresql").ok().into_iter().flatten();
-        let places = installed.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
-        let Some(bin) = places.filter(|bin| bin.join("initdb").exists()).max() else {
-            eprintln!(
-                "skipped: there is no PostgreSQL server in /usr/lib/postgresql (apt-get install postgresql)"
-            );
+/// How a server goes away: by `SIGKILL`, and with a word to its sessions.
+type GoDown = fn(&mut PostgresServer) -> Result<(), ServerError>;
+const WAYS_DOWN: [GoDown; 2] = [PostgresServer::kill, PostgresServer::stop];
+
+/// Starts a server with a table; `None`, with a word about it, where there is none to start.
+fn server(prepared_max: usize, table: &str) -> Option<PostgresServer> {
+    let server = match PostgresServer::start(prepared_max) {
+        Err(error @ ServerError::NotInstalled) => {
+            eprintln!("skipped: {error}");
             return None;
-        };
-        let server = Self { directory: tempfile::tempdir().unwrap(), bin };
-        // The server refuses to run as root.
-        let owned = Command::new("chown").arg("postgres").arg(server.directory.path()).status().unwrap();
-        assert!(owned.success() || !is_root());
-        server.run(&format!("initdb -D {0}/data -U postgres -A trust", server.place()));
-        let settings = format!(
-            "max_prepared_transactions = {prepared_max}\nlisten_addresses = ''\nfsync = off\nunix_socket_directories = '{}'\n",
-            server.place()
-        );
-        let file = server.directory.path().join("data/postgresql.conf");
-        let text = fs::read_to_string(&file).unwrap();
-        fs::write(&file, text + &settings).unwrap();
-        server.up();
-        Some(server)
-    }
+        }
+        server => server.unwrap(),
+    };
+    server.execute(table).unwrap();
+    Some(server)
+}
 
-    fn place(&self) -> &str {
-        self.directory.path().to_str().unwrap()
-    }
+const WITH_KEY: &str = "CREATE TABLE numbers (number bigint PRIMARY KEY)";
+const WITHOUT_KEY: &str = "CREATE TABLE numbers (number bigint)";
 
-    fn run(&self, command: &str) {
-        let command = format!("{}/{command}", self.bin.display());
-        let mut process = if is_root() {
-            let mut su = Command::new("su");
-            su.args(["postgres", "-s", "/bin/sh", "-c", &command]);
-            su
-        } else {
-            let mut shell = Command::new("sh");
-            shell.args(["-c", &command]);
-            shell
-        };
-        let output = process.current_dir("/").output().unwrap();
-        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-    }
+fn numbers(server: &PostgresServer) -> Vec<i64> {
+    let rows = server.query("SELECT number FROM numbers ORDER BY number").unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
 
-    fn up(&self) {
-        self.run(&format!("pg_ctl -D {0}/data -l {0}/data/log -w start > {0}/data/out 2>&1", self.place()));
-    }
+fn prepared(server: &PostgresServer) -> i64 {
+    server.prepared_transactions().unwrap()
+}
 
-    fn down(&self, mode: &str) {
-        self.run(&format!("pg_ctl -D {}/data -m {mode} -w stop", self.place()));
-    }
-
-    fn connection(&self) -> String {
-        format!("host={} user=postgres dbname=postgres", self.place())
-    }
-
-    fn client(&self) -> Client {
-        Client::connect(&self.connection(), NoTls).unwrap()
-    }
-
-    fn numbers(&self) -> Vec<i64> {
-        let rows = self.client().query("SELECT number FROM numbers ORDER BY number", &[]).unwrap();
-        rows.iter().map(|row| row.get(0)).collect()
-    }
-
-    fn prepared(&self) -> i64 {
-        self.client().query_one("SELECT count(*) FROM pg_prepared_xacts", &[]).unwrap().get(0)
+/// Looks until something holds.
+#[track_caller]
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        thread::yield_now();
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        let stop = format!("{}/pg_ctl -D {}/data -m immediate stop", self.bin.display(), self.place());
-        let stop = if is_root() { format!("su postgres -s /bin/sh -c '{stop}'") } else { stop };
-        let _ = Command::new("sh").args(["-c", &stop]).current_dir("/").output();
-    }
-}
-
-fn is_root() -> bool {
-    Path::new("/root").metadata().is_ok_and(|_| fs::read_dir("/root").is_ok())
-}
-
-fn inserting(server: &Server) -> PostgresSink<i64> {
+fn inserting(server: &PostgresServer) -> PostgresSink<i64> {
     PostgresSink::insert(server.connection(), "numbers", ["number"], |number: &i64| vec![sql_value(*number)])
-        .give_up_after(Duration::from_secs(20))
+        .give_up_after(PATIENCE)
 }
+
+fn committing(connections: &Arc<Connections>) -> CommitContext {
+    let (disk, connections) = (context(0, 1, false).disk, Arc::clone(connections));
+    CommitContext { job: "job".into(), operator: "numbers".into(), disk, connections }
+}
+
+type Process = (Box<dyn Committer>, PostgresSinkWriter<i64>);
 
 /// A process that writes: its committer, recovered, and one writer.
 fn begin(
     sink: &mut PostgresSink<i64>,
     committables: &[Committable],
-) -> (Box<dyn Committer>, PostgresSinkWriter<i64>) {
+    connections: &Arc<Connections>,
+) -> Process {
     sink.prepare(1).unwrap();
-    let disk = context(0, 1, false).disk;
-    let committing = CommitContext { job: "job".into(), operator: "numbers".into(), disk };
-    let mut committer = sink.committer(&committing).unwrap().unwrap();
+    let mut committer = sink.committer(&committing(connections)).unwrap().unwrap();
     committer.recover(committables).unwrap();
     let writer = sink.open(&context(0, 1, false)).unwrap();
     (committer, writer)
@@ -142,10 +104,33 @@ fn prepare(writer: &mut PostgresSinkWriter<i64>, numbers: std::ops::Range<i64>) 
     writer.pre_commit(1).unwrap()
 }
 
+/// Does what needs the server while that is down. It comes up once it was tried in vain some times since `before`.
+fn while_down<R: Send>(
+    server: &mut PostgresServer,
+    connections: &Connections,
+    before: &ConnectionStats,
+    act: impl FnOnce() -> R + Send,
+) -> R {
+    let done = thread::scope(|scope| {
+        let acting = scope.spawn(act);
+        until("tries that fail", || {
+            let stats = connections.stats();
+            stats.down > 0 && stats.retries >= before.retries + TRIES
+        });
+        assert!(!acting.is_finished(), "done without the server");
+        server.up().unwrap();
+        acting.join().unwrap()
+    });
+    let after = connections.stats();
+    assert_eq!(after.down, 0);
+    assert!(after.last_failure.is_some());
+    done
+}
+
 #[test]
 fn a_process_that_dies_between_any_two_steps_commits_every_row_once() {
-    let Some(server) = Server::start(64) else { return };
-    server.client().batch_execute("CREATE TABLE numbers (number bigint PRIMARY KEY)").unwrap();
+    let Some(server) = server(64, WITH_KEY) else { return };
+    let connections = Arc::default();
     let mut at = 0;
     let mut next = || {
         at += 1000;
@@ -153,107 +138,227 @@ fn a_process_that_dies_between_any_two_steps_commits_every_row_once() {
     };
     // Before it is prepared: nothing of it is there, and nothing keeps its locks.
     let mut sink = inserting(&server);
-    let (committer, mut writer) = begin(&mut sink, &[]);
+    let (committer, mut writer) = begin(&mut sink, &[], &connections);
     let lost = next();
     lost.clone().for_each(|number| writer.write(number, 0).unwrap());
     writer.flush().unwrap();
     drop((committer, writer));
     // Prepared, but in no checkpoint: rolled back.
-    let (mut committer, mut writer) = begin(&mut sink, &[]);
-    let prepared = prepare(&mut writer, lost.clone());
-    committer.secure(&prepared).unwrap();
-    assert_eq!((server.prepared(), server.numbers().len()), (1, 0), "nobody sees it before it is committed");
+    let (mut committer, mut writer) = begin(&mut sink, &[], &connections);
+    let secured = prepare(&mut writer, lost.clone());
+    committer.secure(&secured).unwrap();
+    assert_eq!((prepared(&server), numbers(&server).len()), (1, 0), "nobody sees it before it is committed");
     drop((committer, writer));
     // In a checkpoint, and not committed: committed by the next.
-    let (mut committer, mut writer) = begin(&mut sink, &[]);
-    assert_eq!(server.prepared(), 0);
-    let prepared = prepare(&mut writer, lost.clone());
-    committer.secure(&prepared).unwrap();
+    let (mut committer, mut writer) = begin(&mut sink, &[], &connections);
+    assert_eq!(prepared(&server), 0);
+    let secured = prepare(&mut writer, lost.clone());
+    committer.secure(&secured).unwrap();
     drop((committer, writer));
     let mut sink = inserting(&server);
-    let (mut committer, writer) = begin(&mut sink, &prepared);
-    assert_eq!(server.numbers(), lost.clone().collect::<Vec<_>>());
+    let (mut committer, writer) = begin(&mut sink, &secured, &connections);
+    assert_eq!(numbers(&server), lost.clone().collect::<Vec<_>>());
     // Committed already: no harm.
-    committer.commit(&prepared).unwrap();
+    committer.commit(&secured).unwrap();
     drop((committer, writer));
-    let (mut committer, mut writer) = begin(&mut sink, &prepared);
+    let (mut committer, mut writer) = begin(&mut sink, &secured, &connections);
     // No row, nothing to commit.
     assert_eq!(writer.pre_commit(2).unwrap().len(), 0);
     let more = prepare(&mut writer, next());
     committer.secure(&more).unwrap();
     committer.commit(&more).unwrap();
-    assert_eq!(server.numbers(), (0..at).collect::<Vec<_>>());
-    assert_eq!(server.prepared(), 0);
+    assert_eq!(numbers(&server), (0..at).collect::<Vec<_>>());
+    assert_eq!(prepared(&server), 0);
 }
 
 #[test]
-fn a_server_that_is_killed_at_any_step_loses_and_doubles_nothing() {
-    let Some(server) = Server::start(64) else { return };
-    server.client().batch_execute("CREATE TABLE numbers (number bigint PRIMARY KEY)").unwrap();
-    let mut sink = inserting(&server);
-    let (mut committer, mut writer) = begin(&mut sink, &[]);
-    // Within a transaction: its rows are written again.
-    (0..700).for_each(|number| writer.write(number, 0).unwrap());
-    writer.flush().unwrap();
-    thread::sleep(Duration::from_millis(300));
-    server.down("immediate");
-    let first = prepare(&mut writer, 700..1000);
-    thread::sleep(Duration::from_millis(200));
-    server.up();
-    committer.secure(&first).unwrap();
-    // Prepared, not committed: it is down when it is to be.
-    server.down("immediate");
-    let up = thread::scope(|scope| {
-        let commit = scope.spawn(|| committer.commit(&first));
-        thread::sleep(Duration::from_millis(300));
-        server.up();
-        commit.join().unwrap()
-    });
-    up.unwrap();
-    assert_eq!(server.numbers(), (0..1000).collect::<Vec<_>>());
-    // Down for good: a clear error.
+fn a_server_that_is_down_at_any_step_loses_and_doubles_nothing() {
+    let Some(mut server) = server(64, WITH_KEY) else { return };
+    let connections = Arc::<Connections>::default();
+    let mut at = 0;
+    for go_down in WAYS_DOWN {
+        let (first, then) = (at..at + 700, at + 700..at + 1000);
+        at += 1000;
+        // At the start.
+        let mut sink = inserting(&server);
+        let before = connections.stats();
+        go_down(&mut server).unwrap();
+        let begun = while_down(&mut server, &connections, &before, || begin(&mut sink, &[], &connections));
+        let (mut committer, mut writer) = begun;
+        // Within a transaction and before it is prepared: its rows are written again.
+        first.for_each(|number| writer.write(number, 0).unwrap());
+        writer.flush().unwrap();
+        until("rows in an open transaction", || {
+            let open = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'tidemill:%' \
+                 AND state = 'idle in transaction' AND query LIKE 'INSERT%'";
+            server.figure(open).unwrap() == 1
+        });
+        let before = connections.stats();
+        go_down(&mut server).unwrap();
+        let secured = prepare(&mut writer, then);
+        while_down(&mut server, &connections, &before, || committer.secure(&secured)).unwrap();
+        assert_eq!(prepared(&server), 1);
+        // Before it is committed.
+        let before = connections.stats();
+        go_down(&mut server).unwrap();
+        while_down(&mut server, &connections, &before, || committer.commit(&secured)).unwrap();
+        assert!(numbers(&server) == (0..at).collect::<Vec<_>>(), "{} rows", numbers(&server).len());
+        assert_eq!(prepared(&server), 0);
+    }
+}
+
+#[test]
+fn a_server_that_stays_down_is_a_clear_error() {
+    let Some(mut server) = server(64, WITH_KEY) else { return };
+    let connections = Arc::<Connections>::default();
     let mut sink = inserting(&server).give_up_after(Duration::from_millis(200));
-    drop((committer, writer));
-    let (mut committer, mut writer) = begin(&mut sink, &[]);
-    server.down("fast");
-    let lost = prepare(&mut writer, 1000..1001);
+    let (mut committer, mut writer) = begin(&mut sink, &[], &connections);
+    server.stop().unwrap();
+    let lost = prepare(&mut writer, 0..1);
     let error = committer.secure(&lost).unwrap_err().to_string();
     assert!(error.contains("could not be reached"), "{error}");
-    server.up();
+    let stats = connections.stats();
+    assert!(stats.retries > 0 && stats.last_failure.is_some_and(|cause| error.contains(&cause)), "{error}");
 }
 
 #[test]
-fn a_job_writes_every_row_once_though_the_server_restarts_under_it() {
-    let Some(server) = Server::start(64) else { return };
-    server.client().batch_execute("CREATE TABLE numbers (number bigint)").unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let checkpoints =
-        CheckpointConfig { interval_ms: 50, ..CheckpointConfig::new(directory.path().join("checkpoints")) };
-    let config = JobConfig {
-        parallelism: 2,
-        checkpoints: Some(checkpoints),
-        restart: RestartStrategy::FixedDelay { attempts_max: 20, delay_ms: 50 },
-        ..JobConfig::default()
-    };
-    let environment = StreamEnvironment::with_config(config);
-    environment
-        .from_source("numbers", from_vec((0..200_000_i64).collect()), WatermarkStrategy::none())
-        .sink("rows", inserting(&server));
-    let job = environment.start().unwrap();
-    for _ in 0..3 {
-        thread::sleep(Duration::from_millis(400));
-        server.down("immediate");
-        server.up();
+fn a_commit_that_nobody_waits_for_any_more_ends_though_the_server_stays_down() {
+    let Some(mut server) = server(64, WITH_KEY) else { return };
+    let connections = Arc::<Connections>::default();
+    let mut sink = inserting(&server).give_up_after(3 * PATIENCE);
+    let (mut committer, mut writer) = begin(&mut sink, &[], &connections);
+    let secured = prepare(&mut writer, 0..10);
+    committer.secure(&secured).unwrap();
+    server.kill().unwrap();
+    thread::scope(|scope| {
+        let committing = scope.spawn(|| committer.commit(&secured));
+        until("tries that fail", || connections.stats().retries >= TRIES);
+        connections.give_up();
+        until("the end of the commit", || committing.is_finished());
+        assert!(committing.join().unwrap().is_err());
+    });
+}
+
+/// A job that writes what it is fed.
+struct Fed {
+    feeder: WriteAheadFeeder<i64>,
+    monitor: JobMonitor,
+    /// Joins the job.
+    ended: thread::JoinHandle<Result<(), Error>>,
+    sent: i64,
+}
+
+impl Fed {
+    fn start(server: &PostgresServer, directory: &std::path::Path, give_up_after: Duration) -> Self {
+        let checkpoints =
+            CheckpointConfig { interval_ms: 20, ..CheckpointConfig::new(directory.join("checkpoints")) };
+        let config = JobConfig {
+            parallelism: 2,
+            checkpoints: Some(checkpoints),
+            restart: RestartStrategy::FixedDelay { attempts_max: 10_000, delay_ms: 10 },
+            ..JobConfig::default()
+        };
+        let environment = StreamEnvironment::with_config(config);
+        let (feeder, source) = WriteAheadChannel::new(directory.join("log")).open(&environment).unwrap();
+        environment
+            .from_source("numbers", source, WatermarkStrategy::none())
+            .rebalance()
+            .sink("rows", inserting(server).give_up_after(give_up_after));
+        let job = environment.start().unwrap();
+        let monitor = job.monitor();
+        let ended = thread::spawn(move || job.wait().map(drop));
+        Self { feeder, monitor, ended, sent: 0 }
     }
-    job.wait().unwrap();
-    assert!(server.numbers() == (0..200_000).collect::<Vec<_>>(), "{} rows", server.numbers().len());
-    assert_eq!(server.prepared(), 0);
+
+    fn send(&mut self) {
+        let numbers: Vec<_> = (self.sent..self.sent + 1000).collect();
+        self.feeder.send_all(&numbers).unwrap();
+        self.sent += 1000;
+    }
+
+    fn connections(&self) -> ConnectionStats {
+        self.monitor.metrics().operator("rows").unwrap().connections.clone()
+    }
+
+    fn wait_for_rows(&self, server: &PostgresServer) {
+        until("rows that are committed", || {
+            server.figure("SELECT count(*) FROM numbers").unwrap() >= self.sent
+        });
+        until("connections that work", || self.connections().down == 0);
+    }
+
+    fn end(self, server: &PostgresServer) {
+        self.feeder.close().unwrap().wait().unwrap();
+        self.ended.join().unwrap().unwrap();
+        assert!(numbers(server) == (0..self.sent).collect::<Vec<_>>(), "{} rows", numbers(server).len());
+        assert_eq!(prepared(server), 0);
+    }
+}
+
+#[test]
+fn a_job_writes_every_row_once_though_the_server_goes_down_under_it() {
+    let Some(mut server) = server(64, WITHOUT_KEY) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let mut job = Fed::start(&server, directory.path(), PATIENCE);
+    for go_down in WAYS_DOWN.into_iter().cycle().take(4) {
+        job.send();
+        job.wait_for_rows(&server);
+        job.send();
+        let before = job.connections();
+        go_down(&mut server).unwrap();
+        job.send();
+        until("tries in the metrics", || {
+            let now = job.connections();
+            now.down > 0 && now.retries >= before.retries + TRIES
+        });
+        server.up().unwrap();
+        job.wait_for_rows(&server);
+    }
+    assert_eq!(job.monitor.metrics().checkpoints.restarts, 0);
+    job.end(&server);
+}
+
+#[test]
+fn a_job_that_fails_without_the_server_goes_on_when_it_is_back() {
+    let Some(mut server) = server(64, WITHOUT_KEY) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let mut job = Fed::start(&server, directory.path(), Duration::from_millis(60));
+    for go_down in WAYS_DOWN {
+        job.send();
+        job.wait_for_rows(&server);
+        job.send();
+        let before = job.monitor.metrics().checkpoints.restarts;
+        go_down(&mut server).unwrap();
+        job.send();
+        // One at least of these began while the server was down, and failed in its recovery.
+        until("starts in vain", || job.monitor.metrics().checkpoints.restarts >= before + 3);
+        assert!(job.connections().retries > 0);
+        server.up().unwrap();
+        job.wait_for_rows(&server);
+    }
+    job.end(&server);
+}
+
+#[test]
+fn a_job_is_cancelled_though_the_server_stays_down() {
+    let Some(mut server) = server(64, WITHOUT_KEY) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let mut job = Fed::start(&server, directory.path(), 3 * PATIENCE);
+    job.send();
+    job.wait_for_rows(&server);
+    server.kill().unwrap();
+    job.send();
+    until("a connection that is down", || job.connections().down > 0);
+    job.monitor.cancel();
+    until("the end of the job", || job.ended.is_finished());
+    assert!(matches!(job.ended.join().unwrap(), Err(Error::Cancelled)));
 }
 
 #[test]
 fn rows_with_a_key_replace_each_other_and_bad_settings_are_told() {
-    let Some(server) = Server::start(0) else { return };
-    server.client().batch_execute("CREATE TABLE numbers (number bigint PRIMARY KEY, name text)").unwrap();
+    let table = "CREATE TABLE numbers (number bigint PRIMARY KEY, name text)";
+    let Some(server) = server(0, table) else { return };
+    let connections = Arc::default();
     let upserting = |name: &'static str| {
         PostgresSink::upsert(
             server.connection(),
@@ -265,18 +370,17 @@ fn rows_with_a_key_replace_each_other_and_bad_settings_are_told() {
     };
     for name in ["first", "second"] {
         let mut sink = upserting(name);
-        let (mut committer, mut writer) = begin(&mut sink, &[]);
+        let (mut committer, mut writer) = begin(&mut sink, &[], &connections);
         let prepared = prepare(&mut writer, 0..10);
         committer.secure(&prepared).unwrap();
         committer.commit(&prepared).unwrap();
     }
-    let names = "SELECT count(*) FROM numbers WHERE name = 'second'";
-    assert_eq!(server.client().query_one(names, &[]).unwrap().get::<_, i64>(0), 10);
+    let seconds = server.figure("SELECT count(*) FROM numbers WHERE name = 'second'");
+    assert_eq!(seconds.unwrap(), 10);
 
     let open = |mut sink: PostgresSink<i64>| {
-        let disk = context(0, 1, false).disk;
-        let committing = CommitContext { job: "job".into(), operator: "numbers".into(), disk };
-        sink.prepare(1).and_then(|()| sink.committer(&committing).map(drop)).unwrap_err().to_string()
+        let opened = sink.prepare(1).and_then(|()| sink.committer(&committing(&connections)).map(drop));
+        opened.unwrap_err().to_string()
     };
     assert!(open(inserting(&server)).contains("max_prepared_transactions"));
     let no_table = PostgresSink::upsert(server.connection(), "nowhere", ["a"], ["a"], |_: &i64| Vec::new());

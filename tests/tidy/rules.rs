@@ -3,19 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    CONFINED, EDGES, LINES_MAX, MARKERS, OS_ALLOWED, OS_MACROS, OS_NAMES, OS_PATHS, OS_STREAMS, OS_VALUES,
-    UNSAFE_LEAVES, UNSAFE_WRITTEN,
+    CONFINED, EDGES, FOR_TESTS, LINES_MAX, MARKERS, OS_ALLOWED, OS_MACROS, OS_NAMES, OS_PATHS, OS_STREAMS,
+    OS_VALUES, UNSAFE_LEAVES, UNSAFE_WRITTEN,
     rust::{Token, begins_with, code, has_word, paths_in, tokens, without_test_module},
 };
 
 /// The dependencies of a manifest: name and specification, of every kind and for every target.
 pub fn dependencies(manifest: &toml::Table) -> Vec<(String, toml::Value)> {
+    dependencies_of(manifest, &["dependencies", "dev-dependencies", "build-dependencies"])
+}
+
+/// Those of some kinds.
+fn dependencies_of(manifest: &toml::Table, kinds: &[&str]) -> Vec<(String, toml::Value)> {
     let mut all = Vec::new();
     let targets = manifest.get("target").and_then(toml::Value::as_table);
     let targets = targets.into_iter().flat_map(toml::Table::values).filter_map(toml::Value::as_table);
     for table in std::iter::once(manifest).chain(targets) {
-        for kind in ["dependencies", "dev-dependencies", "build-dependencies"] {
-            let Some(list) = table.get(kind).and_then(toml::Value::as_table) else { continue };
+        for kind in kinds {
+            let Some(list) = table.get(*kind).and_then(toml::Value::as_table) else { continue };
             all.extend(list.iter().map(|(key, spec)| {
                 let renamed = spec.get("package").and_then(toml::Value::as_str);
                 (renamed.unwrap_or(key).to_owned(), spec.clone())
@@ -42,6 +47,12 @@ pub fn edge_findings(path: &str, text: &str) -> Vec<String> {
             && !packages.contains(&name)
         {
             findings.push(format!("{path}: `{name}` must not depend on `{dependency}`: {why}"));
+        }
+    }
+    for (dependency, _) in dependencies_of(&manifest, &["dependencies", "build-dependencies"]) {
+        let for_tests = FOR_TESTS.iter().find(|(package, _)| *package == dependency);
+        if for_tests.is_some_and(|(_, programs)| !programs.contains(&name)) {
+            findings.push(format!("{path}: `{dependency}` is for the tests of `{name}` only"));
         }
     }
     findings

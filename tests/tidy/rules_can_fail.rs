@@ -22,6 +22,12 @@ fn a_dependency_against_the_current_is_found_in_every_kind_of_table() {
     assert_eq!(found("tidemill-operators", "[dependencies]\nglommio.workspace = true"), 1);
     assert_eq!(found("tidemill", "[dev-dependencies]\nrenoir.workspace = true"), 1);
     assert_eq!(found("tidemill-newcomer", ""), 1);
+    assert_eq!(
+        found("tidemill-operators", "[dev-dependencies]\ntidemill-postgres-server.workspace = true"),
+        0
+    );
+    assert_eq!(found("tidemill-operators", "[dependencies]\ntidemill-postgres-server.workspace = true"), 1);
+    assert_eq!(found("tidemill-bench", "[dependencies]\ntidemill-postgres-server.workspace = true"), 0);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod nexmark;
 mod nexmark_generator;
 mod peer_renoir;
 mod peer_timely;
+mod scratch;
 mod soak_wake;
 mod state;
 mod wake;
@@ -33,7 +34,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "crash",
-        description: "a process killed thousands of times and started again: every row committed once, or it fails",
+        description: "a process killed thousands of times, its PostgreSQL too: every row in files and table once, or it fails",
         run: crash::run,
     },
     Case {

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     model::{
+        connections::Connections,
         error::Error,
         metrics::{CheckpointStats, JobMetrics, OperatorInfo},
     },
@@ -37,6 +38,7 @@ pub struct JobHandle {
 pub struct JobMonitor {
     board: Arc<Board>,
     operators: Arc<[OperatorInfo]>,
+    connections: Arc<[Arc<Connections>]>,
 }
 
 impl JobHandle {
@@ -45,7 +47,11 @@ impl JobHandle {
     /// # Errors
     /// When there is no thread to supervise it.
     pub(crate) fn new(supervisor: Supervisor, first: Attempt) -> Result<Self, Error> {
-        let monitor = JobMonitor { board: supervisor.board(), operators: supervisor.operators() };
+        let monitor = JobMonitor {
+            board: supervisor.board(),
+            operators: supervisor.operators(),
+            connections: supervisor.connections(),
+        };
         let has_checkpoints = supervisor.listens_in().is_some();
         let remote = supervisor.listens_in().and_then(|directory| {
             let listening = Remote::listen(&directory, monitor.clone());
@@ -117,11 +123,17 @@ impl JobMonitor {
     /// As [`JobHandle::cancel`].
     pub fn cancel(&self) {
         self.board.cancel();
+        // Behind that: what gives up now must not pass for a failure of its own.
+        self.connections.iter().for_each(|connections| connections.give_up());
     }
 
     /// As [`JobHandle::metrics`]; after the end, the last metrics.
     pub fn metrics(&self) -> JobMetrics {
-        let merged = JobMetrics::merge(&self.operators, self.board.collect_reports());
+        let mut merged = JobMetrics::merge(&self.operators, self.board.collect_reports());
+        for operator in &mut merged.operators {
+            let index = self.operators.iter().position(|info| info.id == operator.info.id);
+            operator.connections = index.map(|index| self.connections[index].stats()).unwrap_or_default();
+        }
         let checkpoints = CheckpointStats { stalls: merged.checkpoints.stalls, ..self.board.stats() };
         JobMetrics { checkpoints, ..merged }
     }

@@ -39,6 +39,7 @@ use crate::{
         checkpoint_config::CheckpointConfig,
         checkpoint_error::CheckpointError,
         config::JobConfig,
+        connections::Connections,
         error::Error,
         graph::JobGraph,
         metrics::OperatorInfo,
@@ -67,6 +68,7 @@ pub(crate) struct Supervisor {
     config: Arc<JobConfig>,
     platform: Arc<dyn Platform>,
     operators: Arc<[OperatorInfo]>,
+    connections: Arc<[Arc<Connections>]>,
     make_workers: MakeWorkers,
     vault: Arc<Vault>,
     archive: Option<Archive>,
@@ -94,11 +96,17 @@ impl Supervisor {
         operators: Arc<[OperatorInfo]>,
         make_workers: MakeWorkers,
     ) -> Result<Self, Error> {
+        let connections: Arc<[Arc<Connections>]> = operators.iter().map(|_| Arc::default()).collect();
         let mut committers = Vec::new();
         for (operator, make) in &graph.committers {
             let info = operators[*operator as usize].clone();
-            let (job, disk) = (config.name.clone(), platform.disk());
-            let made = make(&CommitContext { job, operator: info.id.clone(), disk })
+            let context = CommitContext {
+                job: config.name.clone(),
+                operator: info.id.clone(),
+                disk: platform.disk(),
+                connections: Arc::clone(&connections[*operator as usize]),
+            };
+            let made = make(&context)
                 .map_err(|cause| Error::Prepare { operator: info.name.clone(), cause: Arc::new(cause) })?;
             committers.extend(made.map(|committer| (*operator, info, committer)));
         }
@@ -111,7 +119,18 @@ impl Supervisor {
         let archive = archive.transpose()?.flatten();
         let policy = RestartPolicy::new(config.restart.clone());
         let board = Arc::default();
-        Ok(Self { graph, config, platform, operators, make_workers, vault, archive, board, policy })
+        Ok(Self {
+            graph,
+            config,
+            platform,
+            operators,
+            connections,
+            make_workers,
+            vault,
+            archive,
+            board,
+            policy,
+        })
     }
 
     /// What the job's handle looks at.
@@ -128,6 +147,11 @@ impl Supervisor {
     /// All operators, by index.
     pub(super) fn operators(&self) -> Arc<[OperatorInfo]> {
         Arc::clone(&self.operators)
+    }
+
+    /// What operators tell of their connections, by index.
+    pub(super) fn connections(&self) -> Arc<[Arc<Connections>]> {
+        Arc::clone(&self.connections)
     }
 
     /// Starts an attempt.

@@ -5,7 +5,9 @@
 
 use hdrhistogram::Histogram;
 
-use super::{checkpoint::CheckpointId, operator::OperatorIndex, time::Timestamp};
+use super::{
+    checkpoint::CheckpointId, connections::ConnectionStats, operator::OperatorIndex, time::Timestamp,
+};
 use crate::platform::Nanos;
 
 /// What one operator instance has counted.
@@ -182,6 +184,8 @@ pub struct OperatorMetrics {
     pub queue: (usize, usize),
     /// Latency of records from their entry into the job through this operator's task.
     pub latency: LatencyHistogram,
+    /// Its connections to the other side, if it is a sink that tells of them.
+    pub connections: ConnectionStats,
 }
 
 /// The metrics of a job at one moment.
@@ -226,6 +230,7 @@ fn merge_operator(index: usize, info: &OperatorInfo, workers: &[WorkerReport]) -
                 watermark_lag_millis: None,
                 queue: (0, 0),
                 latency: LatencyHistogram::default(),
+                connections: ConnectionStats::default(),
             });
             merged.instances += 1;
             merged.counters.merge(counters);

@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod checkpoint_config;
 pub mod checkpoint_error;
 pub mod config;
+pub mod connections;
 pub mod element;
 pub mod error;
 pub mod graph;

@@ -6,6 +6,7 @@ use tidemill_storage::snapshot::disk::Disk;
 
 use super::{
     checkpoint::{CheckpointId, Committable},
+    connections::Connections,
     source::{BoxError, SubtaskContext},
     time::Timestamp,
 };
@@ -48,6 +49,8 @@ pub struct CommitContext {
     pub operator: String,
     /// The platform's disk.
     pub disk: Arc<dyn Disk>,
+    /// Where a sink that reaches over a network tells how its connections are, writers' included.
+    pub connections: Arc<Connections>,
 }
 
 /// The second half of a two-phase commit. Called by the control plane, off the data cores, so it may block.

@@ -13,8 +13,8 @@
 //! committed. Before an attempt begins, all sessions of earlier attempts are ended, so that none of them prepares anything
 //! later; then what the checkpoint has is committed and the rest rolled back.
 //!
-//! A connection that breaks is made anew, with growing pauses. The rows of the open transaction are kept until it is prepared,
-//! up to a bound, and written again.
+//! A connection that breaks is made anew, with growing pauses; the job's metrics say so meanwhile. The rows of the open
+//! transaction are kept until it is prepared, up to a bound, and written again.
 
 mod committer;
 mod error;
@@ -32,6 +32,7 @@ use std::{
 use ::postgres::{Config, types::ToSql};
 use tidemill_engine::{
     model::{
+        connections::Connections,
         sink::{CommitContext, Committer, Sink},
         source::{BoxError, SubtaskContext},
     },
@@ -196,7 +197,10 @@ impl<T: Send + 'static> Sink<T> for PostgresSink<T> {
         let mut config = config.clone();
         let prefix = prefix(&context.job, &context.operator);
         config.application_name(&prefix);
-        self.shared.lock().prefix.clone_from(&prefix);
+        let mut state = self.shared.lock();
+        state.prefix.clone_from(&prefix);
+        state.connections = Arc::clone(&context.connections);
+        drop(state);
         let (statement, shared) = (Arc::clone(&self.statement), Arc::clone(&self.shared));
         let committer =
             PostgresCommitter::open(config, prefix, statement, self.limits, shared, threads.clone())?;
@@ -227,6 +231,8 @@ struct SharedState {
     prefix: String,
     /// The identifier that the server made for this attempt.
     attempt: String,
+    /// Where all sessions tell how they are.
+    connections: Arc<Connections>,
     /// What became of transactions that were handed to threads; those under way are not in it.
     prepared: BTreeMap<String, Result<(), Arc<PostgresError>>>,
     /// Threads that may still do something.

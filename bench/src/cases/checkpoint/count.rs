@@ -11,9 +11,9 @@ use std::{
 
 use tidemill::prelude::*;
 
-use super::Place;
+use super::checkpoints;
 use crate::{
-    cases::Options,
+    cases::{Options, scratch::Scratch},
     error::BenchError,
     report::{Latencies, Line, Reporter},
     versus::{Versus, per_second},
@@ -140,8 +140,8 @@ pub(super) fn cost(
     let versus = Versus::alternate(
         rounds,
         || {
-            let place = Place::new(row)?;
-            let (took, metrics) = count.run(Some(place.checkpoints(interval_ms)))?;
+            let place = Scratch::new(row)?;
+            let (took, metrics) = count.run(Some(checkpoints(place.path(), interval_ms)))?;
             (completed, bytes) = (metrics.checkpoints.completed, metrics.checkpoints.bytes_written);
             Ok::<_, BenchError>(per_second(records, took))
         },
@@ -159,8 +159,8 @@ pub(super) fn cost(
 pub(super) fn stall(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
     let (keys, records) = options.pick((10_000_000, 120_000_000), (100_000, 4_000_000));
     let count = Count { keys, records, touched: keys, cores: options.cores };
-    let place = Place::new("stall")?;
-    let (_, metrics) = count.run(Some(place.checkpoints(100)))?;
+    let place = Scratch::new("stall")?;
+    let (_, metrics) = count.run(Some(checkpoints(place.path(), 100)))?;
     let stalls = &metrics.checkpoints.stalls;
     let p99 = stalls.quantile(0.99) as f64 / 1e3;
     let mut line = Line::new("checkpoint", "stall", options.cores).value(p99, "µs");
@@ -176,9 +176,9 @@ pub(super) fn bytes(
 ) -> Result<(), BenchError> {
     let (keys, records) = options.pick((4_000_000, 40_000_000), (100_000, 2_000_000));
     let count = Count { keys, records, touched: keys * percent / 100, cores: options.cores };
-    let place = Place::new(row)?;
+    let place = Scratch::new(row)?;
     // Only those that are asked for, and the last.
-    let env = count.environment(Some(place.checkpoints(600_000)));
+    let env = count.environment(Some(checkpoints(place.path(), 600_000)));
     let meter = Arc::<Meter>::default();
     count.metered(&env, &meter, Instant::now(), |counted| {
         std::hint::black_box(counted);

@@ -15,9 +15,9 @@ use std::{
 use hdrhistogram::Histogram;
 use tidemill::prelude::*;
 
-use super::Place;
+use super::checkpoints;
 use crate::{
-    cases::Options,
+    cases::{Options, scratch::Scratch},
     error::BenchError,
     report::{Latencies, Line, Reporter},
     tidemill::NAME,
@@ -36,15 +36,15 @@ pub(super) fn run(
     reporter: &mut Reporter,
 ) -> Result<(), BenchError> {
     let records = options.pick(20 * RATE, RATE / 10);
-    let place = Place::new(row)?;
-    let rows = place.0.join("rows");
+    let place = Scratch::new(row)?;
+    let rows = place.path().join("rows");
     let start = Instant::now();
     let nanos = move || start.elapsed().as_nanos() as u64;
     let (feeder, source) = channel::<u64>(1 << 16);
     let env = StreamEnvironment::with_config(JobConfig {
         name: "latency".to_owned(),
         parallelism: options.cores,
-        checkpoints: Some(place.checkpoints(interval_ms)),
+        checkpoints: Some(checkpoints(place.path(), interval_ms)),
         ..JobConfig::default()
     });
     env.from_source("births", source, WatermarkStrategy::none())

@@ -16,11 +16,7 @@ mod pressure;
 mod q5;
 mod recovery;
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process,
-};
+use std::path::Path;
 
 use tidemill::prelude::CheckpointConfig;
 
@@ -54,29 +50,6 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
     options.rows("checkpoint", ROWS)?.into_iter().try_for_each(|(_, run)| run(options, reporter))
 }
 
-/// A directory for one job, removed with it: in `TIDEMILL_BENCH_DIR` if that is set, else among the temporary files.
-struct Place(PathBuf);
-
-impl Place {
-    fn new(row: &str) -> Result<Self, BenchError> {
-        let base = env::var_os("TIDEMILL_BENCH_DIR").map_or_else(env::temp_dir, PathBuf::from);
-        let path = base.join(format!("tidemill-checkpoint-{}-{row}", process::id()));
-        fs::create_dir_all(&path)?;
-        Ok(Self(path))
-    }
-
-    fn checkpoints(&self, interval_ms: u64) -> CheckpointConfig {
-        checkpoints(&self.0, interval_ms)
-    }
-}
-
 fn checkpoints(place: &Path, interval_ms: u64) -> CheckpointConfig {
     CheckpointConfig { interval_ms, ..CheckpointConfig::new(place.join("checkpoints")) }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // What cannot be removed stays among the temporary files.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

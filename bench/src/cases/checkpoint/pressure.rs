@@ -7,9 +7,9 @@ use std::{
 
 use tidemill::prelude::*;
 
-use super::Place;
+use super::checkpoints;
 use crate::{
-    cases::Options,
+    cases::{Options, scratch::Scratch},
     error::BenchError,
     report::{Latencies, Line, Reporter},
 };
@@ -29,9 +29,9 @@ pub(super) fn duration(
     reporter: &mut Reporter,
 ) -> Result<(), BenchError> {
     let most = if unaligned_after_ms.is_some() { 200 } else { 10 };
-    let checkpoints = options.pick(most, 2);
-    let place = Place::new(row)?;
-    let config = CheckpointConfig { unaligned_after_ms, ..place.checkpoints(3_600_000) };
+    let taken = options.pick(most, 2);
+    let place = Scratch::new(row)?;
+    let config = CheckpointConfig { unaligned_after_ms, ..checkpoints(place.path(), 3_600_000) };
     let env = StreamEnvironment::with_config(JobConfig {
         name: "pressure".to_owned(),
         parallelism: options.cores,
@@ -53,7 +53,7 @@ pub(super) fn duration(
     let job = env.start()?;
     thread::sleep(options.pick(WARM_UP, WARM_UP / 20));
     let monitor = job.monitor();
-    for _ in 0..checkpoints {
+    for _ in 0..taken {
         monitor.checkpoint()?;
     }
     let stats = monitor.metrics().checkpoints;

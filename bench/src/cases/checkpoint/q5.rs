@@ -1,8 +1,8 @@
 //! Nexmark q5 with checkpoints.
 
-use super::Place;
+use super::checkpoints;
 use crate::{
-    cases::Options,
+    cases::{Options, scratch::Scratch},
     error::BenchError,
     nexmark::{Config, Query, reference},
     report::{Line, Reporter},
@@ -27,8 +27,8 @@ pub(super) fn cost(
     let versus = Versus::alternate(
         rounds,
         || {
-            let place = Place::new(row)?;
-            run(Some(place.checkpoints(interval_ms)))
+            let place = Scratch::new(row)?;
+            run(Some(checkpoints(place.path(), interval_ms)))
         },
         || run(None),
     )?;

@@ -12,9 +12,9 @@ use std::{
 
 use tidemill::prelude::*;
 
-use super::{Place, checkpoints, count::Count};
+use super::{checkpoints, count::Count};
 use crate::{
-    cases::Options,
+    cases::{Options, scratch::Scratch},
     error::BenchError,
     report::{Line, Reporter},
     versus::Rounds,
@@ -82,7 +82,7 @@ pub(super) fn run_job() -> Result<(), BenchError> {
 pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
     // With its key and the store's own, a record has 40 bytes.
     let (keys, rounds) = options.pick(((1 << 30) / 40, 3), (100_000, 1));
-    let place = Place::new("recovery")?;
+    let place = Scratch::new("recovery")?;
     let mut process = start(&place, keys, options.cores)?;
     wait_for(READY, &mut process)?;
     let recovered = Rounds::measure(rounds, || {
@@ -99,10 +99,10 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
         .print(&Line::new("checkpoint", "recovery", options.cores).rounds(&recovered?, "s").over(keys, None))
 }
 
-fn start(place: &Place, keys: u64, cores: usize) -> Result<Child, BenchError> {
+fn start(place: &Scratch, keys: u64, cores: usize) -> Result<Child, BenchError> {
     Ok(Command::new(env::current_exe()?)
         .arg("checkpoint")
-        .env(DIRECTORY_VARIABLE, &place.0)
+        .env(DIRECTORY_VARIABLE, place.path())
         .env(KEYS_VARIABLE, keys.to_string())
         .env(CORES_VARIABLE, cores.to_string())
         .stdin(Stdio::null())

@@ -1,10 +1,12 @@
-//! The job that is killed: numbers, keyed, summed up in windows of event time, to files that are committed exactly once; and what
-//! it should have committed.
+//! The job that is killed: numbers, keyed, summed up in windows of event time, to files and, where there is a server, to a table
+//! of PostgreSQL, both exactly once.
 
-use std::{collections::BTreeMap, env, fs, path::Path, time::Duration};
+use std::{env, path::Path, time::Duration};
 
+use serde::Serialize;
 use tidemill::prelude::*;
 
+use super::outside::{Mode, TABLE};
 use crate::error::BenchError;
 
 /// The job's directory: with it in the environment, this program is the job.
@@ -15,15 +17,19 @@ pub(super) const CORES_VARIABLE: &str = "TIDEMILL_CRASH_CORES";
 pub(super) const UNALIGNED_VARIABLE: &str = "TIDEMILL_CRASH_UNALIGNED_MS";
 /// How many records there are.
 pub(super) const RECORDS_VARIABLE: &str = "TIDEMILL_CRASH_RECORDS";
+/// How to connect to PostgreSQL; files alone, if it is not set.
+pub(super) const POSTGRES_VARIABLE: &str = "TIDEMILL_CRASH_POSTGRES";
+/// How rows get there: the name of a [`Mode`].
+pub(super) const MODE_VARIABLE: &str = "TIDEMILL_CRASH_POSTGRES_MODE";
 
 /// Records of a job: some seconds of work.
 pub(super) const RECORDS: u64 = 40_000_000;
 /// Different keys.
-const KEYS: u64 = 64;
+pub(super) const KEYS: u64 = 64;
 /// Records per millisecond of event time.
-const RECORDS_PER_MS: u64 = 100;
+pub(super) const RECORDS_PER_MS: u64 = 100;
 /// Size of a window.
-const WINDOW_MS: i64 = 1_000;
+pub(super) const WINDOW_MS: i64 = 1_000;
 /// Number of key groups, which has to be the same in every life.
 const MAX_PARALLELISM: u32 = 128;
 
@@ -36,8 +42,18 @@ fn at(record: u64) -> i64 {
 }
 
 /// Spread over the keys without a pattern.
-fn key(record: u64) -> u64 {
+pub(super) fn key(record: u64) -> u64 {
     (record.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % KEYS
+}
+
+/// What is committed of a window and key.
+#[derive(Record, Serialize, Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) key: u64,
+    pub(super) start_ms: i64,
+    /// Number and sum of the records.
+    pub(super) count: u64,
+    pub(super) sum: u64,
 }
 
 /// Runs the job to its end.
@@ -59,15 +75,41 @@ pub(super) fn run(directory: &Path) -> Result<(), BenchError> {
     let source =
         from_parallel_iter(move |subtask, parallelism| (subtask as u64..records).step_by(parallelism));
     let strategy = WatermarkStrategy::for_monotonous_timestamps().with_timestamps(|record: &u64| at(*record));
-    env.from_source("numbers", source, strategy)
+    let rows = env
+        .from_source("numbers", source, strategy)
         .key_by(|record| key(*record))
         .window(TumblingEventTime::of(Duration::from_millis(WINDOW_MS as u64)))
         .aggregate(CountAndSum)
         .uid("windows")
-        .map(|window| (window.key, window.window.start, window.value.0, window.value.1))
-        .sink("files", FileSink::csv(directory.join("rows")).header(false));
+        .map(|window| Row {
+            key: window.key,
+            start_ms: window.window.start,
+            count: window.value.0,
+            sum: window.value.1,
+        });
+    let files = FileSink::csv(directory.join("rows")).header(false);
+    match env::var(POSTGRES_VARIABLE) {
+        Ok(connection) => {
+            let (to_files, to_table) = rows.fork();
+            to_files.sink("files", files);
+            to_table.sink("postgres", table(connection));
+        }
+        Err(_) => rows.sink("files", files),
+    }
     env.execute()?;
     Ok(())
+}
+
+fn table(connection: String) -> PostgresSink<Row> {
+    let columns = ["key", "start_ms", "count", "sum"];
+    let values = |row: &Row| {
+        [row.key as i64, row.start_ms, row.count as i64, row.sum as i64].map(sql_value).into_iter().collect()
+    };
+    if env::var(MODE_VARIABLE).is_ok_and(|mode| mode == Mode::Upsert.name()) {
+        PostgresSink::upsert(connection, TABLE, ["key", "start_ms"], columns, values)
+    } else {
+        PostgresSink::insert(connection, TABLE, columns, values)
+    }
 }
 
 /// Number and sum of records.
@@ -95,45 +137,4 @@ impl AggregateFunction<u64> for CountAndSum {
     fn result(&self, sum: &(u64, u64)) -> (u64, u64) {
         *sum
     }
-}
-
-/// What was found in the files of one job.
-#[derive(Debug, Default)]
-pub(super) struct Committed {
-    pub(super) rows: u64,
-    pub(super) lost: u64,
-    pub(super) duplicated: u64,
-    pub(super) wrong: u64,
-}
-
-/// Reads every committed row and compares.
-pub(super) fn check(directory: &Path, records: u64) -> Result<Committed, BenchError> {
-    let mut expected = BTreeMap::<(u64, i64), (u64, u64)>::new();
-    for record in 0..records {
-        let start = at(record).div_euclid(WINDOW_MS) * WINDOW_MS;
-        let sum = expected.entry((key(record), start)).or_default();
-        sum.0 += 1;
-        sum.1 += record;
-    }
-    let (mut committed, mut seen) = (Committed::default(), BTreeMap::<(u64, i64), u64>::new());
-    for entry in fs::read_dir(directory.join("rows"))? {
-        let path = entry?.path();
-        if path.is_dir() {
-            continue;
-        }
-        for line in fs::read_to_string(&path)?.lines() {
-            committed.rows += 1;
-            let fields: Vec<i128> = line.split(',').filter_map(|field| field.parse().ok()).collect();
-            let &[key, start, count, sum] = &fields[..] else {
-                committed.wrong += 1;
-                continue;
-            };
-            let window = (key as u64, start as i64);
-            *seen.entry(window).or_default() += 1;
-            committed.wrong += u64::from(expected.get(&window) != Some(&(count as u64, sum as u64)));
-        }
-    }
-    committed.duplicated = seen.values().map(|times| times - 1).sum();
-    committed.lost = expected.keys().filter(|window| !seen.contains_key(window)).count() as u64;
-    Ok(committed)
 }

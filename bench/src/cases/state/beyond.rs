@@ -11,10 +11,11 @@ use super::{
     Options,
     bed::{Table, pin, resident_bytes},
     counted,
-    disk::{Probe, Scratch},
+    disk::{self, Probe},
     keys::{BATCH, Uniform, Zipf, key},
 };
 use crate::{
+    cases::scratch::Scratch,
     error::BenchError,
     report::{Line, Reporter},
     versus::{Rounds, per_second},
@@ -46,7 +47,7 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
     let reads = probe.random_reads(Duration::from_millis(options.pick(5_000, 100)))?;
     drop(probe);
     let options_of_store =
-        StoreOptions { memory_bytes_max: budget, files: Some(scratch.files()), ..StoreOptions::new() };
+        StoreOptions { memory_bytes_max: budget, files: Some(disk::files(&scratch)), ..StoreOptions::new() };
     let mut ours = Table::with_options(options_of_store, keys)?;
     #[cfg(feature = "peer-rocksdb")]
     let mut peer = super::rocks::Rocks::with(scratch.path(), keys, budget)?;

@@ -1,12 +1,11 @@
-//! What the disk can do by itself, measured beside what the store does with it; and where the files of a row go.
+//! What the disk can do by itself, measured beside what the store does with it; and where the files of a store go.
 
 use std::{
-    env, fs,
     fs::{File, OpenOptions},
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    process, thread,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -19,7 +18,7 @@ use tidemill::{
     },
 };
 
-use crate::error::BenchError;
+use crate::{cases::scratch::Scratch, error::BenchError};
 
 /// `O_DIRECT`: past the page cache, whose speed is that of memory.
 const DIRECT: i32 = if cfg!(target_arch = "aarch64") { 0o200_000 } else { 0o40_000 };
@@ -31,38 +30,15 @@ const PAGE_BYTES: usize = 4096;
 const SEQUENTIAL: usize = 4;
 const RANDOM: usize = 32;
 
-/// A directory for one row, removed with it: in `TIDEMILL_BENCH_DIR` if that is set, else among the temporary files.
-pub(super) struct Scratch(PathBuf);
-
-impl Scratch {
-    pub(super) fn new(row: &str) -> Result<Self, BenchError> {
-        let base = env::var_os("TIDEMILL_BENCH_DIR").map_or_else(env::temp_dir, PathBuf::from);
-        let path = base.join(format!("tidemill-bench-{}-{row}", process::id()));
-        fs::create_dir_all(&path)?;
-        Ok(Self(path))
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// For the files of a store.
-    pub(super) fn files(&self) -> FileOptions {
-        let disk = std::sync::Arc::new(OsDisk::default());
-        FileOptions {
-            directory: self.0.join("store"),
-            store: 1,
-            disk,
-            notify: None,
-            writer: WriterKind::Thread,
-        }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // What cannot be removed stays among the temporary files.
-        let _ = fs::remove_dir_all(&self.0);
+/// The files of a store.
+pub(super) fn files(scratch: &Scratch) -> FileOptions {
+    let disk = std::sync::Arc::new(OsDisk::default());
+    FileOptions {
+        directory: scratch.path().join("store"),
+        store: 1,
+        disk,
+        notify: None,
+        writer: WriterKind::Thread,
     }
 }
 

@@ -15,9 +15,10 @@ use super::{
     Options,
     bed::{Table, Value},
     counted,
-    disk::{Probe, Scratch},
+    disk::{self, Probe},
 };
 use crate::{
+    cases::scratch::Scratch,
     error::BenchError,
     report::{Line, Reporter},
     versus::{Rounds, Versus},
@@ -59,7 +60,7 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
 /// Makes the snapshot; nothing of it stays in memory.
 fn write(scratch: &Scratch, keys: u64) -> Result<std::path::PathBuf, BenchError> {
     let mut table =
-        Table::with_options(StoreOptions { files: Some(scratch.files()), ..StoreOptions::new() }, keys)?;
+        Table::with_options(StoreOptions { files: Some(disk::files(scratch)), ..StoreOptions::new() }, keys)?;
     let mut sealing = table.bed.store.begin_seal();
     table.table.seal(sealing.sealed());
     table.bed.store.snapshot(1, sealing)?;

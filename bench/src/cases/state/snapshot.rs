@@ -12,11 +12,12 @@ use super::{
     Options,
     bed::{Table, each, pin},
     counted,
-    disk::{Probe, Scratch},
+    disk::{self, Probe},
     keys::{BATCH, Deck, Uniform},
     sampled,
 };
 use crate::{
+    cases::scratch::Scratch,
     error::BenchError,
     floor,
     report::{Latencies, Line, Reporter},
@@ -33,7 +34,7 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
     let quiet = Duration::from_millis(options.pick(3_000, 200));
     let scratch = Scratch::new(ROW)?;
     let probe = Probe::write(scratch.path(), options.pick(2 << 30, 64 << 20))?;
-    let options_of_store = StoreOptions { files: Some(scratch.files()), ..StoreOptions::new() };
+    let options_of_store = StoreOptions { files: Some(disk::files(&scratch)), ..StoreOptions::new() };
     let mut snapshots = Snapshots::of(Table::with_options(options_of_store, keys)?);
     // The first one starts the writer's thread, which is to have the other core, and writes everything.
     snapshots.begin()?;

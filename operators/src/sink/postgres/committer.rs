@@ -90,7 +90,8 @@ impl Work {
         limits: Limits,
         shared: Arc<Shared>,
     ) -> Result<Self, PostgresError> {
-        let mut session = Session::new(config, limits.give_up_after, || false);
+        let connection = shared.lock().connections.open();
+        let mut session = Session::new(config, connection, limits.give_up_after, || false);
         let is_transactional = statement.is_transactional();
         // Names and rights are wrong before a row is written, or never.
         let (text, is_wanted) = (statement.text(1), is_transactional);
@@ -173,7 +174,7 @@ impl Committer for PostgresCommitter {
 
 impl Work {
     fn secure(&mut self, committables: &[Committable]) -> Result<(), PostgresError> {
-        let after = self.limits.give_up_after + PREPARE_TIME;
+        let after = self.limits.give_up_after.saturating_add(PREPARE_TIME);
         for gid in self.gids(committables)? {
             let prepared = self.shared.wait(after, |state| {
                 let lost = || (state.threads == 0).then(|| Err(Arc::new(PostgresError::ThreadLost)));

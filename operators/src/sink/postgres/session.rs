@@ -3,6 +3,7 @@
 use std::{sync::mpsc, time::Duration};
 
 use ::postgres::{Client, Config, Error, NoTls, error::SqlState};
+use tidemill_engine::model::connections::Connection;
 
 use super::{PostgresError, PostgresValue};
 
@@ -145,6 +146,8 @@ pub(super) fn words(error: &Error) -> String {
 /// A connection to one server.
 pub(super) struct Session {
     config: Config,
+    /// Where it tells how it is.
+    connection: Connection,
     client: Option<Client>,
     /// How many connections there were.
     connections: u64,
@@ -161,12 +164,14 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(
         config: Config,
+        connection: Connection,
         give_up_after: Duration,
         is_unwanted: impl Fn() -> bool + Send + 'static,
     ) -> Self {
         let (keep, pause) = mpsc::channel();
         Self {
             config,
+            connection,
             client: None,
             connections: 0,
             backend: None,
@@ -226,7 +231,12 @@ impl Session {
                 act(self.client.insert(client), number)
             });
             let error = match done {
-                Ok(done) => return Ok(done),
+                Ok(done) => {
+                    if self.connection.works() {
+                        tracing::info!(doing, "PostgreSQL is reached again");
+                    }
+                    return Ok(done);
+                }
                 Err(Failure::Ours(error)) => return Err(error),
                 Err(Failure::Theirs(error)) => error,
             };
@@ -236,7 +246,10 @@ impl Session {
             if !is_passing(&error) {
                 return Err(PostgresError::Refused { doing, cause });
             }
-            if waited >= self.give_up_after || (self.is_unwanted)() {
+            if self.connection.failed(&cause) {
+                tracing::warn!(doing, cause, "PostgreSQL cannot be reached and is tried again");
+            }
+            if waited >= self.give_up_after || (self.is_unwanted)() || self.connection.is_unwanted() {
                 return Err(PostgresError::Unreachable { doing, after: waited, cause });
             }
             self.pause_for(pause);

@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use ::postgres::{Client, Config, error::SqlState};
-use tidemill_engine::platform::Wake;
+use tidemill_engine::{model::connections::Connection, platform::Wake};
 
 use super::{
     Limits, PostgresError, Shared, ToRow,
@@ -84,11 +84,11 @@ impl<T> Open<T> {
 }
 
 impl<T> Body<T> {
-    pub(super) fn run(self, config: Config) {
+    pub(super) fn run(self, config: Config, connection: Connection) {
         let link = Arc::clone(&self.link);
         let cancelled = Arc::clone(&self.link);
         let unwanted = move || cancelled.is_cancelled.load(Ordering::Acquire);
-        let mut session = Session::new(config, self.limits.give_up_after, unwanted);
+        let mut session = Session::new(config, connection, self.limits.give_up_after, unwanted);
         let mut open = Open::new();
         while let Ok(command) = self.commands.recv() {
             if link.is_cancelled.load(Ordering::Acquire) {

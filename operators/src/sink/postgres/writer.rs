@@ -51,6 +51,7 @@ impl<T: Send + 'static> PostgresSinkWriter<T> {
         let state = sink.shared.lock();
         let gid = format!("{}{}:{}:", state.prefix, state.attempt, context.subtask);
         config.application_name(&state.prefix);
+        let connection = state.connections.open();
         drop(state);
         let (commands, inbox) = mpsc::channel();
         let link = Arc::new(Link {
@@ -69,7 +70,7 @@ impl<T: Send + 'static> PostgresSinkWriter<T> {
             shared: Arc::clone(&sink.shared),
             alive: Alive::new(&sink.shared),
         };
-        threads.spawn(format!("tidemill-pg-{}", context.subtask), move || body.run(config));
+        threads.spawn(format!("tidemill-pg-{}", context.subtask), move || body.run(config, connection));
         let rows_pending_max = sink.limits.rows_pending_max;
         Self { batch: Vec::new(), rows: 0, commands, link, rows_pending_max, gid, is_finished: false }
     }
