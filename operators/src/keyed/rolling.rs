@@ -31,7 +31,7 @@ use crate::{
 const ACCUMULATORS: &str = "accumulators";
 /// Records whose accumulators are updated together, before their results are handed on: enough for a backend to
 /// fetch what they need from memory at once, and few enough for the results to stay in the nearest cache.
-const TOGETHER_MAX: usize = 256;
+const TOGETHER_MAX: usize = 64;
 
 /// What a rolling operator does with the records of a key.
 pub trait Rolling<K: Key, T: Record>: Clone + Send + 'static {

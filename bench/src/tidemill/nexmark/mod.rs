@@ -68,9 +68,29 @@ impl Job {
         let Self { config, events, .. } = self;
         let events = from_parallel_iter(move |subtask, parallelism| {
             let split = Split::interleaved(0..events, subtask as u64, parallelism as u64);
-            Generator::<FIELDS>::new(config, split).filter_map(record)
+            Records { events: Generator::<FIELDS>::new(config, split), record }
         });
         env.from_source("events", events, strategy)
+    }
+}
+
+/// Events as the records of a query: what `filter_map` does, inlined into whoever asks for the next one, so that the compiler leaves out what
+/// the query does not read. `FilterMap::next` is so or not as the compiler likes: q2 had 332 or 255 M events/s by that alone.
+struct Records<const FIELDS: u32, F> {
+    events: Generator<FIELDS>,
+    record: F,
+}
+
+impl<const FIELDS: u32, T, F: Fn(EventRef<'static>) -> Option<T>> Iterator for Records<FIELDS, F> {
+    type Item = T;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<T> {
+        loop {
+            if let Some(record) = (self.record)(self.events.next()?) {
+                return Some(record);
+            }
+        }
     }
 }
 
