@@ -6,7 +6,7 @@
 //! retained snapshot names it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, btree_map},
     sync::Arc,
 };
 
@@ -66,11 +66,13 @@ impl Table {
     fn free(&mut self, block: BlockId) -> Vec<Place> {
         let places = self.blocks.remove(&block).unwrap_or_default();
         for place in &places {
-            if let Some(extents) = self.seals.get_mut(&place.seal) {
-                *extents -= 1;
+            if let btree_map::Entry::Occupied(mut extents) = self.seals.entry(place.seal) {
+                *extents.get_mut() -= 1;
+                if *extents.get() == 0 {
+                    extents.remove();
+                }
             }
         }
-        self.seals.retain(|_, extents| *extents > 0);
         places
     }
 
