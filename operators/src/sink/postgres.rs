@@ -58,7 +58,8 @@ type ToRow<T> = Arc<dyn Fn(&T) -> Vec<PostgresValue> + Send + Sync>;
 ///
 /// [`insert`](Self::insert) writes each record exactly once, in one transaction per checkpoint and subtask: other sessions see
 /// the rows when the checkpoint is complete. It needs `max_prepared_transactions` on the server to be at least twice the
-/// parallelism. [`upsert`](Self::upsert) writes rows as they come, in place of those with the same key; after a restart it writes
+/// parallelism, and four times with `unaligned_after_ms`: what was prepared for a checkpoint that another one overtakes stays until that is
+/// complete. [`upsert`](Self::upsert) writes rows as they come, in place of those with the same key; after a restart it writes
 /// rows again, which changes nothing if the job's results are the same.
 ///
 /// The connection is a string of `postgres`, such as `host=/run/postgresql user=shop dbname=shop`. There is no TLS: connect by a

@@ -8,7 +8,7 @@ use tidemill_postgres_server::PostgresServer;
 use crate::error::BenchError;
 
 /// Prepared transactions that the server allows per core: what the sink says that it needs.
-const PREPARED_PER_CORE: usize = 2;
+const PREPARED_PER_CORE: usize = 4;
 /// The table that the job writes to.
 pub(super) const TABLE: &str = "windows";
 /// One in so many lives of the job, the server is killed.
