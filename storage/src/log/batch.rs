@@ -173,9 +173,10 @@ impl<K: Key, V: Record> LogTable<K, V> {
         Place(memory)
     }
 
-    /// Fetches what a record has in its first lines.
+    /// Fetches what a record has in its first lines, and the mark that it gets if it is sealed.
     #[inline(always)]
     fn prefetch_record(&self, slot: Slot) {
+        self.blocks.prefetch_mark(slot.address(), Form::<K, V>::SHAPE);
         let record = self.blocks.at(slot.address(), Form::<K, V>::SHAPE);
         prefetch(record);
         // Most records are not aligned to cache lines.
