@@ -126,6 +126,12 @@ impl Library {
                 reasons: reasons.join("\n"),
             });
         }
+        if newest.is_some() {
+            // A process may have died before the name that is there was durable. What is committed from now on has to be in a
+            // checkpoint that outlives a power cut.
+            let manifests = self.root.join(MANIFESTS);
+            self.disk.sync_directory(&manifests).map_err(failed("sync", &manifests))?;
+        }
         Ok(newest)
     }
 
@@ -448,7 +454,7 @@ fn remove_tree(disk: &dyn Disk, path: &Path) {
 mod tests {
     use std::fs;
 
-    use tidemill_storage::snapshot::disk::os::OsDisk;
+    use tidemill_storage::snapshot::disk::{memory::MemoryDisk, os::OsDisk};
 
     use super::*;
     use crate::{
@@ -475,6 +481,28 @@ mod tests {
             wall_millis: 0,
             max_parallelism: 1,
             operators: operators.collect(),
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_that_was_gone_on_from_outlives_a_power_cut() {
+        for seed in 0..16 {
+            let (memory, root) = (MemoryDisk::default(), Path::new("/checkpoints"));
+            let disk: Arc<dyn Disk> = Arc::new(memory.clone());
+            let mut library = Library::open(Arc::clone(&disk), root, "job").unwrap();
+            assert!(library.newest().unwrap().is_none());
+            // The process dies between giving the manifest its name and making that durable.
+            let (file, unnamed) = (library.manifest_path(1), root.join("checkpoints/1.unfinished"));
+            disk.write_whole(&unnamed, &checkpoint(1, &[]).encode(root)).unwrap();
+            disk.rename(&unnamed, &file).unwrap();
+            memory.end_process();
+            drop(library);
+            let mut library = Library::open(Arc::clone(&disk), root, "job").unwrap();
+            assert!(library.newest().unwrap().is_some());
+            memory.crash(seed);
+            drop(library);
+            let mut library = Library::open(disk, root, "job").unwrap();
+            assert!(library.newest().unwrap().is_some(), "under seed {seed} it is gone");
         }
     }
 
