@@ -16,7 +16,7 @@
 //! * The whole attempt fails where one region is not enough: when the last barrier is under way, behind which the other regions say nothing
 //!   more; when state is damaged, since then another checkpoint has to be found; when it is not known whether the remote store has
 //!   taken a checkpoint, which would be newer than the one to go on from; when more checkpoints in a row were given up, for whatever reason,
-//!   than may fail, since what the other regions' sinks have prepared for them piles up; and when the restart strategy says that it is over.
+//!   than may fail, and more than one, since what the other regions' sinks have prepared for them piles up; and when the restart strategy says that it is over.
 
 use std::sync::Arc;
 
@@ -138,8 +138,8 @@ impl Coordinator {
             self.failures += 1;
             self.board.note_failed(&failure.to_string());
         }
-        // Others' sinks keep what they have prepared until a checkpoint is complete: that is bounded.
-        if self.failures > self.plan.config.as_ref().map_or(0, |config| config.failures_max) {
+        // Others' sinks keep what they have prepared until a checkpoint is complete: that is bounded. One may always be given up.
+        if self.failures > self.plan.config.as_ref().map_or(0, |config| config.failures_max).max(1) {
             self.shared.fail(failure);
         }
     }
