@@ -360,7 +360,8 @@ impl Supervisor {
         let is_commit =
             matches!(failure, Error::Checkpoint(error) if matches!(**error, CheckpointError::Commit { .. }));
         // Without checkpoints, what was committed of the last one would be committed again by a replay.
-        let is_lost = is_commit && self.config.checkpoints.is_none();
+        let is_committed = is_commit || self.board.is_finished();
+        let is_lost = is_committed && self.config.checkpoints.is_none();
         // What is wrong with the settings or the checkpoints stays wrong.
         let is_lasting = match failure {
             Error::Cancelled | Error::Config { .. } => true,
