@@ -421,12 +421,13 @@ impl Drive for Coordinator {
             self.leave();
             return Turn::Done;
         }
-        let rises_at = self.mend(now);
         self.expire(now);
         if !self.board.has_failed() {
             // One that was given up may have kept later ones waiting.
             self.complete_passed();
         }
+        // Behind all that may have settled what was under way.
+        let rises_at = self.mend(now);
         if !self.failover.all_up() {
             return Turn::Idle { wake_at: [copies_at, rises_at].into_iter().flatten().min() };
         }

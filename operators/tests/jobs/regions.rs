@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -23,6 +24,7 @@ use tidemill_engine::{
         source::BoxError,
         watermark::WatermarkStrategy,
     },
+    platform::{SimFaults, SimPlatform},
 };
 use tidemill_operators::{
     api::{environment::StreamEnvironment, stream::Stream},
@@ -32,6 +34,8 @@ use tidemill_operators::{
     source::{channel, from_vec},
     window::assigner::TumblingEventTime,
 };
+
+use tidemill_storage::snapshot::disk::{Disk, memory::MemoryDisk};
 
 use super::recovery::Place;
 
@@ -181,6 +185,89 @@ fn a_job_of_one_region_goes_back_as_a_whole() {
     assert!(report.restarts >= report.runs / 2 && report.region_restarts == 0, "{report:?}");
 }
 
+/// Without checkpoints a region is replayed from its beginning, and its files appear at its end.
+#[test]
+fn a_region_is_replayed_alone_where_there_are_no_checkpoints() {
+    let (mut region_restarts, mut failed) = (0, 0);
+    let seeds = simulated(3 * SEEDS);
+    for seed in 0..seeds {
+        let disk = MemoryDisk::default();
+        // The second soon after the first, and a third at some time.
+        let fail_steps = vec![(seed % 97, seed % 5), (seed % 97 + seed % 31, seed % 3), (seed % 401, 0)];
+        let faults = SimFaults { fail_steps, ..SimFaults::default() };
+        let platform = SimPlatform::new(seed).disk(Arc::new(disk.clone())).faults(faults);
+        let config = JobConfig {
+            parallelism: 1 + seed as usize % 3,
+            batch_records_max: [1, 7, 64][seed as usize % 3],
+            channel_batches_max: [1, 8][seed as usize % 2],
+            step_records_max: 16,
+            restart: fixed(3, seed % 2),
+            ..JobConfig::default()
+        };
+        let environment = StreamEnvironment::on(Arc::new(platform), config);
+        for region in ["one", "other"] {
+            environment
+                .from_source(region, from_vec(numbers(300)), WatermarkStrategy::none())
+                .key_by(|number| number % KEYS)
+                .fold(0_u64, |count: &mut u64, _| *count += 1)
+                .sink(region, FileSink::csv(format!("/{region}")).columns(["key", "count"]));
+        }
+        // One that commits nothing, and may be at its end before the others.
+        environment
+            .from_source("rest", from_vec(numbers(seed % 50)), WatermarkStrategy::none())
+            .for_each(drop);
+        let job = environment.start().unwrap();
+        let monitor = job.monitor();
+        // What fails when all rows are committed is not started again: it would commit them once more.
+        failed += u64::from(job.wait().is_err());
+        region_restarts += monitor.metrics().checkpoints.region_restarts;
+        for region in ["one", "other"] {
+            let paths = disk.list(Path::new(&format!("/{region}"))).unwrap();
+            let files = paths.iter().filter_map(|path| disk.contents(path));
+            let mut rows: Vec<(u64, u64)> = files.flat_map(|file| csv_rows(&file).unwrap()).collect();
+            let expected = counts(region, 300).into_iter().map(|(_, key, count)| (key, count));
+            let mut expected: Vec<(u64, u64)> = expected.collect();
+            rows.sort_unstable();
+            expected.sort_unstable();
+            assert!(rows == expected, "under seed {seed}: {} rows instead of {}", rows.len(), expected.len());
+        }
+    }
+    assert!(
+        region_restarts >= seeds / 3 && failed <= seeds / 12,
+        "{region_restarts} restarts, {failed} of {seeds} failed"
+    );
+}
+
+/// The same where nothing is committed, and so nobody waits for a last checkpoint.
+#[test]
+fn regions_that_fail_without_anything_to_commit_come_to_their_end() {
+    for seed in 0..simulated(3 * SEEDS) {
+        let fail_steps = vec![(seed % 61, seed % 5), (seed % 61 + seed % 13, seed % 3)];
+        let faults = SimFaults { fail_steps, ..SimFaults::default() };
+        let platform = SimPlatform::new(seed).faults(faults);
+        let config = JobConfig {
+            parallelism: 1 + seed as usize % 3,
+            restart: fixed(2, seed % 2),
+            ..JobConfig::default()
+        };
+        let environment = StreamEnvironment::on(Arc::new(platform), config);
+        let collected = [10 + seed % 200, 100].map(|count| {
+            let (sink, collected) = CollectSink::new();
+            environment
+                .from_source("numbers", from_vec(numbers(count)), WatermarkStrategy::none())
+                .rebalance()
+                .map(|number| number.to_native())
+                .sink("collected", sink);
+            (count, collected)
+        });
+        environment.execute().unwrap_or_else(|error| panic!("under seed {seed}: {error}"));
+        for (count, collected) in collected {
+            let found: BTreeSet<u64> = collected.take().into_iter().collect();
+            assert!(found.into_iter().eq(0..count), "under seed {seed}");
+        }
+    }
+}
+
 /// Counts how often the operators of a region were opened, and keeps a count per key.
 struct Counting {
     count: ValueState<u64>,
@@ -249,6 +336,11 @@ where
             Counting { count: states.value("count") }
         },
     )
+}
+
+/// So many seeds, or as many as the environment says.
+fn simulated(seeds: u64) -> u64 {
+    std::env::var("TIDEMILL_SIM_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(seeds)
 }
 
 fn fixed(attempts_max: u32, delay_ms: u64) -> RestartStrategy {

@@ -146,7 +146,7 @@ impl Coordinator {
 
     /// Gets on with regions that are not up, and lets workers leave when all have ended; when to look again.
     pub(super) fn mend(&mut self, now: Nanos) -> Option<Nanos> {
-        if !self.plan.works.regions().are_many() {
+        if !self.plan.works.regions().are_many() || self.shared.failure().is_some() {
             return None;
         }
         for region in 0..self.failover.regions.len() {
