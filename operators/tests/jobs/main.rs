@@ -14,6 +14,7 @@ mod metrics;
 mod pressure;
 mod records;
 mod recovery;
+mod region_failures;
 mod regions;
 mod restore;
 mod state;
