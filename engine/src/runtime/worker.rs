@@ -237,6 +237,8 @@ impl Worker {
                 ToWorker::Retire(checkpoint) => broken.extend(self.checkpoints.retire(checkpoint)),
                 ToWorker::Drop(region) => {
                     self.drop_region(region);
+                    // What is built behind this has stores of its own.
+                    broken.retain(|(operator, _)| self.regions.of_operator(*operator) != region);
                     self.shared.tell_control(FromWorker::Dropped(region));
                 }
                 ToWorker::Build => {
@@ -251,7 +253,7 @@ impl Worker {
         }
         for (operator, error) in broken {
             let region = self.regions.of_operator(operator);
-            // One that was dropped meanwhile has failed already.
+            // One that is not there has failed already.
             if self.slots.iter().any(|slot| slot.region == region && !slot.is_vacant) {
                 self.fail(region, Some(operator), error.into());
             }
