@@ -71,6 +71,8 @@ pub struct SourceConfig {
     pub clock: Arc<dyn Clock>,
     /// Whether the end waits for a final checkpoint.
     pub ends_with_checkpoint: bool,
+    /// The last checkpoint whose barrier is not for this task.
+    pub before: CheckpointId,
 }
 
 impl SourceConfig {
@@ -81,6 +83,7 @@ impl SourceConfig {
             operator,
             clock: Arc::clone(&context.subtask.clock),
             ends_with_checkpoint: context.checkpoints.ends_with_checkpoint,
+            before: context.checkpoints.before,
             step_records_max: config.step_records_max,
             step_time_max: config.step_us_max * 1_000,
             watermark_interval: config.watermark_interval_us * 1_000,
@@ -286,9 +289,9 @@ where
             reader,
             progress,
             pump: Pump { assign, down: Held::new(down), counters: OperatorCounters::default() },
+            sent: config.before,
             config,
             state: State::Reading,
-            sent: 0,
             oldest_kept: 0,
             emitted: (0, 0),
             latency: LatencyHistogram::default(),
