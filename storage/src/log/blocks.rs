@@ -427,6 +427,12 @@ impl Blocks {
         self.marks[block].get(unit as usize / 64).is_some_and(|word| word >> (unit % 64) & 1 == 1)
     }
 
+    /// Whether some record counts no more: else there are no marks to be fetched.
+    #[inline(always)]
+    pub(super) fn has_dead(&self) -> bool {
+        self.dead_units > 0
+    }
+
     /// Fetches what [`died`](Self::died) changes, where there is something to fetch.
     #[inline(always)]
     pub(super) fn prefetch_mark(&self, address: u32, shape: Shape) {
