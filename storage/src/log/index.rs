@@ -289,21 +289,23 @@ impl Index {
         bucket
     }
 
-    /// As [`prefetch`](Self::prefetch), for a hash that will be inserted: its page's description, too.
+    /// The first of three steps of an insertion, of which each is done for many hashes before the next: fetches the
+    /// description of the page.
     #[inline(always)]
     pub fn prefetch_page(&self, hash: u64) {
-        self.prefetch(hash);
         if let Some(number) = self.numbers.get(self.position(hash)) {
             prefetch(std::ptr::from_ref(&self.pages[*number as usize]).cast());
         }
     }
 
-    /// After [`prefetch_page`](Self::prefetch_page): the hints of the bucket in which the search begins.
+    /// The second: the bucket in which the search begins, and its hints. Then comes
+    /// [`insert_unless`](Self::insert_unless).
     #[inline(always)]
-    pub fn prefetch_hints(&self, hash: u64) {
+    pub fn prefetch_place(&self, hash: u64) {
         if let Some(number) = self.numbers.get(self.position(hash)) {
             let page = &self.pages[*number as usize];
             let home = hash as usize & ((1 << page.log2) - 1);
+            prefetch(page.buckets.as_ptr().wrapping_add(home).cast());
             prefetch(page.hints.as_ptr().wrapping_add(home * SLOTS).cast());
         }
     }
@@ -369,12 +371,43 @@ impl Index {
     /// Adds an address under a hash. `hash_of` gives the hash of an address that was added before.
     #[inline(never)]
     pub fn insert(&mut self, hash: u64, address: u32, hash_of: impl Fn(u32) -> u64) {
-        let mut number = match self.numbers.get(self.position(hash)) {
+        let number = self.page_for(hash);
+        self.place(number, hash, address, &hash_of);
+    }
+
+    /// Adds an address under a hash, unless one is there that `is` the same key's: then that one's slot. `is` is asked of
+    /// few others, one in a hundred calls or fewer: the hints tell most keys apart that bucket and tag do not.
+    #[inline(always)]
+    pub fn insert_unless(
+        &mut self,
+        hash: u64,
+        address: u32,
+        mut is: impl FnMut(u32) -> bool,
+        hash_of: impl Fn(u32) -> u64,
+    ) -> Option<Slot> {
+        let number = self.page_for(hash);
+        let placing = Placing::of(hash, self.range.position(hash));
+        let slot = self.pages[number].search(placing, &mut is);
+        if slot.is_none() {
+            self.place(number, hash, address, &hash_of);
+        }
+        slot
+    }
+
+    /// Number of the page that a hash belongs to; makes the first one.
+    #[inline(always)]
+    fn page_for(&mut self, hash: u64) -> usize {
+        match self.numbers.get(self.position(hash)) {
             Some(number) => *number as usize,
             None => self.first_page(),
-        };
+        }
+    }
+
+    /// Puts an address into its page, which grows or is split first if it is full.
+    #[inline(always)]
+    fn place(&mut self, mut number: usize, hash: u64, address: u32, hash_of: &impl Fn(u32) -> u64) {
         while self.pages[number].len >= FILL_MAX << self.pages[number].log2 {
-            self.grow(number, hash, &hash_of);
+            self.grow(number, hash, hash_of);
             number = self.numbers[self.position(hash)] as usize;
         }
         self.pages[number].place(Placing::of(hash, self.range.position(hash)), address);
@@ -552,6 +585,32 @@ impl Page {
     fn buckets_mut(&mut self) -> &mut [Bucket] {
         // SAFETY: as above, and the page is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.buckets.as_ptr(), 1 << self.log2) }
+    }
+
+    /// The slot of a key, found by all that the page knows of it before an address is looked at.
+    #[inline(always)]
+    fn search(&mut self, placing: Placing, is: &mut impl FnMut(u32) -> bool) -> Option<Slot> {
+        let mask = (1 << self.log2) - 1;
+        let home = placing.home as usize & mask;
+        let (mut at, mut far) = (home, 0);
+        loop {
+            let bucket = &self.buckets()[at];
+            let mut found = bucket.matching(placing.tag);
+            while found != 0 {
+                let slot = found.trailing_zeros() as usize % SLOTS;
+                if self.hints()[at * SLOTS + slot] == placing.hint | far && is(bucket.addresses[slot]) {
+                    return Some(Slot(NonNull::from(&mut self.buckets_mut()[at].addresses[slot])));
+                }
+                found &= found - 1;
+            }
+            if bucket.overflows == 0 {
+                return None;
+            }
+            (at, far) = ((at + 1) & mask, (far + 1).min(FAR));
+            if at == home {
+                return None;
+            }
+        }
     }
 
     /// Puts an address into the first free slot of its search.

@@ -17,6 +17,7 @@
 //! names is. A file is removed only when neither the current state nor any retained snapshot needs it. Nothing is read
 //! as data before its checksum was found right.
 
+mod ahead;
 pub mod buffer;
 pub mod catalog;
 pub mod disk;

@@ -18,13 +18,13 @@ use std::{
 };
 
 use super::{
-    buffer::PageBuffer,
-    disk::{Disk, OldFile, read_whole, reads::Reader},
+    ahead::{Ahead, Step},
+    disk::{Disk, read_whole},
     export::open_needed,
     format::{
-        FileKind, Malformed, PAGE_BYTES, kind_of,
+        FileKind, Malformed, kind_of,
         manifest::{MANIFEST_BYTES_MAX, Manifest},
-        segment::{Contents, DATA_AT},
+        segment::Contents,
     },
     segment::Segment,
 };
@@ -35,8 +35,6 @@ use crate::{
 
 /// Bytes that are read at once, as long as what is wanted lies that close together.
 const STEP_BYTES: u64 = 8 << 20;
-/// From this much on, a segment is read past the page cache, where what was written to it never was.
-const DIRECT_BYTES: u64 = 1 << 20;
 /// What lies between two wanted extents is read along up to this length.
 const GAP_BYTES: u64 = 16 << 10;
 
@@ -155,15 +153,8 @@ impl Parts {
     /// Reads a slice; without pieces where there is no such slice.
     pub fn reader(&self, name: &StateName, slice: Slice) -> TableReader {
         let table = self.tables.get(&(name.clone(), slice));
-        TableReader {
-            disk: Arc::clone(&self.disk),
-            extents: table.map_or_else(Vec::new, |table| table.extents.clone()),
-            next: 0,
-            file: None,
-            reader: Reader::default(),
-            buffer: PageBuffer::default(),
-            loaded: 0..0,
-        }
+        let extents = table.map_or_else(Vec::new, |table| table.extents.clone());
+        TableReader::new(Arc::clone(&self.disk), extents)
     }
 
     fn add(&mut self, path: &Path, part: &Manifest) -> Result<(), StateError> {
@@ -293,33 +284,35 @@ fn live_extents(
 
 /// Reads the pieces of one slice, part by part. Every byte was checked.
 pub struct TableReader {
-    disk: Arc<dyn Disk>,
     extents: Vec<Found>,
     next: usize,
-    /// The segment that was read last, and its file.
-    file: Option<(Arc<Segment>, Box<dyn OldFile>)>,
-    reader: Reader,
-    buffer: PageBuffer,
-    /// Which bytes of the file are in the buffer.
-    loaded: Range<u64>,
+    ahead: Ahead,
+    /// Where in the file the pages begin that are in memory, and the extent behind those that they hold.
+    start: u64,
+    held_to: usize,
 }
 
 impl TableReader {
+    fn new(disk: Arc<dyn Disk>, extents: Vec<Found>) -> Self {
+        let ahead = Ahead::new(disk, steps(&extents));
+        Self { extents, next: 0, ahead, start: 0, held_to: 0 }
+    }
+
     /// The next piece, until `None`.
     ///
     /// # Errors
     /// When a page is damaged, and of the disk. The reader is of no use then.
     pub fn next_piece(&mut self) -> Result<Option<Piece<'_>>, StateError> {
         let Some(found) = self.extents.get(self.next) else { return Ok(None) };
-        let entry = found.segment.entries[found.entry];
-        let wanted = entry.offset..entry.offset + u64::from(entry.length);
-        let same = self.file.as_ref().is_some_and(|(open, _)| Arc::ptr_eq(open, &found.segment));
-        if !same || wanted.start < self.loaded.start || wanted.end > self.loaded.end {
-            self.load(wanted.clone())?;
+        if self.next == self.held_to {
+            let step = self.ahead.advance()?;
+            self.start = step.start();
+            self.held_to += step.extents;
         }
         self.next += 1;
-        let at = (wanted.start - self.loaded.start) as usize;
-        let bytes = &self.buffer.bytes()[at..at + entry.length as usize];
+        let entry = found.segment.entries[found.entry];
+        let at = (entry.offset - self.start) as usize;
+        let bytes = &self.ahead.bytes()[at..at + entry.length as usize];
         Ok(Some(match entry.contents {
             Contents::Removed => Piece::Removed(bytes),
             Contents::Records { .. } => Piece::Records(bytes),
@@ -331,31 +324,36 @@ impl TableReader {
         let found = self.extents.get(self.next.checked_sub(1)?)?;
         Some((found.segment.path.clone(), found.segment.entries[found.entry].offset))
     }
+}
 
-    /// Reads the pages of the next extent, and of those behind it as far as they are close.
-    fn load(&mut self, wanted: Range<u64>) -> Result<(), StateError> {
-        let segment = Arc::clone(&self.extents[self.next].segment);
-        let mut end = wanted.end;
-        let rest = &self.extents[self.next + 1..];
-        for found in rest.iter().take_while(|found| Arc::ptr_eq(&found.segment, &segment)) {
-            // Within a segment extents ascend.
-            let entry = &found.segment.entries[found.entry];
-            let entry_end = entry.offset + u64::from(entry.length);
-            if entry.offset > end + GAP_BYTES || entry_end - wanted.start > STEP_BYTES {
-                break;
+/// What is read at once: an extent, and those behind it as far as they are close.
+fn steps(extents: &[Found]) -> Vec<Step> {
+    let range = |found: &Found| {
+        let entry = &found.segment.entries[found.entry];
+        entry.offset..entry.offset + u64::from(entry.length)
+    };
+    let mut steps = Vec::new();
+    let mut rest = extents;
+    while let Some((first, behind)) = rest.split_first() {
+        let Range { start, mut end } = range(first);
+        // Within a segment extents ascend.
+        let close = behind.iter().take_while(|found| {
+            let next = range(found);
+            let is_close = Arc::ptr_eq(&found.segment, &first.segment)
+                && next.start <= end + GAP_BYTES
+                && next.end - start <= STEP_BYTES;
+            if is_close {
+                end = next.end;
             }
-            end = entry_end;
-        }
-        let file = match self.file.take() {
-            Some((open, file)) if Arc::ptr_eq(&open, &segment) => file,
-            _ => segment.file(&*self.disk, end - wanted.start > DIRECT_BYTES)?,
-        };
-        let pages = Segment::pages_of(wanted.start..end);
-        self.loaded = 0..0;
-        segment.read_pages(&mut self.reader, &*file, pages.clone(), &mut self.buffer)?;
-        let at = |page: u64| DATA_AT + page * PAGE_BYTES as u64;
-        self.loaded = at(pages.start)..at(pages.end);
-        self.file = Some((segment, file));
-        Ok(())
+            is_close
+        });
+        let extents = 1 + close.count();
+        steps.push(Step {
+            segment: Arc::clone(&first.segment),
+            pages: Segment::pages_of(start..end),
+            extents,
+        });
+        rest = &rest[extents..];
     }
+    steps
 }

@@ -316,7 +316,7 @@ impl Store {
         let mut reader = parts.reader(name, slice);
         while let Some(piece) = reader.next_piece()? {
             let loaded = match piece {
-                Piece::Removed(keys) => table.load_removed(keys),
+                Piece::Removed(keys) => table.load_removed(keys, &loading),
                 Piece::Records(records) => table.load_records(records, &loading),
             };
             match loaded {
