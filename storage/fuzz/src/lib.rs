@@ -29,7 +29,9 @@ use tidemill_storage::{
     snapshot::{
         disk::{Disk, memory::MemoryDisk},
         format::{
-            PAGE_BYTES, checksum,
+            PAGE_BYTES,
+            adopted::Adopted,
+            checksum,
             manifest::{Manifest, NeededSegment, NeededTable},
             manifest_path,
             segment::{
@@ -104,7 +106,14 @@ fn sound_manifests() -> Vec<Vec<u8>> {
         declaration: TableDeclaration { table: TableId(table), state: StateId(state), slice },
         live_keys: 9,
     };
-    let segment = |number, live| NeededSegment { number, length: 1 << 14, checksum: 5, entries: 9, live };
+    let segment = |number, live| NeededSegment {
+        number,
+        length: 1 << 14,
+        checksum: 5,
+        entries: 9,
+        live,
+        adopted: None,
+    };
     let manifest = Manifest {
         store: 77,
         snapshot: 3,
@@ -118,7 +127,15 @@ fn sound_manifests() -> Vec<Vec<u8>> {
         tables: vec![table(1, 0, -5), table(4, 1, 0)],
         segments: vec![segment(0, Vec::new()), segment(3, vec![0xff, 1])],
     };
-    vec![manifest.encode()]
+    let adopted = Adopted {
+        segment: SegmentId { store: 5, number: 8 },
+        key_groups: 4..9,
+        written_for: 6,
+        tables: vec![(TableId(3), TableId(4)), (TableId(7), TableId(1))],
+    };
+    let mut adopting = manifest.clone();
+    adopting.segments.push(NeededSegment { adopted: Some(adopted), ..segment(9, vec![1, 0]) });
+    vec![manifest.encode(), adopting.encode()]
 }
 
 const SEGMENT: SegmentId = SegmentId { store: 77, number: 3 };
@@ -480,6 +497,7 @@ fn files(keys: &str, values: &str, layout: Layout, pieces: &[(bool, &[u8])]) -> 
             checksum: footer.checksum(),
             entries: footer.entries,
             live: Vec::new(),
+            adopted: None,
         }],
     };
     (manifest.encode(), [encode_header(segment), data, tail].concat())

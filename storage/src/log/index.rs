@@ -260,6 +260,17 @@ impl Index {
             + self.numbers.capacity() * 4
     }
 
+    /// Bits of a position that the directory tells apart.
+    pub fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    /// Where a hash is in the range of the index, of 2^32 positions, whatever the depth.
+    #[inline(always)]
+    pub fn position_of(&self, hash: u64) -> u32 {
+        self.range.position(hash)
+    }
+
     #[inline(always)]
     fn position(&self, hash: u64) -> usize {
         // The upper `depth` bits, of which there may be none.
@@ -392,6 +403,12 @@ impl Index {
             self.place(number, hash, address, &hash_of);
         }
         slot
+    }
+
+    /// As [`find`](Self::find), but looks at the hints before it asks for an address: slower, but for those that are costly.
+    pub fn search(&mut self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<Slot> {
+        let number = *self.numbers.get(self.position(hash))? as usize;
+        self.pages[number].search(Placing::of(hash, self.range.position(hash)), &mut is)
     }
 
     /// Number of the page that a hash belongs to; makes the first one.

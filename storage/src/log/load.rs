@@ -40,7 +40,7 @@ pub struct Loading<'m, V> {
 }
 
 impl<V> Loading<'_, V> {
-    fn takes(&self, hash: u64) -> bool {
+    pub(super) fn takes(&self, hash: u64) -> bool {
         self.key_groups.contains(&key_group(hash, self.max_parallelism))
     }
 }
@@ -141,7 +141,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
     /// As [`load`](Self::load), for a record at the tail, where the older one of its key may not be in memory.
     #[cold]
     fn load_beside_cold(&mut self, key: KeyView<'_>, address: u32, units: u32) {
-        match self.find_cold(key) {
+        match self.find_loaded(key) {
             Some(slot) => self.replace_loaded(slot, address, units),
             None => self.add_address(key.hash, address),
         }
@@ -199,7 +199,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
 
     /// Keeps the budget while records come in.
     #[inline(always)]
-    fn after_load(&mut self) {
+    pub(super) fn after_load(&mut self) {
         self.forget_fetched();
         if self.blocks.take_grown() || self.over_budget {
             self.keep_budget();
