@@ -306,6 +306,35 @@ impl<K: Kind> Job<K> {
     }
 }
 
+fn much_is_the_same_at_any_parallelism<K: Kind>() {
+    for memory_bytes_max in [usize::MAX, 16 * CHUNK_BYTES] {
+        let mut job = Job::<K>::new(MemoryDisk::default(), memory_bytes_max, 2);
+        (0..150_000).for_each(|key| job.put(key, key));
+        job.snapshot().unwrap();
+        // Newer records of some keys, and some that are gone.
+        (0..150_000).step_by(7).for_each(|key| job.put(key, 1));
+        (0..150_000).step_by(11).for_each(|key| job.remove(key));
+        job.snapshot().unwrap();
+        for parallelism in [2, 1, 3] {
+            job.start(parallelism).unwrap();
+            job.check();
+            (0..150_000).step_by(1_000).for_each(|key| job.put(key, 2));
+            job.snapshot().unwrap();
+        }
+        job.check_files();
+    }
+}
+
+#[test]
+fn much_of_one_size_is_the_same_at_any_parallelism() {
+    much_is_the_same_at_any_parallelism::<Narrow>();
+}
+
+#[test]
+fn much_of_any_size_is_the_same_at_any_parallelism() {
+    much_is_the_same_at_any_parallelism::<Wide>();
+}
+
 #[test]
 fn where_links_cannot_be_made_all_is_written_anew() {
     let mut job = Job::<Wide>::new(MemoryDisk::default(), usize::MAX, 1);

@@ -82,11 +82,6 @@ impl<K: Key, V: Record> LogTable<K, V> {
         durable: impl FnOnce(BlockId) -> Option<DurablePart>,
     ) -> Result<BlockId, LoadError> {
         let shape = Form::<K, V>::SHAPE;
-        // What waits is looked at in memory.
-        if self.blocks.cold > 0 || self.blocks.shared.excess_bytes() > 0 {
-            self.index_waiting(adopting);
-            adopting.bulk = None;
-        }
         let total = planned[block].bytes;
         let (number, id) = match adopting.begun[block] {
             Some(begun) => begun,
@@ -98,6 +93,11 @@ impl<K: Key, V: Record> LogTable<K, V> {
         self.index_block(adopting, first, bytes, loading)?;
         if from + bytes.len() as u32 == total {
             self.blocks.complete(number, id, shape);
+        }
+        // Blocks may leave memory now. The keys of what waits are looked at there, unless they are the hashes.
+        if !Form::<K, V>::NARROW && self.blocks.shared.excess_bytes() > 0 {
+            self.index_waiting(adopting);
+            adopting.bulk = None;
         }
         self.after_load();
         Ok(id)
@@ -157,7 +157,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
         Ok(())
     }
 
-    /// Puts everything that waits into the index.
+    /// Puts everything that waits into the index: before records are loaded otherwise, and before any is looked for.
     pub fn index_waiting(&mut self, adopting: &mut Adopting) {
         let Some(bulk) = &mut adopting.bulk else { return };
         for partition in 0..bulk.partitions() {
@@ -173,6 +173,10 @@ impl<K: Key, V: Record> LogTable<K, V> {
             }
             for waiting in batch {
                 let address = waiting.address;
+                if self.blocks.cold > 0 {
+                    self.index_one(KeyView { hash: waiting.hash(), bytes: &[] }, address);
+                    continue;
+                }
                 let blocks = &self.blocks;
                 let place = |address| Place(blocks.at(address, Form::<K, V>::SHAPE));
                 let older = self.index.insert_unless(
@@ -199,7 +203,8 @@ impl<K: Key, V: Record> LogTable<K, V> {
     /// Lets a sealed record take the place of an older one, in a file as it is.
     fn replace(&mut self, slot: super::index::Slot, address: u32) {
         let shape = Form::<K, V>::SHAPE;
-        let units = self.resident(slot.address()).units::<K, V>();
+        // Where all records have one size, the old one need not be read.
+        let units = if Form::<K, V>::STRIDED { 1 } else { self.resident(slot.address()).units::<K, V>() };
         self.blocks.died(slot.address(), units, shape);
         slot.set(address);
     }

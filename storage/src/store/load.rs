@@ -83,6 +83,9 @@ impl Store {
     ) -> Result<Result<(), LoadError>, StateError> {
         let entry = found.entry();
         let number = self.adopted_as(found);
+        if !matches!(plan.extents[at], Taken::Block(_)) {
+            table.index_waiting(adopting);
+        }
         let file = match (number, plan.extents[at]) {
             // Without a budget nothing is ever read from the files.
             (Some(number), Taken::Block(_)) if self.shared.is_bounded() => {

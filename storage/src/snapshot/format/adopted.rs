@@ -59,3 +59,87 @@ impl Adopted {
         Ok(Self { segment, key_groups, written_for, tables })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        log::seal::{Layout, StateDeclaration, TableDeclaration},
+        snapshot::format::{
+            checksum,
+            manifest::{Manifest, NeededSegment, NeededTable},
+        },
+        state::{StateId, StateName},
+    };
+
+    fn manifest(adopted: Option<Adopted>) -> Manifest {
+        let declaration = TableDeclaration { table: TableId(2), state: StateId(0), slice: -1 };
+        Manifest {
+            store: 7,
+            snapshot: 3,
+            seal: 12,
+            key_groups: 3..9,
+            max_parallelism: 128,
+            states: vec![StateDeclaration {
+                id: StateId(0),
+                name: StateName::new("operator", "state"),
+                keys: "u64".into(),
+                values: "u64".into(),
+                layout: Layout::Stride { stride: 16, value_at: 8, value_len: 8 },
+            }],
+            tables: vec![NeededTable { declaration, live_keys: 9 }],
+            segments: vec![NeededSegment {
+                number: 1,
+                length: 1 << 14,
+                checksum: 5,
+                entries: 9,
+                live: vec![0xff, 1],
+                adopted,
+            }],
+        }
+    }
+
+    fn adopted() -> Adopted {
+        Adopted {
+            segment: SegmentId { store: 5, number: 8 },
+            key_groups: 4..9,
+            written_for: 6,
+            tables: vec![(TableId(3), TableId(2))],
+        }
+    }
+
+    #[test]
+    fn both_versions_are_frozen_and_read_back() {
+        for (adopted, version, sum) in [(None, 1, FIRST_SUM), (Some(adopted()), 2, SECOND_SUM)] {
+            let manifest = manifest(adopted);
+            let bytes = manifest.encode();
+            assert_eq!(bytes[8], version);
+            assert_eq!(checksum(&bytes[..bytes.len() - 4]), sum, "version {version}");
+            assert_eq!(Manifest::decode(&bytes), Ok(manifest));
+        }
+    }
+
+    const FIRST_SUM: u32 = 2_952_895_622;
+    const SECOND_SUM: u32 = 4_233_893_870;
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let broken = [
+            Adopted { key_groups: 2..9, ..adopted() },
+            Adopted { key_groups: 4..10, ..adopted() },
+            Adopted { key_groups: 5..5, ..adopted() },
+            Adopted { written_for: 4, ..adopted() },
+            Adopted { tables: vec![(TableId(3), TableId(2)); 2], ..adopted() },
+        ];
+        for adopted in broken {
+            let bytes = manifest(Some(adopted.clone())).encode();
+            assert!(Manifest::decode(&bytes).is_err(), "{adopted:?}");
+        }
+        let mut bytes = manifest(None).encode();
+        bytes[8] = 2;
+        let end = bytes.len() - 4;
+        let sum = checksum(&bytes[..end]).to_le_bytes();
+        bytes[end..].copy_from_slice(&sum);
+        assert!(Manifest::decode(&bytes).is_err(), "version 2 without need");
+    }
+}
