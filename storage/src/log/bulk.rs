@@ -1,20 +1,22 @@
 //! Staging for the index, while much is loaded: hashes and addresses wait until many of one part of it have come.
 //!
 //! Records come in no order, so each would miss the caches, and the page tables' cache too, for its bucket and for the hints beside it:
-//! that was three quarters of the time of a restore. Here they are dealt to *partitions*, ranges of index pages that fit the
+//! that was most of the time of a restore. Here they are dealt to *partitions*, ranges of index pages that fit the
 //! core's second cache, and put into the index a partition at a time. A partition keeps the order in which its records came, so
 //! the newest of a key is still the last.
 //!
-//! The room is bounded, whatever there is to load: a partition that is full is put into the index, and begins anew.
+//! Each time all lines of the partition's pages come from memory and go back, so the more wait, the less that costs. The room is
+//! bounded, whatever there is to load: at most a tenth of what records of 40 bytes take, and 384 MiB. A partition that is full is
+//! put into the index, and begins anew.
 
 use super::index::Index;
 
 /// Index pages per partition: with their hints 22 KiB each.
 const PAGES_LOG2: u32 = 5;
-/// No more partitions than lines that the nearest two caches hold beside all else, and bytes that may wait.
+/// No more partitions than lines that the nearest two caches hold beside all else.
 const PARTITIONS_LOG2_MAX: u32 = 11;
 /// Records that wait in a partition, at most.
-const WAITING_MAX: usize = 4096;
+const WAITING_MAX: usize = 16_384;
 
 /// A hash, and the address to be put under it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,6 +34,8 @@ impl Waiting {
         u64::from(self.hash[1]) << 32 | u64::from(self.hash[0])
     }
 }
+
+const _: () = assert!((WAITING_MAX << PARTITIONS_LOG2_MAX) * size_of::<Waiting>() == 384 << 20);
 
 /// Partitions, and what waits in them.
 #[derive(Debug)]
@@ -92,7 +96,7 @@ mod tests {
         index.reserve(1 << 20);
         let mut bulk = Bulk::new(&index).unwrap();
         let mut taken = vec![Vec::new(); bulk.partitions()];
-        for address in 0..200_000 {
+        for address in 0..400_000 {
             let hash = hash_bits(u64::from(address));
             if let Some(full) = bulk.push(hash, index.position_of(hash), address) {
                 let waiting = bulk.take(full);
@@ -105,6 +109,6 @@ mod tests {
             assert!(taken.is_sorted_by_key(|(_, address)| *address));
             assert!(taken.iter().all(|(hash, address)| *hash == hash_bits(u64::from(*address))));
         }
-        assert_eq!(taken.iter().map(Vec::len).sum::<usize>(), 200_000);
+        assert_eq!(taken.iter().map(Vec::len).sum::<usize>(), 400_000);
     }
 }

@@ -3,8 +3,8 @@
 //!
 //! The other side reads as many bytes of a file into memory that was never touched, and does nothing with them: that is
 //! the disk and the kernel, which fills new pages with zeros first. Both sides begin just after as much memory as they need
-//! was touched and given back: a virtual machine's host takes free memory away within seconds, and gives it back at a tenth
-//! of the speed, which is `restore-cold-memory`.
+//! was touched and given back: a virtual machine's host may take free memory away within seconds, and give it back at a
+//! tenth of the speed.
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
@@ -44,7 +44,6 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
     let probe = Probe::write(scratch.path(), options.pick(2 << 30, 32 << 20))?;
     let gib = f64::from(1 << 30);
     let (mut ours, mut peer, mut disk) = (Vec::new(), Vec::new(), Vec::new());
-    let cold = disk::touch(bytes as usize)? / gib;
     let mut written = 0;
     for round in 0..options.pick(3, 1) {
         // Records, and index.
@@ -77,7 +76,6 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
     reporter.print(&line.over(keys, None))?;
     let line = |row, value, unit| Line::new("state", row, options.cores).rounds(&Rounds::from(value), unit);
     reporter.print(&line("restore-disk", disk, "GiB/s"))?;
-    reporter.print(&line("restore-cold-memory", vec![cold], "GiB/s"))?;
     let first = vec![written as f64 / f64::from(1 << 20)];
     reporter.print(&line("restore-first-snapshot", first, "MiB").over(CHANGED, None))
 }
