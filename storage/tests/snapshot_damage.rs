@@ -193,7 +193,7 @@ fn a_newer_version_asks_for_a_newer_release() {
     for file in small.files() {
         let sound = small.memory.contents(file).unwrap();
         let mut newer = sound.clone();
-        newer[8] = 2;
+        newer[8] = 3;
         // As that release would have written it, checksum and all.
         let covered = if file == &small.manifest { newer.len() - 4 } else { PAGE_BYTES - 4 };
         let sum = checksum(&newer[..covered]).to_le_bytes();

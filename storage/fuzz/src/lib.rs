@@ -29,7 +29,9 @@ use tidemill_storage::{
     snapshot::{
         disk::{Disk, memory::MemoryDisk},
         format::{
-            PAGE_BYTES, checksum,
+            PAGE_BYTES,
+            adopted::Adopted,
+            checksum,
             manifest::{Manifest, NeededSegment, NeededTable},
             manifest_path,
             segment::{
@@ -43,7 +45,10 @@ use tidemill_storage::{
         verify::verify,
     },
     state::{KeyView, KeyedTable, StateBackend, StateError, StateId, StateName},
-    store::{Store, StoreOptions},
+    store::{
+        Store, StoreOptions,
+        files::{FileOptions, SnapshotEvent, WriterKind},
+    },
     wal::{Cursor, Group, LogError, LogOptions, WriteAheadLog},
     writer::RecordWriter,
 };
@@ -104,7 +109,14 @@ fn sound_manifests() -> Vec<Vec<u8>> {
         declaration: TableDeclaration { table: TableId(table), state: StateId(state), slice },
         live_keys: 9,
     };
-    let segment = |number, live| NeededSegment { number, length: 1 << 14, checksum: 5, entries: 9, live };
+    let segment = |number, live| NeededSegment {
+        number,
+        length: 1 << 14,
+        checksum: 5,
+        entries: 9,
+        live,
+        adopted: None,
+    };
     let manifest = Manifest {
         store: 77,
         snapshot: 3,
@@ -118,7 +130,15 @@ fn sound_manifests() -> Vec<Vec<u8>> {
         tables: vec![table(1, 0, -5), table(4, 1, 0)],
         segments: vec![segment(0, Vec::new()), segment(3, vec![0xff, 1])],
     };
-    vec![manifest.encode()]
+    let adopted = Adopted {
+        segment: SegmentId { store: 5, number: 8 },
+        key_groups: 4..9,
+        written_for: 6,
+        tables: vec![(TableId(3), TableId(4)), (TableId(7), TableId(1))],
+    };
+    let mut adopting = manifest.clone();
+    adopting.segments.push(NeededSegment { adopted: Some(adopted), ..segment(9, vec![1, 0]) });
+    vec![manifest.encode(), adopting.encode()]
 }
 
 const SEGMENT: SegmentId = SegmentId { store: 77, number: 3 };
@@ -480,6 +500,7 @@ fn files(keys: &str, values: &str, layout: Layout, pieces: &[(bool, &[u8])]) -> 
             checksum: footer.checksum(),
             entries: footer.entries,
             live: Vec::new(),
+            adopted: None,
         }],
     };
     (manifest.encode(), [encode_header(segment), data, tail].concat())
@@ -493,19 +514,44 @@ fn disk((manifest, segment): (&[u8], &[u8])) -> Arc<dyn Disk> {
     Arc::new(disk)
 }
 
-/// What a store makes of them: how many keys it has, if it does not refuse them.
+/// What a store makes of them: how many keys it has, if it does not refuse them. One that takes the files over makes the same
+/// of them, and so does whoever is restored from what that one writes.
 fn read<K: Key, V: Record>(disk: Arc<dyn Disk>) -> Result<usize, StateError> {
+    let manifest = manifest_path(Path::new(DIRECTORY), 1);
+    let own = |directory: &str| FileOptions {
+        directory: directory.into(),
+        store: 78,
+        disk: Arc::clone(&disk),
+        notify: None,
+        writer: WriterKind::Here,
+    };
+    let plain = read_into::<K, V>(&disk, &manifest, None);
+    let adopted = read_into::<K, V>(&disk, &manifest, Some(own("/adopted")));
+    assert_eq!(plain.as_ref().ok(), adopted.as_ref().ok(), "{plain:?} and {adopted:?}");
+    if adopted.is_ok() {
+        let again = read_into::<K, V>(&disk, &manifest_path(Path::new("/adopted"), 2), Some(own("/again")));
+        assert_eq!(plain.as_ref().ok(), again.as_ref().ok(), "{plain:?} and {again:?}");
+    }
+    plain
+}
+
+/// What a store makes of a snapshot; with files of its own, it takes one too.
+fn read_into<K: Key, V: Record>(
+    disk: &Arc<dyn Disk>,
+    manifest: &Path,
+    files: Option<FileOptions>,
+) -> Result<usize, StateError> {
     static POOL: OnceLock<Arc<BlockPool>> = OnceLock::new();
     let pool = Arc::clone(POOL.get_or_init(|| BlockPool::new(false)));
-    let options = StoreOptions { pool, ..StoreOptions::new() };
-    let manifest = manifest_path(Path::new(DIRECTORY), 1);
-    let mut store = Store::restore(options, disk, &[manifest])?;
+    let options = StoreOptions { pool, files, ..StoreOptions::new() };
+    let mut store = Store::restore(options, Arc::clone(disk), &[manifest.to_owned()])?;
     let state = store.open::<K, V>(StateName::new("operator", "state"), Vec::new())?;
     // A table unwinds with its error: see `fault`.
     let read = catch_unwind(AssertUnwindSafe(|| {
+        let slices = store.restored(state);
+        let mut tables: Vec<_> = slices.into_iter().map(|slice| store.table::<K, V>(state, slice)).collect();
         let mut all = 0;
-        for slice in store.restored(state) {
-            let mut table = store.table::<K, V>(state, slice);
+        for table in &mut tables {
             let mut keys = 0;
             let end = table.scan(0, |_, value| {
                 keys += 1;
@@ -514,6 +560,12 @@ fn read<K: Key, V: Record>(disk: Arc<dyn Disk>) -> Result<usize, StateError> {
             });
             assert!(end.is_none() && keys == table.len(), "a scan passes every key");
             all += keys;
+        }
+        if store.has_files() {
+            let mut sealing = store.begin_seal();
+            tables.iter_mut().for_each(|table| table.seal(sealing.sealed()));
+            let made = store.snapshot(2, sealing).and_then(|()| store.wait_for_snapshot());
+            assert!(matches!(made, Ok(SnapshotEvent::Done { .. })), "{made:?}");
         }
         all
     }));

@@ -243,6 +243,50 @@ impl Blocks {
         self.tail.used < self.tail.capacity
     }
 
+    /// As after a seal, of nothing: files know of the table that none of its seals was written to.
+    pub(super) fn begin_sealed(&mut self) {
+        debug_assert!(self.seals == 0 && self.tail.block == usize::MAX, "a new table");
+        self.seals = 1;
+    }
+
+    /// Adds a block whose records are sealed, or will be when they are there; they are [filled](Self::fill) in.
+    pub(super) fn add_sealed(&mut self, memory: Block, used: u32, shape: Shape) -> usize {
+        debug_assert!(self.seals > 0, "nothing is sealed yet");
+        self.grown = true;
+        let blocks = memory.len().div_ceil(shape.per_block as usize * shape.unit).max(1);
+        let number = self.number(blocks, shape);
+        self.entries[number] = Entry { start: memory.start().as_ptr(), opened: self.seals - 1, closed: 0 };
+        let id = self.shared.next_block();
+        if self.shared.is_bounded() {
+            self.numbers.insert(id, number);
+        }
+        self.units += u64::from(used);
+        self.infos[number] =
+            Info { id, memory: Some(Arc::new(memory)), used, numbers: blocks as u32, ..Info::GONE };
+        number
+    }
+
+    /// Puts bytes into a block that was [added](Self::add_sealed) and is not [complete](Self::complete).
+    pub(super) fn fill(&mut self, block: usize, from: u32, bytes: &[u8]) {
+        let room = self.infos[block].memory.as_ref().map_or(0, |memory| memory.len());
+        assert!(from as usize + bytes.len() <= room, "a part of a block that does not fit it");
+        // SAFETY: the block is the table's alone and has the room, and the bytes are elsewhere.
+        unsafe {
+            self.entries[block].start.add(from as usize).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
+        };
+    }
+
+    /// Notes that a block that was [added](Self::add_sealed) has all its bytes; if none of them counts, it is gone already.
+    pub(super) fn complete(&mut self, block: usize, id: BlockId, shape: Shape) {
+        if self.infos[block].id != id {
+            return;
+        }
+        if self.shared.is_bounded() {
+            self.ages.push_back((id, block));
+        }
+        self.weigh(block, shape);
+    }
+
     /// Whether nothing was ever sealed: no file knows of the table.
     pub fn is_unsealed(&self) -> bool {
         self.seals == 0

@@ -210,6 +210,31 @@ impl<K: Key, V: Record> LogTable<K, V> {
         }
     }
 
+    /// As [`find_cold`](Self::find_cold), while a table is loaded and most keys are new: looks at the hints too, so that
+    /// hardly another record is read than the one that is looked for.
+    pub(super) fn find_loaded(&mut self, key: KeyView<'_>) -> Option<Slot> {
+        let shape = Form::<K, V>::SHAPE;
+        loop {
+            let Self { index, blocks, fetched, .. } = self;
+            let mut missing = Vec::new();
+            let slot = index.search(key.hash, |address| {
+                let memory = blocks.at(address, shape);
+                let place = if memory.is_null() { fetched.place(address) } else { Some(Place(memory)) };
+                match place {
+                    Some(place) => place.is::<K, V>(key),
+                    None => {
+                        missing.push(address);
+                        false
+                    }
+                }
+            });
+            if slot.is_some() || missing.is_empty() {
+                return slot;
+            }
+            blocks.fetch(&missing, shape, Self::first_read(), fetched);
+        }
+    }
+
     /// Bytes of a record that are read at first.
     const fn first_read() -> usize {
         if Form::<K, V>::STRIDED { Form::<K, V>::STRIDE } else { FIRST_READ_BYTES + HEADER_BYTES }

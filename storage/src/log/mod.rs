@@ -1,8 +1,10 @@
 //! The hybrid log: tables whose records lie in blocks of memory, found by an index of cache lines.
 
+pub(crate) mod adopt;
 mod batch;
 pub mod block;
-mod blocks;
+pub(crate) mod blocks;
+mod bulk;
 mod cold;
 mod compact;
 pub(crate) mod index;

@@ -4,6 +4,8 @@
 //! Unsafe leaf: every function needs what [`Place`] promises.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
 use rkyv::Archived;
 
 use super::{
@@ -39,6 +41,8 @@ impl<K: Key, V: Record> Form<K, V> {
     const VALUE_LEN: usize = size_of::<Archived<V>>();
     /// Bytes per record, if all have one size.
     pub const STRIDE: usize = (Self::ALIGN + Self::VALUE_LEN).next_multiple_of(Self::ALIGN);
+    /// Where in a record the value is, if all have one size.
+    pub const VALUE: Range<usize> = Self::ALIGN..Self::ALIGN + Self::VALUE_LEN;
     /// Whether all records have one size.
     pub const STRIDED: bool = Self::NARROW && V::FIXED && Self::STRIDE <= STRIDE_MAX;
     /// Units of addresses.

@@ -7,7 +7,10 @@
 //! wins, after applying each seal's removed keys before its ranges.
 
 use super::block::Block;
-use crate::state::{Slice, StateId, StateName};
+use crate::{
+    snapshot::adopt::AdoptedExtent,
+    state::{Slice, StateId, StateName},
+};
 use std::sync::Arc;
 
 /// A table, unique within a store for its whole life; never used again.
@@ -106,6 +109,8 @@ pub struct Sealed {
     pub states: Vec<StateDeclaration>,
     /// Tables made.
     pub tables: Vec<TableDeclaration>,
+    /// What was taken over of files, of these tables and of those that a seal has told of.
+    pub adopted: Vec<AdoptedExtent>,
     /// Keys removed.
     pub removed: Vec<RemovedKeys>,
     /// Records written.

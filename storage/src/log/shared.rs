@@ -11,6 +11,7 @@ use super::{
     seal::{BlockId, Sealed, StateDeclaration, TableDeclaration, TableId},
 };
 use crate::{
+    snapshot::adopt::AdoptedExtent,
     state::{Slice, StateId, StateName},
     store::files::Files,
 };
@@ -39,6 +40,8 @@ pub struct Shared {
     /// Tables that exist.
     tables: Cell<usize>,
     made: RefCell<Vec<TableDeclaration>>,
+    /// Taken over of files, and not told of by a seal.
+    pub(crate) adopted: RefCell<Vec<AdoptedExtent>>,
     pub(crate) freed: RefCell<Vec<(TableId, BlockId)>>,
     gone: RefCell<Vec<TableId>>,
 }
@@ -66,6 +69,7 @@ impl Shared {
             next_seal: Cell::new(0),
             tables: Cell::new(0),
             made: RefCell::default(),
+            adopted: RefCell::default(),
             freed: RefCell::default(),
             gone: RefCell::default(),
         }
@@ -116,12 +120,18 @@ impl Shared {
         }
     }
 
+    /// Goes on behind the seals of what was taken over.
+    pub(crate) fn begin_behind(&self, seal: u64) {
+        self.next_seal.set(self.next_seal.get().max(seal + 1));
+    }
+
     /// Begins a seal with its number and the states and tables that no seal has told of.
     pub(crate) fn begin_seal(&self) -> (u64, Sealed) {
         let seal = self.next_seal.replace(self.next_seal.get() + 1);
         let states = self.states.borrow();
         let states = states[self.declared.replace(states.len())..].to_vec();
-        (seal, Sealed { states, tables: self.made.take(), ..Sealed::default() })
+        let (tables, adopted) = (self.made.take(), self.adopted.take());
+        (seal, Sealed { states, tables, adopted, ..Sealed::default() })
     }
 
     /// Completes a seal with what is no longer there.

@@ -86,6 +86,11 @@ impl<K: Key, V: Record> LogTable<K, V> {
         }
     }
 
+    /// Its id.
+    pub fn table(&self) -> TableId {
+        self.table
+    }
+
     /// Bytes of memory that the table takes: blocks, and index.
     pub fn bytes(&self) -> (usize, usize) {
         (self.blocks.bytes(), self.index.bytes())
@@ -240,7 +245,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
     }
 
     /// Notes a removed key for the files, if they may know it.
-    fn note_removed(&mut self, key: KeyView<'_>) {
+    pub(super) fn note_removed(&mut self, key: KeyView<'_>) {
         if !self.blocks.is_unsealed() {
             self.removed.extend_from_slice(&key.hash.to_le_bytes());
             self.removed.extend_from_slice(&(key.bytes.len() as u32).to_le_bytes());
@@ -250,10 +255,15 @@ impl<K: Key, V: Record> LogTable<K, V> {
 
     /// Removes the record of a key, which is at an address.
     pub(super) fn take_out(&mut self, key: KeyView<'_>, address: u32) {
+        self.note_removed(key);
+        self.forget(key, address);
+    }
+
+    /// Removes the record of a key, which is at an address; the files know of it already, or need not.
+    pub(super) fn forget(&mut self, key: KeyView<'_>, address: u32) {
         let shape = Form::<K, V>::SHAPE;
         self.touched = true;
         self.index.remove(key.hash, |own| own == address);
-        self.note_removed(key);
         let open = self.blocks.open_at(address, shape);
         if open.is_null() {
             let units = self.resident(address).units::<K, V>();

@@ -7,14 +7,18 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, btree_map},
+    ops::Range,
     sync::Arc,
 };
 
 use super::{
+    adopt::{AdoptedExtent, overlap},
     format::{
+        adopted::Adopted,
         manifest::{Manifest, NeededSegment, NeededTable},
-        segment::{Contents, Entry},
+        segment::{Contents, Entry, Footer, SegmentId},
     },
+    restore::Source,
     segment::{Extent, Written},
 };
 use crate::{
@@ -35,6 +39,8 @@ pub struct Catalog {
     segments: BTreeMap<u64, Segment>,
     /// Segments of each retained snapshot.
     snapshots: BTreeMap<u64, Vec<u64>>,
+    /// Whether extents of segments that were taken over may still come to count.
+    is_adopting: bool,
 }
 
 /// A table that was not dropped, and where its durable data are.
@@ -108,6 +114,29 @@ struct Segment {
     live_bytes: u64,
     /// Retained snapshots that name it.
     holders: usize,
+    /// Where it comes from, if another store has written it.
+    origin: Option<Origin>,
+}
+
+/// Of a segment that was taken over: what the manifest says of it, of the tables only those that were there.
+#[derive(Debug)]
+struct Origin {
+    segment: SegmentId,
+    key_groups: Range<u32>,
+    written_for: u32,
+    /// By what they were when it was written.
+    tables: BTreeMap<TableId, TableId>,
+}
+
+impl Origin {
+    fn named(&self) -> Adopted {
+        Adopted {
+            segment: self.segment,
+            key_groups: self.key_groups.clone(),
+            written_for: self.written_for,
+            tables: self.tables.iter().map(|(theirs, ours)| (*theirs, *ours)).collect(),
+        }
+    }
 }
 
 /// How much of the files counts for the current state.
@@ -142,6 +171,14 @@ impl Segment {
         self.live[entry / 8] >> (entry % 8) & 1 == 1
     }
 
+    /// Lets an extent of a segment that was taken over count.
+    fn revive(&mut self, entry: usize) {
+        assert!(!self.is_live(entry), "an extent is taken over once");
+        self.live[entry / 8] |= 1 << (entry % 8);
+        self.live_entries += 1;
+        self.live_bytes += u64::from(self.lengths[entry]);
+    }
+
     fn kill(&mut self, entry: usize) {
         assert!(self.is_live(entry), "an extent dies once");
         self.live[entry / 8] &= !(1 << (entry % 8));
@@ -158,7 +195,7 @@ impl Catalog {
     pub fn apply(&mut self, seal: u64, sealed: Sealed) {
         assert!(self.seal.is_none_or(|last| last < seal), "seal {seal} after {:?}", self.seal);
         self.seal = Some(seal);
-        let Sealed { states, tables, removed, ranges, freed, dropped, live } = sealed;
+        let Sealed { states, tables, adopted, removed, ranges, freed, dropped, live } = sealed;
         for state in states {
             assert!(self.states.iter().all(|other| other.id != state.id), "state {:?} twice", state.id);
             self.states.push(state);
@@ -179,10 +216,59 @@ impl Catalog {
                 table.live_keys = keys;
             }
         }
+        self.add_adopted(adopted);
         self.add_pending(seal, removed, ranges);
         self.free(&freed);
         self.drop_tables(&dropped);
         self.forget();
+    }
+
+    /// Takes in a segment that another store has written, under a number of this one. Nothing in it counts before a seal
+    /// says so; it is not needed no more before [`end_adoption`](Self::end_adoption).
+    pub fn adopt(&mut self, number: u64, source: &Source, key_groups: &Range<u32>) {
+        self.is_adopting = true;
+        let Footer { segment, length, .. } = source.segment.footer;
+        let lengths: Vec<_> = source.segment.entries.iter().map(|entry| entry.length).collect();
+        let adopted = Segment {
+            length,
+            checksum: source.segment.footer.checksum(),
+            live: vec![0; lengths.len().div_ceil(8)],
+            lengths,
+            live_entries: 0,
+            live_bytes: 0,
+            holders: 0,
+            origin: Some(Origin {
+                segment,
+                key_groups: overlap(&source.key_groups, key_groups),
+                written_for: source.written_for,
+                tables: BTreeMap::new(),
+            }),
+        };
+        assert!(self.segments.insert(number, adopted).is_none(), "segment {number} twice");
+    }
+
+    /// What was taken over and does not count by now never will.
+    pub fn end_adoption(&mut self) {
+        self.is_adopting = false;
+    }
+
+    fn add_adopted(&mut self, adopted: Vec<AdoptedExtent>) {
+        for AdoptedExtent { table, block, segment: number, entry, seal, written_as } in adopted {
+            // A table that is gone before any seal has told of it needs nothing.
+            let Some(owner) = self.tables.get_mut(&table) else { continue };
+            let Some(segment) = self.segments.get_mut(&number) else {
+                unreachable!("segment {number} was taken over")
+            };
+            segment.revive(entry);
+            segment.origin.iter_mut().for_each(|origin| {
+                origin.tables.insert(written_as, table);
+            });
+            let place = Place { seal, segment: number, entry };
+            match block {
+                Some(block) => owner.add(block, place),
+                None => owner.removed.push(place),
+            }
+        }
     }
 
     fn has_state(&self, state: StateId) -> bool {
@@ -279,20 +365,22 @@ impl Catalog {
         }
         let live_bytes = lengths.iter().copied().map(u64::from).sum();
         let (length, checksum) = (written.footer.length, written.footer.checksum());
-        let segment =
-            Segment { length, checksum, lengths, live, live_entries: entries, live_bytes, holders: 0 };
+        let segment = Segment {
+            length,
+            checksum,
+            lengths,
+            live,
+            live_entries: entries,
+            live_bytes,
+            holders: 0,
+            origin: None,
+        };
         assert!(self.segments.insert(number, segment).is_none(), "segment {number} twice");
         self.forget();
     }
 
     /// What a snapshot of the current state names. Needs that nothing is pending.
-    pub fn manifest(
-        &self,
-        snapshot: u64,
-        store: u128,
-        key_groups: std::ops::Range<u32>,
-        max: u32,
-    ) -> Manifest {
+    pub fn manifest(&self, snapshot: u64, store: u128, key_groups: Range<u32>, max: u32) -> Manifest {
         assert!(self.pending.is_empty(), "a snapshot of what is not durable");
         let segments = self.segments.iter().filter(|(_, segment)| segment.live_entries > 0);
         Manifest {
@@ -318,6 +406,7 @@ impl Catalog {
                     } else {
                         segment.live.clone()
                     },
+                    adopted: segment.origin.as_ref().map(Origin::named),
                 })
                 .collect(),
         }
@@ -349,7 +438,10 @@ impl Catalog {
 
     /// Takes the segments that nothing needs any more; their files may go.
     pub fn take_unneeded(&mut self) -> Vec<u64> {
-        let unneeded = |segment: &mut Segment| segment.live_entries == 0 && segment.holders == 0;
+        let is_adopting = self.is_adopting;
+        let unneeded = |segment: &mut Segment| {
+            segment.live_entries == 0 && segment.holders == 0 && !(is_adopting && segment.origin.is_some())
+        };
         self.segments.extract_if(.., |_, segment| unneeded(segment)).map(|(number, _)| number).collect()
     }
 

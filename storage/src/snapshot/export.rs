@@ -14,9 +14,7 @@ use super::{
     format::{
         Malformed, PAGE_BYTES,
         manifest::{MANIFEST_BYTES_MAX, Manifest, NeededSegment},
-        manifest_path,
-        segment::SegmentId,
-        segment_path,
+        manifest_path, segment_path,
     },
     segment::Segment,
 };
@@ -104,16 +102,18 @@ pub fn open_needed(
 ) -> Result<Segment, StateError> {
     let path = segment_path(directory, needed.number);
     let segment = Segment::open(disk, &path)?;
-    let id = SegmentId { store: manifest.store, number: needed.number };
+    let id = needed.id(manifest.store);
     let (found, footer) = (segment.footer.segment, &segment.footer);
     let what = if found.store != id.store {
         format!("a segment of store {:032x}; the manifest needs one of {:032x}", found.store, id.store)
+    } else if found.number != id.number && needed.adopted.is_some() {
+        format!("segment {} of its store; the manifest needs segment {}", found.number, id.number)
     } else if found.number != id.number {
         format!("segment {}, and its name says {}", found.number, id.number)
     } else if (footer.length, footer.checksum(), footer.entries)
         != (needed.length, needed.checksum, needed.entries)
     {
-        format!("another segment {} than the one that the manifest was written with", id.number)
+        format!("another segment {} than the one that the manifest was written with", needed.number)
     } else {
         return Ok(segment);
     };
@@ -134,7 +134,7 @@ fn bring(
         return Ok(0);
     }
     match Segment::open(disk, &to) {
-        Ok(other) if other.footer.segment.store != manifest.store => {
+        Ok(other) if other.footer.segment.store != needed.id(manifest.store).store => {
             let what = "a segment of another store; export each store to a directory of its own";
             return Err(Malformed::at(0, what).of(&to));
         }

@@ -3,13 +3,10 @@
 //! Late is for simulation. A writer on a thread does what it is asked some time after it was asked, and is heard some time after
 //! it has spoken; whatever its owner does in between must not matter. Here both times are numbers of polls, drawn from a seed.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
-use super::{
-    disk::Disk,
-    writer::{Command, Event, StoreSettings, WriterCore},
-};
-use crate::{key::hash_bits, state::StateError};
+use super::writer::{Command, Event, WriterCore};
+use crate::key::hash_bits;
 
 /// What is late waits for less than two to this power of polls, seldom for so many, as the power is drawn first: the greatest
 /// power of quick writers, and of one in eight that is slow.
@@ -49,18 +46,10 @@ impl Pauses {
 }
 
 impl InlineWriter {
-    /// Takes the directory; late by numbers drawn from `late_by`, if there is such a seed.
-    ///
-    /// # Errors
-    /// As [`WriterCore::open`].
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        settings: StoreSettings,
-        late_by: Option<u64>,
-    ) -> Result<Self, StateError> {
-        let core = WriterCore::open(disk, settings)?;
+    /// Late by numbers drawn from `late_by`, if there is such a seed.
+    pub fn new(core: WriterCore, late_by: Option<u64>) -> Self {
         let pauses = late_by.map(Pauses::new);
-        Ok(Self { core, commands: VecDeque::new(), events: VecDeque::new(), pauses })
+        Self { core, commands: VecDeque::new(), events: VecDeque::new(), pauses }
     }
 
     /// Takes a command, and does it if it is not late.

@@ -164,7 +164,10 @@ fn count(
     let mut reader = parts.reader(&state.name, slice);
     let mut newest = HashMap::<(u64, Box<[u8]>), u64>::new();
     let mut stored = Count::default();
-    while let Some(piece) = reader.next_piece()? {
+    let max_parallelism = parts.max_parallelism();
+    while let Some(groups) = reader.next_key_groups() {
+        let Some(piece) = reader.next_piece()? else { break };
+        let counts = |hash| groups.contains(&key_group(hash, max_parallelism));
         let wrong = match piece {
             Piece::Records(bytes) => records(state.layout, bytes).find_map(|record| {
                 let record = match record {
@@ -173,7 +176,7 @@ fn count(
                 };
                 stored.keys += 1;
                 stored.bytes += record.length as u64;
-                if !record.dead {
+                if !record.dead && counts(record.hash) {
                     newest.insert((record.hash, record.key.into()), record.length as u64);
                 }
                 None
@@ -183,7 +186,9 @@ fn count(
                     Ok(key) => key,
                     Err(wrong) => return Some(wrong),
                 };
-                newest.remove(&(key.hash, key.key.into()));
+                if counts(key.hash) {
+                    newest.remove(&(key.hash, key.key.into()));
+                }
                 None
             }),
         };

@@ -9,6 +9,7 @@
 //! * [`writer`]: takes what was sealed, off the data core ([`thread`]) or on it ([`inline`]); the only one that writes and
 //!   removes files.
 //! * [`catalog`]: which extents count, which segments are needed by whom.
+//! * [`adopt`]: what a restored store takes over of the files it is restored from.
 //! * [`restore`]: reads any set of parts back, verified.
 //! * [`verify`] and [`inspect`]: check a snapshot offline, and say what it holds.
 //! * [`mod@format`]: the bytes. [`disk`]: the operating system, and a simulated one with faults.
@@ -17,6 +18,8 @@
 //! names is. A file is removed only when neither the current state nor any retained snapshot needs it. Nothing is read
 //! as data before its checksum was found right.
 
+pub mod adopt;
+mod ahead;
 pub mod buffer;
 pub mod catalog;
 pub mod disk;

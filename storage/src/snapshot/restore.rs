@@ -2,7 +2,8 @@
 //!
 //! A job of another parallelism has its state in other parts than it wants them: so a subtask opens *all* manifests
 //! of a snapshot, of which those that share no key group with it are skipped. What it gets of a part are all records
-//! of the part, so the table that loads them keeps those of its own key groups.
+//! of the part, so the table that loads them keeps those of its own key groups. Where a part has taken over a file of another
+//! store, only some key groups of the file count in it, whatever else is there.
 //!
 //! Within a part the order matters: pieces come in the order of their seals, removed keys before the records of the
 //! same seal, and the last word on a key counts. Between parts it does not: no key is in two of them.
@@ -18,13 +19,14 @@ use std::{
 };
 
 use super::{
-    buffer::PageBuffer,
-    disk::{Disk, OldFile, read_whole, reads::Reader},
+    adopt::{PartSources, overlap},
+    ahead::{Ahead, Step},
+    disk::{Disk, read_whole},
     export::open_needed,
     format::{
-        FileKind, Malformed, PAGE_BYTES, kind_of,
-        manifest::{MANIFEST_BYTES_MAX, Manifest},
-        segment::{Contents, DATA_AT},
+        FileKind, Malformed, kind_of,
+        manifest::{MANIFEST_BYTES_MAX, Manifest, NeededSegment},
+        segment::{Contents, Entry},
     },
     segment::Segment,
 };
@@ -35,8 +37,6 @@ use crate::{
 
 /// Bytes that are read at once, as long as what is wanted lies that close together.
 const STEP_BYTES: u64 = 8 << 20;
-/// From this much on, a segment is read past the page cache, where what was written to it never was.
-const DIRECT_BYTES: u64 = 1 << 20;
 /// What lies between two wanted extents is read along up to this length.
 const GAP_BYTES: u64 = 16 << 10;
 
@@ -70,19 +70,54 @@ pub struct Parts {
     max_parallelism: u32,
     states: Vec<RestoredState>,
     tables: BTreeMap<(StateName, Slice), Table>,
+    /// Of each part that was opened, the segments that it needs.
+    sources: PartSources,
+    /// Number of the last seal in any part that was opened.
+    seal: u64,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     live_keys: u64,
+    /// How many of them are to be expected in the wanted key groups.
+    expected_keys: u64,
     extents: Vec<Found>,
+}
+
+/// A segment, as a part needs it. What a store has taken over several parts may need, each for key groups of its own.
+#[derive(Debug)]
+pub struct Source {
+    /// The segment.
+    pub segment: Arc<Segment>,
+    /// Number of the part, among those that were opened.
+    pub part: usize,
+    /// Number among the sources of the part.
+    pub at: usize,
+    /// The key groups whose records count.
+    pub key_groups: Range<u32>,
+    /// Number of key groups of the store that wrote the segment.
+    pub written_for: u32,
+    /// Bytes of the extents that count.
+    pub live_bytes: u64,
 }
 
 /// An extent that counts.
 #[derive(Clone, Debug)]
-struct Found {
-    segment: Arc<Segment>,
-    entry: usize,
+pub(crate) struct Found {
+    pub(crate) source: Arc<Source>,
+    /// Which of the segment's.
+    pub(crate) at: usize,
+}
+
+impl Found {
+    pub(crate) fn entry(&self) -> &Entry {
+        &self.source.segment.entries[self.at]
+    }
+
+    fn range(&self) -> Range<u64> {
+        let entry = self.entry();
+        entry.offset..entry.offset + u64::from(entry.length)
+    }
 }
 
 impl Parts {
@@ -104,10 +139,12 @@ impl Parts {
             max_parallelism: parts.first().map_or(0, |(_, part)| part.max_parallelism),
             states: merge_states(&parts)?,
             tables: BTreeMap::new(),
+            sources: Vec::new(),
+            seal: 0,
         };
         for (path, part) in &parts {
-            if part.key_groups.start < key_groups.end && key_groups.start < part.key_groups.end {
-                all.add(path, part)?;
+            if !overlap(&part.key_groups, &key_groups).is_empty() {
+                all.add(path, part, &key_groups)?;
             }
         }
         Ok(all)
@@ -145,29 +182,38 @@ impl Parts {
         self.tables.get(&(name.clone(), slice)).map_or(0, |table| table.live_keys)
     }
 
+    /// Number of keys of a slice that are to be expected in the wanted key groups, if keys are evenly spread.
+    pub fn expected_keys(&self, name: &StateName, slice: Slice) -> u64 {
+        self.tables.get(&(name.clone(), slice)).map_or(0, |table| table.expected_keys)
+    }
+
+    /// The segments that each part needs.
+    pub fn sources(&self) -> &PartSources {
+        &self.sources
+    }
+
+    /// Number of the last seal in any part.
+    pub fn seal(&self) -> u64 {
+        self.seal
+    }
+
     /// Bytes of a slice's pieces, those of replaced records included.
     pub fn bytes(&self, name: &StateName, slice: Slice) -> u64 {
         let table = self.tables.get(&(name.clone(), slice));
-        let length = |found: &Found| u64::from(found.segment.entries[found.entry].length);
+        let length = |found: &Found| u64::from(found.entry().length);
         table.map_or(0, |table| table.extents.iter().map(length).sum())
     }
 
     /// Reads a slice; without pieces where there is no such slice.
     pub fn reader(&self, name: &StateName, slice: Slice) -> TableReader {
         let table = self.tables.get(&(name.clone(), slice));
-        TableReader {
-            disk: Arc::clone(&self.disk),
-            extents: table.map_or_else(Vec::new, |table| table.extents.clone()),
-            next: 0,
-            file: None,
-            reader: Reader::default(),
-            buffer: PageBuffer::default(),
-            loaded: 0..0,
-        }
+        let extents = table.map_or_else(Vec::new, |table| table.extents.clone());
+        TableReader::new(Arc::clone(&self.disk), extents)
     }
 
-    fn add(&mut self, path: &Path, part: &Manifest) -> Result<(), StateError> {
+    fn add(&mut self, path: &Path, part: &Manifest, wanted: &Range<u32>) -> Result<(), StateError> {
         let mut keys = HashMap::new();
+        let share = overlap(&part.key_groups, wanted).len() as f64 / part.key_groups.len() as f64;
         for needed in &part.tables {
             let declaration = needed.declaration;
             // Checked by the decoder: a table's state is declared.
@@ -175,28 +221,63 @@ impl Parts {
             let key = (state.name.clone(), declaration.slice);
             let table = self.tables.entry(key.clone()).or_default();
             table.live_keys = table.live_keys.saturating_add(needed.live_keys);
+            let expected = (needed.live_keys as f64 * share).ceil() as u64;
+            table.expected_keys = table.expected_keys.saturating_add(expected);
             keys.insert(declaration.table, key);
         }
-        let mut last_seal = 0;
-        for found in live_extents(&*self.disk, path, part)? {
-            let entry = &found.segment.entries[found.entry];
-            let broken =
-                |what| Malformed::at(found.segment.footer.directory_at(), what).of(&found.segment.path);
-            if entry.seal < last_seal || entry.seal > part.seal {
-                return Err(broken(format!("an extent of seal {} out of order", entry.seal)));
+        let mut sources = Vec::with_capacity(part.segments.len());
+        // Of the store's own segments all seals ascend; of those of others within each, as they may be of several stores.
+        let mut last_own = 0;
+        for needed in &part.segments {
+            let source = Arc::new(self.source(path, part, needed, sources.len())?);
+            let mut last = if needed.adopted.is_some() { 0 } else { last_own };
+            for at in (0..source.segment.entries.len()).filter(|at| needed.counts(*at)) {
+                let entry = &source.segment.entries[at];
+                let broken =
+                    |what| Malformed::at(source.segment.footer.directory_at(), what).of(&source.segment.path);
+                if entry.seal < last || entry.seal > part.seal {
+                    return Err(broken(format!("an extent of seal {} out of order", entry.seal)));
+                }
+                last = entry.seal;
+                let table = needed.table(entry.table).and_then(|table| keys.get(&table));
+                let Some(table) = table.and_then(|key| self.tables.get_mut(key)) else {
+                    return Err(broken(format!(
+                        "an extent of table {} that {} lacks",
+                        entry.table.0,
+                        path.display()
+                    )));
+                };
+                if !overlap(&source.key_groups, wanted).is_empty() {
+                    table.extents.push(Found { source: Arc::clone(&source), at });
+                }
             }
-            last_seal = entry.seal;
-            let table = keys.get(&entry.table).and_then(|key| self.tables.get_mut(key));
-            let Some(table) = table else {
-                return Err(broken(format!(
-                    "an extent of table {} that {} lacks",
-                    entry.table.0,
-                    path.display()
-                )));
-            };
-            table.extents.push(found);
+            if needed.adopted.is_none() {
+                last_own = last;
+            }
+            sources.push(source);
         }
+        self.sources.push(sources);
+        self.seal = self.seal.max(part.seal);
         Ok(())
+    }
+
+    /// Opens a segment that a part needs.
+    fn source(
+        &self,
+        path: &Path,
+        part: &Manifest,
+        needed: &NeededSegment,
+        at: usize,
+    ) -> Result<Source, StateError> {
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let segment = Arc::new(open_needed(&*self.disk, directory, part, needed)?);
+        let lengths = segment.entries.iter().enumerate().filter(|(at, _)| needed.counts(*at));
+        let live_bytes = lengths.map(|(_, entry)| u64::from(entry.length)).sum();
+        let (key_groups, written_for) = match &needed.adopted {
+            None => (part.key_groups.clone(), part.key_groups.len() as u32),
+            Some(adopted) => (adopted.key_groups.clone(), adopted.written_for),
+        };
+        Ok(Source { segment, part: self.sources.len(), at, key_groups, written_for, live_bytes })
     }
 }
 
@@ -275,51 +356,37 @@ fn merge_states(parts: &[(PathBuf, Manifest)]) -> Result<Vec<RestoredState>, Sta
     Ok(states.into_values().map(|(state, _)| state).collect())
 }
 
-/// The extents of a part that count, in the order to apply them in.
-fn live_extents(
-    disk: &dyn Disk,
-    manifest_path: &Path,
-    manifest: &Manifest,
-) -> Result<Vec<Found>, StateError> {
-    let directory = manifest_path.parent().unwrap_or(Path::new(""));
-    let mut extents = Vec::new();
-    for needed in &manifest.segments {
-        let segment = Arc::new(open_needed(disk, directory, manifest, needed)?);
-        let live = (0..segment.entries.len()).filter(|i| needed.counts(*i));
-        extents.extend(live.map(|entry| Found { segment: Arc::clone(&segment), entry }));
-    }
-    Ok(extents)
-}
-
 /// Reads the pieces of one slice, part by part. Every byte was checked.
 pub struct TableReader {
-    disk: Arc<dyn Disk>,
     extents: Vec<Found>,
     next: usize,
-    /// The segment that was read last, and its file.
-    file: Option<(Arc<Segment>, Box<dyn OldFile>)>,
-    reader: Reader,
-    buffer: PageBuffer,
-    /// Which bytes of the file are in the buffer.
-    loaded: Range<u64>,
+    ahead: Ahead,
+    /// Where in the file the pages begin that are in memory, and the extent behind those that they hold.
+    start: u64,
+    held_to: usize,
 }
 
 impl TableReader {
+    fn new(disk: Arc<dyn Disk>, extents: Vec<Found>) -> Self {
+        let ahead = Ahead::new(disk, steps(&extents));
+        Self { extents, next: 0, ahead, start: 0, held_to: 0 }
+    }
+
     /// The next piece, until `None`.
     ///
     /// # Errors
     /// When a page is damaged, and of the disk. The reader is of no use then.
     pub fn next_piece(&mut self) -> Result<Option<Piece<'_>>, StateError> {
         let Some(found) = self.extents.get(self.next) else { return Ok(None) };
-        let entry = found.segment.entries[found.entry];
-        let wanted = entry.offset..entry.offset + u64::from(entry.length);
-        let same = self.file.as_ref().is_some_and(|(open, _)| Arc::ptr_eq(open, &found.segment));
-        if !same || wanted.start < self.loaded.start || wanted.end > self.loaded.end {
-            self.load(wanted.clone())?;
+        if self.next == self.held_to {
+            let step = self.ahead.advance()?;
+            self.start = step.start();
+            self.held_to += step.extents;
         }
         self.next += 1;
-        let at = (wanted.start - self.loaded.start) as usize;
-        let bytes = &self.buffer.bytes()[at..at + entry.length as usize];
+        let entry = *found.entry();
+        let at = (entry.offset - self.start) as usize;
+        let bytes = &self.ahead.bytes()[at..at + entry.length as usize];
         Ok(Some(match entry.contents {
             Contents::Removed => Piece::Removed(bytes),
             Contents::Records { .. } => Piece::Records(bytes),
@@ -329,33 +396,44 @@ impl TableReader {
     /// The file of the last piece, and where in it the piece begins: for errors about what is in it.
     pub fn last(&self) -> Option<(PathBuf, u64)> {
         let found = self.extents.get(self.next.checked_sub(1)?)?;
-        Some((found.segment.path.clone(), found.segment.entries[found.entry].offset))
+        Some((found.source.segment.path.clone(), found.entry().offset))
     }
 
-    /// Reads the pages of the next extent, and of those behind it as far as they are close.
-    fn load(&mut self, wanted: Range<u64>) -> Result<(), StateError> {
-        let segment = Arc::clone(&self.extents[self.next].segment);
-        let mut end = wanted.end;
-        let rest = &self.extents[self.next + 1..];
-        for found in rest.iter().take_while(|found| Arc::ptr_eq(&found.segment, &segment)) {
-            // Within a segment extents ascend.
-            let entry = &found.segment.entries[found.entry];
-            let entry_end = entry.offset + u64::from(entry.length);
-            if entry.offset > end + GAP_BYTES || entry_end - wanted.start > STEP_BYTES {
-                break;
-            }
-            end = entry_end;
-        }
-        let file = match self.file.take() {
-            Some((open, file)) if Arc::ptr_eq(&open, &segment) => file,
-            _ => segment.file(&*self.disk, end - wanted.start > DIRECT_BYTES)?,
-        };
-        let pages = Segment::pages_of(wanted.start..end);
-        self.loaded = 0..0;
-        segment.read_pages(&mut self.reader, &*file, pages.clone(), &mut self.buffer)?;
-        let at = |page: u64| DATA_AT + page * PAGE_BYTES as u64;
-        self.loaded = at(pages.start)..at(pages.end);
-        self.file = Some((segment, file));
-        Ok(())
+    /// The key groups whose keys count in the next piece, until `None`; what it holds of others is another's, or nobody's.
+    pub fn next_key_groups(&self) -> Option<Range<u32>> {
+        self.extents.get(self.next).map(|found| found.source.key_groups.clone())
     }
+
+    /// What it reads.
+    pub(crate) fn extents(&self) -> &[Found] {
+        &self.extents
+    }
+}
+
+/// What is read at once: an extent, and those behind it as far as they are close.
+fn steps(extents: &[Found]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut rest = extents;
+    while let Some((first, behind)) = rest.split_first() {
+        let Range { start, mut end } = first.range();
+        // Within a segment extents ascend.
+        let close = behind.iter().take_while(|found| {
+            let next = found.range();
+            let is_close = Arc::ptr_eq(&found.source, &first.source)
+                && next.start <= end + GAP_BYTES
+                && next.end - start <= STEP_BYTES;
+            if is_close {
+                end = next.end;
+            }
+            is_close
+        });
+        let extents = 1 + close.count();
+        steps.push(Step {
+            segment: Arc::clone(&first.source.segment),
+            pages: Segment::pages_of(start..end),
+            extents,
+        });
+        rest = &rest[extents..];
+    }
+    steps
 }

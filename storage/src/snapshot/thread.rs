@@ -44,8 +44,15 @@ impl Writer {
         settings: StoreSettings,
         wake: impl Fn() + Send + 'static,
     ) -> Result<Self, StateError> {
-        let directory = settings.directory.clone();
-        let mut core = WriterCore::open(disk, settings)?;
+        Self::run(WriterCore::open(disk, settings)?, wake)
+    }
+
+    /// Starts the thread of a writer that has its directory; `wake` is called on it after each event.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn run(mut core: WriterCore, wake: impl Fn() + Send + 'static) -> Result<Self, StateError> {
+        let directory = core.directory().to_owned();
         let (commands, inbox) = sync_channel(COMMANDS_MAX);
         let (outbox, events) = channel();
         let run = move || {

@@ -141,7 +141,7 @@ impl Verifier<'_> {
                 let entry = &segment.entries[i];
                 let at = (entry.offset - base) as usize;
                 let bytes = &buffer.bytes()[at..at + entry.length as usize];
-                self.extent(manifest, entry, bytes)
+                self.extent(manifest, needed, entry, bytes)
                     .map_err(|(at, what)| Malformed::at(entry.offset + at as u64, what).of(&segment.path))?;
             }
             first = last + 1;
@@ -149,40 +149,55 @@ impl Verifier<'_> {
         read_range(segment, &mut reader, &*file, covered..segment.footer.pages)
     }
 
-    fn extent(&mut self, manifest: &Manifest, entry: &Entry, bytes: &[u8]) -> Result<(), Wrong> {
-        let layout = layout_of(manifest, entry)?;
+    fn extent(
+        &mut self,
+        manifest: &Manifest,
+        needed: &NeededSegment,
+        entry: &Entry,
+        bytes: &[u8],
+    ) -> Result<(), Wrong> {
+        let layout = layout_of(manifest, needed, entry)?;
         match entry.contents {
-            Contents::Records { .. } => self.verified.records += check(manifest, records(layout, bytes))?,
-            Contents::Removed => self.verified.removed_keys += check(manifest, removed_keys(bytes))?,
+            Contents::Records { .. } => {
+                self.verified.records += check(manifest, needed, records(layout, bytes))?;
+            }
+            Contents::Removed => {
+                self.verified.removed_keys += check(manifest, needed, removed_keys(bytes))?;
+            }
         }
         Ok(())
     }
 }
 
-fn layout_of(manifest: &Manifest, entry: &Entry) -> Result<Layout, Wrong> {
-    let table = manifest.table(entry.table);
+fn layout_of(manifest: &Manifest, needed: &NeededSegment, entry: &Entry) -> Result<Layout, Wrong> {
+    let table = needed.table(entry.table).and_then(|table| manifest.table(table));
     let state = table.and_then(|table| manifest.state(table.declaration.state));
     state
         .map(|state| state.layout)
         .ok_or_else(|| (0, format!("an extent of unknown table {}", entry.table.0)))
 }
 
-/// Counts, and checks the key groups.
+/// Counts, and checks the key groups: of a file that was taken over only some count, and others may be there.
 fn check<'a>(
     manifest: &Manifest,
+    needed: &NeededSegment,
     found: impl Iterator<Item = Result<RecordView<'a>, Wrong>>,
 ) -> Result<u64, Wrong> {
     let (mut at, mut count) = (0, 0);
     for record in found {
         let record = record?;
         let group = key_group(record.hash, manifest.max_parallelism);
+        at += record.length;
+        if let Some(adopted) = &needed.adopted {
+            count += u64::from(adopted.key_groups.contains(&group));
+            continue;
+        }
         if !manifest.key_groups.contains(&group) {
             return Err((
-                at,
+                at - record.length,
                 format!("a key of group {group} in a part of groups {:?}", manifest.key_groups),
             ));
         }
-        at += record.length;
         count += 1;
     }
     Ok(count)

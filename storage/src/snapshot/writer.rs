@@ -22,6 +22,7 @@ use super::{
         segment::{Contents, SegmentId},
         segment_path,
     },
+    restore::Source,
     segment,
 };
 use crate::{
@@ -207,6 +208,27 @@ impl WriterCore {
         Ok(Self { disk, settings, catalog, next_segment, earlier, garbage, _lock: lock })
     }
 
+    /// Gives the segments of a part that the store is restored from names in its own directory, so that it can take them over.
+    /// The names become durable with the first manifest. Returns their numbers, in order; `None` where links cannot be
+    /// made: then nothing is taken over, and what they hold has to be written anew.
+    pub fn adopt(&mut self, part: &[Arc<Source>]) -> Option<Vec<u64>> {
+        let first = self.next_segment;
+        let directory = &self.settings.directory;
+        for (number, source) in (first..).zip(part) {
+            // A number is used once, whatever becomes of it.
+            self.next_segment = number + 1;
+            if self.disk.link(&source.segment.path, &segment_path(directory, number)).is_err() {
+                self.garbage.extend((first..=number).map(|number| segment_path(directory, number)));
+                return None;
+            }
+        }
+        let numbers: Vec<u64> = (first..self.next_segment).collect();
+        for (number, source) in numbers.iter().zip(part) {
+            self.catalog.adopt(*number, source, &self.settings.key_groups);
+        }
+        Some(numbers)
+    }
+
     /// Does what is asked, and says what became of it.
     pub fn handle(&mut self, command: Command) -> Vec<Event> {
         let mut events = Vec::new();
@@ -217,6 +239,8 @@ impl WriterCore {
             }
             Command::Snapshot { snapshot, seal, sealed } => {
                 self.catalog.apply(seal, sealed);
+                // All tables were there to be sealed.
+                self.catalog.end_adoption();
                 (Some(snapshot), self.snapshot(snapshot, &mut events))
             }
             Command::Release { snapshot } => {
@@ -239,6 +263,11 @@ impl WriterCore {
         }
         self.remove_unneeded();
         events
+    }
+
+    /// The store's own directory.
+    pub fn directory(&self) -> &Path {
+        &self.settings.directory
     }
 
     /// How much of the files counts.

@@ -11,11 +11,14 @@ use std::{
 use crate::{
     log::seal::{BlockId, Sealed, TableId},
     snapshot::{
-        disk::{Disk, OldFile, reads::Reader},
+        disk::{Disk, OldFile, failed, reads::Reader},
         export::{ExportForm, Exported},
+        format::segment_path,
         inline::InlineWriter,
+        restore::Source,
+        segment::Segment,
         thread::Writer,
-        writer::{Command, DurableSegment, Event, StoreSettings},
+        writer::{Command, DurableSegment, Event, StoreSettings, WriterCore},
     },
     state::StateError,
 };
@@ -130,6 +133,8 @@ pub struct Files {
     /// Spills that were asked for and not yet answered.
     pub(crate) spills: usize,
     failed: Option<StateError>,
+    /// Segments that were taken over, until the first snapshot.
+    adopted: HashMap<u64, Rc<ColdFile>>,
     /// Reads many cold records at once.
     pub(crate) reader: Reader,
 }
@@ -152,6 +157,7 @@ impl Files {
             snapshots: VecDeque::new(),
             spills: 0,
             failed: None,
+            adopted: HashMap::new(),
             reader: Reader::default(),
         }
     }
@@ -161,30 +167,63 @@ impl Files {
         self.options.is_some()
     }
 
+    /// Takes over the segments of these parts, of each all or none: of those that it does their numbers in this store.
+    ///
+    /// # Errors
+    /// When the directory cannot be taken.
+    pub(crate) fn adopt(&mut self, parts: &[&[Arc<Source>]]) -> Result<Vec<Option<Vec<u64>>>, StateError> {
+        let mut numbers = Vec::new();
+        self.open(|core| numbers.extend(parts.iter().map(|part| core.adopt(part))))?;
+        Ok(numbers)
+    }
+
     fn end(&mut self) -> Result<&mut End, StateError> {
         if self.end.is_none() {
-            let Some(options) = &self.options else {
-                return Err(StateError::NoDirectory);
-            };
-            let (disk, settings) = (Arc::clone(&options.disk), self.settings.clone());
-            let inline = |disk, settings, late_by| {
-                InlineWriter::open(disk, settings, late_by).map(|writer| End::Here(Box::new(writer)))
-            };
-            self.end = Some(match options.writer {
-                WriterKind::Thread => {
-                    let notify = options.notify.clone();
-                    End::Thread(Writer::start(disk, settings, move || {
-                        notify.iter().for_each(|notify| (notify.0)())
-                    })?)
-                }
-                WriterKind::Here => inline(disk, settings, None)?,
-                WriterKind::Late { seed } => inline(disk, settings, Some(seed))?,
-            });
+            self.open(|_| {})?;
         }
         match &mut self.end {
             Some(end) => Ok(end),
             None => unreachable!("the writer was just made"),
         }
+    }
+
+    /// Makes the writer; `prepare` has it before it begins.
+    fn open(&mut self, prepare: impl FnOnce(&mut WriterCore)) -> Result<(), StateError> {
+        let Some(options) = &self.options else {
+            return Err(StateError::NoDirectory);
+        };
+        let mut core = WriterCore::open(Arc::clone(&options.disk), self.settings.clone())?;
+        prepare(&mut core);
+        let inline = |core, late_by| End::Here(Box::new(InlineWriter::new(core, late_by)));
+        self.end = Some(match options.writer {
+            WriterKind::Thread => {
+                let notify = options.notify.clone();
+                End::Thread(Writer::run(core, move || notify.iter().for_each(|notify| (notify.0)()))?)
+            }
+            WriterKind::Here => inline(core, None),
+            WriterKind::Late { seed } => inline(core, Some(seed)),
+        });
+        Ok(())
+    }
+
+    /// The file of a segment that was taken over, to read cold records from.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub(crate) fn adopted_file(
+        &mut self,
+        number: u64,
+        segment: &Segment,
+    ) -> Result<Rc<ColdFile>, StateError> {
+        if let Some(file) = self.adopted.get(&number) {
+            return Ok(Rc::clone(file));
+        }
+        let Some(options) = &self.options else { return Err(StateError::NoDirectory) };
+        let path = segment_path(&options.directory, number);
+        let file = options.disk.open_direct(&path).map_err(failed("open", &path))?;
+        let file = Rc::new(ColdFile { file, path, checksums: segment.pages.as_slice().into() });
+        self.adopted.insert(number, Rc::clone(&file));
+        Ok(file)
     }
 
     fn send(&mut self, command: Command) -> Result<(), StateError> {
@@ -212,6 +251,7 @@ impl Files {
     /// # Errors
     /// As [`spill`](Self::spill).
     pub fn snapshot(&mut self, snapshot: u64, seal: u64, sealed: Sealed) -> Result<(), StateError> {
+        self.adopted = HashMap::new();
         self.send(Command::Snapshot { snapshot, seal, sealed })
     }
 

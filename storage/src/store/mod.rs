@@ -39,6 +39,7 @@
 //! ```
 
 pub mod files;
+mod load;
 
 use std::{any::Any, collections::BTreeMap, ops::Range, path::PathBuf, rc::Rc, sync::Arc};
 
@@ -48,7 +49,6 @@ use crate::{
     key::Key,
     log::{
         index::HashRange,
-        load::{LoadError, Loading},
         place::Form,
         pool::BlockPool,
         seal::{Sealed, StateDeclaration},
@@ -59,9 +59,9 @@ use crate::{
     snapshot::{
         disk::Disk,
         export::ExportForm,
-        restore::{Parts, Piece, RestoredState},
+        restore::{Parts, RestoredState},
     },
-    state::{KeyedTable, Migration, Slice, StateBackend, StateError, StateId, StateName, fault},
+    state::{Migration, Slice, StateBackend, StateError, StateId, StateName, fault},
 };
 
 /// A quarter of the second-level cache of a server's core, which has 1 to 2 MiB of it: the rest is for what the job does beside.
@@ -112,6 +112,8 @@ pub struct Store {
     key_groups: Range<u32>,
     max_parallelism: u32,
     restored: Option<Parts>,
+    /// Of each part, the numbers of its segments in this store, if it takes them over; until the first snapshot.
+    adopted: Vec<Option<Vec<u64>>>,
     /// Slices that were restored and not taken yet, with how their values are read.
     waiting: BTreeMap<StateId, Waiting>,
 }
@@ -151,11 +153,19 @@ impl Store {
         let range = HashRange::of_key_groups(key_groups.clone(), max_parallelism);
         let files = Files::new(files, key_groups.clone(), max_parallelism);
         let shared = Rc::new(Shared::new(range, pool, memory_bytes_max, near_bytes_max, files));
-        Self { shared, key_groups, max_parallelism, restored: None, waiting: BTreeMap::new() }
+        Self {
+            shared,
+            key_groups,
+            max_parallelism,
+            restored: None,
+            adopted: Vec::new(),
+            waiting: BTreeMap::new(),
+        }
     }
 
     /// A store that begins with what a snapshot holds for its key groups: the parts may have been written by any number
-    /// of subtasks. Tables are loaded when they are [taken](StateBackend::table).
+    /// of subtasks. Tables are loaded when they are [taken](StateBackend::table). With a place for files, those that it is
+    /// restored from are taken over where they can be, see [`adopt`](crate::snapshot::adopt).
     ///
     /// # Errors
     /// When a part is damaged or missing, or was written for another number of key groups.
@@ -173,6 +183,7 @@ impl Store {
         }
         let mut store = Self::new(options);
         *store.shared.restored.borrow_mut() = parts.states().iter().map(|state| state.name.clone()).collect();
+        store.take_over(&parts)?;
         store.restored = Some(parts);
         Ok(store)
     }
@@ -209,6 +220,8 @@ impl Store {
     pub fn snapshot(&mut self, snapshot: u64, sealing: Sealing) -> Result<(), StateError> {
         let seal = sealing.seal;
         let sealed = self.finish_seal(sealing);
+        // What was not taken over by now will have to be written.
+        self.adopted = Vec::new();
         self.shared.files.borrow_mut().snapshot(snapshot, seal, sealed)
     }
 
@@ -291,46 +304,6 @@ impl Store {
         let slices = parts.slices(&wanted.name);
         let migration = migration.map(|migration| Box::new(migration) as Box<dyn Any>);
         self.waiting.insert(id, Waiting { stored, slices, migration });
-        Ok(())
-    }
-
-    /// Fills a table with what was restored for its slice.
-    fn load<K: Key, V: Record>(
-        &self,
-        table: &mut LogTable<K, V>,
-        waiting: &Waiting,
-        slice: Slice,
-    ) -> Result<(), StateError> {
-        let Some(parts) = &self.restored else { return Ok(()) };
-        let name = &waiting.stored.name;
-        let migration = waiting.migration.as_ref().and_then(|own| own.downcast_ref::<Migration<V>>());
-        let loading = Loading {
-            key_groups: self.key_groups.clone(),
-            max_parallelism: self.max_parallelism,
-            layout: waiting.stored.layout,
-            migrate: migration.map(|migration| &*migration.migrate),
-        };
-        // No more than the files can hold, whatever a manifest declares: no record is shorter than its hash.
-        let keys = parts.live_keys(name, slice).min(parts.bytes(name, slice) / size_of::<u64>() as u64);
-        table.reserve(usize::try_from(keys).unwrap_or(0));
-        let mut reader = parts.reader(name, slice);
-        while let Some(piece) = reader.next_piece()? {
-            let loaded = match piece {
-                Piece::Removed(keys) => table.load_removed(keys),
-                Piece::Records(records) => table.load_records(records, &loading),
-            };
-            match loaded {
-                Ok(()) => {}
-                Err(LoadError::Value(error)) => return Err(error.into()),
-                Err(LoadError::Records((_, what))) => {
-                    return Err(StateError::NoRecords {
-                        operator: name.operator.clone(),
-                        state: name.state.clone(),
-                        what,
-                    });
-                }
-            }
-        }
         Ok(())
     }
 }

@@ -67,6 +67,11 @@ impl Probe {
         Ok(Self { path, bytes, write_rate })
     }
 
+    /// Its length.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     fn open(&self) -> io::Result<File> {
         OpenOptions::new().read(true).custom_flags(DIRECT).open(&self.path)
     }
@@ -123,6 +128,17 @@ impl Probe {
         })?;
         Ok(counts.into_iter().sum::<u64>() as f64 / start.elapsed().as_secs_f64())
     }
+}
+
+/// Touches so much new memory, in huge pages, and gives it back.
+pub(super) fn touch(bytes: usize) -> io::Result<()> {
+    let mut memory = MmapMut::map_anon(bytes)?;
+    // Where there are no huge pages, it is small ones.
+    let _ = memory.advise(Advice::HugePage);
+    for at in (0..bytes).step_by(PAGE_BYTES) {
+        memory[at] = 1;
+    }
+    Ok(())
 }
 
 /// Every fourth large piece.

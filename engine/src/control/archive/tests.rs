@@ -265,6 +265,7 @@ fn with_segments(
         checksum: 0,
         entries: 1,
         live: Vec::new(),
+        adopted: None,
     };
     let part = Manifest {
         store: 1,

@@ -170,7 +170,7 @@ pub trait OldFile: Send + Sync {
 }
 
 /// An error that says what was being done to which file.
-pub(super) fn failed<'a>(
+pub(crate) fn failed<'a>(
     doing: &'static str,
     file: &'a Path,
 ) -> impl FnOnce(io::Error) -> StateError + use<'a> {

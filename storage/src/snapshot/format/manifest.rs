@@ -7,9 +7,11 @@
 use std::ops::Range;
 
 use super::{
-    Malformed, VERSION,
+    Malformed, VERSION, VERSION_ADOPTING,
+    adopted::Adopted,
     bytes::{Reader, Writer},
     check_kind, checksum,
+    segment::SegmentId,
 };
 use crate::{
     key::MAX_PARALLELISM_MAX,
@@ -45,12 +47,26 @@ pub struct NeededSegment {
     pub entries: u32,
     /// Which of them count: bit `i % 8` of byte `i / 8`; empty when all do.
     pub live: Vec<u8>,
+    /// Where it comes from, if another store has written it.
+    pub adopted: Option<Adopted>,
 }
 
 impl NeededSegment {
     /// Whether extent `i` counts.
     pub fn counts(&self, i: usize) -> bool {
         self.live.is_empty() || self.live.get(i / 8).is_some_and(|byte| byte >> (i % 8) & 1 == 1)
+    }
+
+    /// What the file says of itself in a part of this store.
+    pub fn id(&self, store: u128) -> SegmentId {
+        self.adopted.as_ref().map_or(SegmentId { store, number: self.number }, |adopted| adopted.segment)
+    }
+
+    /// The table of the part that a table of the file is; `None` if it does not count.
+    pub fn table(&self, theirs: TableId) -> Option<TableId> {
+        let Some(adopted) = &self.adopted else { return Some(theirs) };
+        let found = adopted.tables.binary_search_by_key(&theirs, |(theirs, _)| *theirs);
+        found.ok().map(|i| adopted.tables[i].1)
     }
 }
 
@@ -88,7 +104,9 @@ impl Manifest {
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
-        out.put(&MAGIC).u32(VERSION).u32(0).u128(self.store).u64(self.snapshot).u64(self.seal);
+        let adopts = self.segments.iter().any(|segment| segment.adopted.is_some());
+        let version = if adopts { VERSION_ADOPTING } else { VERSION };
+        out.put(&MAGIC).u32(version).u32(0).u128(self.store).u64(self.snapshot).u64(self.seal);
         out.u32(self.key_groups.start).u32(self.key_groups.end).u32(self.max_parallelism);
         out.u32(self.states.len() as u32).u32(self.tables.len() as u32).u32(self.segments.len() as u32);
         for state in &self.states {
@@ -105,7 +123,8 @@ impl Manifest {
         }
         for segment in &self.segments {
             out.u64(segment.number).u64(segment.length).u32(segment.checksum).u32(segment.entries);
-            out.u32(segment.live.len() as u32).u32(0).put(&segment.live);
+            out.u32(segment.live.len() as u32).u32(segment.adopted.is_some().into()).put(&segment.live);
+            segment.adopted.iter().for_each(|adopted| adopted.encode(&mut out));
         }
         let sum = checksum(&out.bytes);
         out.u32(sum);
@@ -117,7 +136,7 @@ impl Manifest {
     /// # Errors
     /// When the bytes are none, are damaged, are of a version that cannot be read, or contradict themselves.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        check_kind(&mut Reader::new(bytes, 0), MAGIC, "part manifest")?;
+        let version = check_kind(&mut Reader::new(bytes, 0), MAGIC, "part manifest", VERSION_ADOPTING)?;
         let Some(end) = bytes.len().checked_sub(4) else {
             return Err(Malformed::at(0, "the file was cut off"));
         };
@@ -137,9 +156,13 @@ impl Manifest {
         let (states, tables, segments) = (reader.u32()?, reader.u32()?, reader.u32()?);
         let states = read_states(&mut reader, states)?;
         let tables = read_tables(&mut reader, tables, &states)?;
-        let segments = read_segments(&mut reader, segments)?;
+        let segments = read_segments(&mut reader, segments, version, &key_groups)?;
         if reader.left() > 0 {
             return Err(Malformed::at(reader.offset(), "bytes behind the end"));
+        }
+        // There is one way to write a manifest, so that bytes and what they mean are never in doubt.
+        if version == VERSION_ADOPTING && segments.iter().all(|segment| segment.adopted.is_none()) {
+            return Err(Malformed::at(8, "a manifest of version 2 that names no segment of another store"));
         }
         Ok(Self { store, snapshot, seal, key_groups, max_parallelism, states, tables, segments })
     }
@@ -226,14 +249,23 @@ fn read_tables(
     Ok(tables)
 }
 
-fn read_segments(reader: &mut Reader<'_>, count: u32) -> Result<Vec<NeededSegment>, Malformed> {
+fn read_segments(
+    reader: &mut Reader<'_>,
+    count: u32,
+    version: u32,
+    part: &Range<u32>,
+) -> Result<Vec<NeededSegment>, Malformed> {
     let count = reader.count(count, SEGMENT_BYTES_MIN)?;
     let mut segments = Vec::<NeededSegment>::with_capacity(count);
     for _ in 0..count {
         let at = reader.offset();
         let (number, length) = (reader.u64()?, reader.u64()?);
         let (checksum, entries, bits) = (reader.u32()?, reader.u32()?, reader.u32()?);
-        reader.zeros(4)?;
+        let is_adopted = match reader.u32()? {
+            0 => false,
+            1 if version >= VERSION_ADOPTING => true,
+            _ => return Err(Malformed::at(reader.offset() - 4, "bytes that have to be zero are not")),
+        };
         let live = reader.take(bits as usize)?.to_vec();
         if !live.is_empty() && live.len() != (entries as usize).div_ceil(8) {
             return Err(Malformed::at(at, format!("{bits} bytes of bits for {entries} extents")));
@@ -241,7 +273,8 @@ fn read_segments(reader: &mut Reader<'_>, count: u32) -> Result<Vec<NeededSegmen
         if segments.last().is_some_and(|last| last.number >= number) {
             return Err(Malformed::at(at, "segments that do not ascend"));
         }
-        segments.push(NeededSegment { number, length, checksum, entries, live });
+        let adopted = if is_adopted { Some(Adopted::decode(reader, part)?) } else { None };
+        segments.push(NeededSegment { number, length, checksum, entries, live, adopted });
     }
     Ok(segments)
 }

@@ -5,6 +5,7 @@
 //! bytes whatsoever: they never panic, and they check every count against the bytes that are there before they
 //! allocate anything for it.
 
+pub mod adopted;
 pub mod bytes;
 pub mod manifest;
 pub mod segment;
@@ -15,8 +16,10 @@ pub use segment::DATA_AT;
 
 use crate::state::StateError;
 
-/// The version that is written, and the only one that is read so far.
+/// The version of segments, and of manifests that name only segments of their own store.
 pub const VERSION: u32 = 1;
+/// The version of manifests that name segments of other stores.
+pub const VERSION_ADOPTING: u32 = 2;
 /// Size of the pages that segment files are made of, and that data checksums cover.
 pub const PAGE_BYTES: usize = 4096;
 
@@ -46,20 +49,25 @@ pub fn checksum(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
 }
 
-/// Checks a magic number and the version behind it.
-fn check_kind(reader: &mut bytes::Reader<'_>, magic: [u8; 8], kind: &str) -> Result<(), Malformed> {
+/// Checks a magic number and the version behind it, which is at most `newest`; the version.
+fn check_kind(
+    reader: &mut bytes::Reader<'_>,
+    magic: [u8; 8],
+    kind: &str,
+    newest: u32,
+) -> Result<u32, Malformed> {
     let at = reader.offset();
     if reader.take(8)? != magic {
         return Err(Malformed::at(at, format!("this is no {kind} of a Tidemill state store")));
     }
     let at = reader.offset();
     match reader.u32()? {
-        VERSION => Ok(()),
-        newer if newer > VERSION => Err(Malformed::at(
+        0 => Err(Malformed::at(at, "format version 0, which never was")),
+        version if version <= newest => Ok(version),
+        newer => Err(Malformed::at(
             at,
-            format!("format version {newer}, and this release reads up to {VERSION}; use a newer release"),
+            format!("format version {newer}, and this release reads up to {newest}; use a newer release"),
         )),
-        other => Err(Malformed::at(at, format!("format version {other}, which never was"))),
     }
 }
 

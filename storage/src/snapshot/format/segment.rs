@@ -95,7 +95,7 @@ pub fn encode_header(segment: SegmentId) -> Vec<u8> {
 /// When it is none, or damaged, or of a version that cannot be read.
 pub fn decode_header(page: &[u8]) -> Result<SegmentId, Malformed> {
     let mut reader = Reader::new(page, 0);
-    check_kind(&mut reader, HEADER_MAGIC, "segment file")?;
+    check_kind(&mut reader, HEADER_MAGIC, "segment file", VERSION)?;
     let mut whole = Reader::new(page, 0);
     let covered = whole.take(PAGE_BYTES - 4)?;
     if whole.u32()? != checksum(covered) {
@@ -177,7 +177,7 @@ impl Footer {
     pub fn decode(bytes: &[u8], length: u64) -> Result<Self, Malformed> {
         let base = length.saturating_sub(FOOTER_BYTES as u64);
         let mut reader = Reader::new(bytes, base);
-        check_kind(&mut reader, FOOTER_MAGIC, "segment file (its end is missing)")?;
+        check_kind(&mut reader, FOOTER_MAGIC, "segment file (its end is missing)", VERSION)?;
         let mut whole = Reader::new(bytes, base);
         let covered = whole.take(FOOTER_BYTES - 4)?;
         if whole.u32()? != checksum(covered) {
