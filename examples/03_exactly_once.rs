@@ -45,8 +45,7 @@ fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     let env = StreamEnvironment::with_config(config).checkpoints(checkpoints);
 
     let payments = options.payments;
-    let source =
-        from_parallel_iter(move |subtask, parallelism| (subtask as u64..payments).step_by(parallelism));
+    let source = from_generator(0..payments, |number| number);
     let strategy = WatermarkStrategy::for_monotonous_timestamps()
         .with_timestamps(|payment: &u64| (*payment / PAYMENTS_PER_MS) as i64);
     env.from_source("payments", source, strategy)

@@ -112,6 +112,7 @@ fn task_of<A: AssignTimestamps<(usize, Timestamp)>>(
         watermark_interval: 0,
         clock: Arc::new(StillClock),
         ends_with_checkpoint: false,
+        before: 0,
     };
     (SourceTask::new(reader, &[], assign, bounds, Probe(Rc::clone(&seen)), config), seen)
 }

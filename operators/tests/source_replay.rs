@@ -20,7 +20,9 @@ use tidemill_engine::model::{
     source::{BoxError, Polled, Reader, Source},
 };
 use tidemill_operators::{
-    source::{BadRecords, CsvSource, JsonLinesSource, from_iter, from_parallel_iter, from_vec},
+    source::{
+        BadRecords, CsvSource, JsonLinesSource, from_generator, from_iter, from_parallel_iter, from_vec,
+    },
     testkit::script::ScriptSource,
 };
 use tidemill_storage::record::{Record, from_bytes, to_bytes};
@@ -171,6 +173,14 @@ proptest! {
         };
         let expected = (0..first as usize).flat_map(|subtask| make(subtask, first as usize));
         check(|| from_parallel_iter(make), &attempts, expected.collect());
+    }
+
+    #[test]
+    fn generated_records_are_made_on(attempts in attempts()) {
+        // Several blocks for each subtask, and the last one not whole.
+        check(|| from_generator(7..6_500, |number| number), &attempts, (7..6_500).collect());
+        check(|| from_generator(5..5, |number| number), &attempts, Vec::new());
+        check(|| from_generator(u64::MAX - 9..u64::MAX, |number| number), &attempts, (u64::MAX - 9..u64::MAX).collect());
     }
 
     #[test]

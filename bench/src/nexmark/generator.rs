@@ -41,6 +41,20 @@ impl<const FIELDS: u32> Generator<FIELDS> {
         self.split.seek(position);
     }
 
+    /// Event `n`, if its kind is wanted, whatever the split.
+    #[inline(always)]
+    pub fn event(&mut self, n: u64) -> Option<EventRef<'static>> {
+        let kind = kind_of(n);
+        if !is_wanted(FIELDS, kind) {
+            return None;
+        }
+        Some(match kind {
+            Kind::Person => EventRef::Person(self.events.person(n)),
+            Kind::Auction => EventRef::Auction(self.events.auction(n)),
+            Kind::Bid => EventRef::Bid(self.bid(n)),
+        })
+    }
+
     #[inline(always)]
     fn bid(&mut self, n: u64) -> BidRef<'static> {
         let epoch = n / EPOCH_EVENTS;
@@ -77,6 +91,10 @@ const fn bit_of(kind: Kind) -> u32 {
     }
 }
 
+const fn is_wanted(selection: u32, kind: Kind) -> bool {
+    selection & bit_of(kind) != 0
+}
+
 const fn only(selection: u32, kind: Kind) -> bool {
     selection & (fields::PERSON | fields::AUCTION | fields::BID) == bit_of(kind)
 }
@@ -90,7 +108,7 @@ const fn skips(selection: u32) -> [u8; EPOCH_EVENTS as usize] {
     let mut place = 0;
     while place < EPOCH_EVENTS {
         let mut distance = 0;
-        while selection & bit_of(kind_of(place + distance)) == 0 {
+        while !is_wanted(selection, kind_of(place + distance)) {
             distance += 1;
         }
         skips[place as usize] = distance as u8;

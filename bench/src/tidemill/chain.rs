@@ -13,12 +13,14 @@ pub const HAND_WRITTEN: &str = "hand-written loop";
 /// Records that both sides read again and again: a buffer that stays in the core's cache, as a batch would.
 const DIFFERENT_RECORDS: usize = 1_024;
 
-/// The length is part of the buffer's type: the loop by hand knows it anyhow, since the buffer is made where it runs, and
-/// its index is checked on neither side.
-fn input(records: u64) -> impl Iterator<Item = Pod32> {
-    let buffer: Box<[Pod32; DIFFERENT_RECORDS]> =
-        Box::new(std::array::from_fn(|n| Pod32::nth(n as u64, 1 << 20)));
-    (0..records).map(move |n| buffer[n as usize % DIFFERENT_RECORDS])
+/// Record `n`. The length is part of the buffer's type: the loop by hand knows it anyhow, since the buffer is made where it runs,
+/// and its index is checked on neither side.
+fn record(buffer: &[Pod32; DIFFERENT_RECORDS], n: u64) -> Pod32 {
+    buffer[n as usize % DIFFERENT_RECORDS]
+}
+
+fn buffer() -> Box<[Pod32; DIFFERENT_RECORDS]> {
+    Box::new(std::array::from_fn(|n| Pod32::nth(n as u64, 1 << 20)))
 }
 
 /// To another currency, as Nexmark's q1 does it.
@@ -57,13 +59,18 @@ fn row(record: &Pod32) -> u64 {
 pub fn fused(records: u64) -> Result<(Checksum, Duration), BenchError> {
     let env = environment(1);
     let (sink, total) = ChecksumSink::new(row);
-    env.from_source("records", from_parallel_iter(move |_, _| input(records)), WatermarkStrategy::none())
-        .map(convert)
-        .filter(affordable)
-        .map(mix)
-        .filter(chosen)
-        .map(sum)
-        .sink("sum", sink);
+    let buffer = buffer();
+    env.from_source(
+        "records",
+        from_generator(0..records, move |n| record(&buffer, n)),
+        WatermarkStrategy::none(),
+    )
+    .map(convert)
+    .filter(affordable)
+    .map(mix)
+    .filter(chosen)
+    .map(sum)
+    .sink("sum", sink);
     let elapsed = timed(env)?;
     Ok((total.get(), elapsed))
 }
@@ -73,8 +80,9 @@ pub fn by_hand(records: u64) -> (Checksum, Duration) {
     let work = move || {
         let start = Instant::now();
         let mut total = Checksum::default();
-        for record in input(records) {
-            let converted = convert(record);
+        let buffer = buffer();
+        for n in 0..records {
+            let converted = convert(record(&buffer, n));
             if !affordable(&converted) {
                 continue;
             }

@@ -51,6 +51,10 @@ struct State {
     over: bool,
     /// Why the attempt failed, where its workers could not hear of it any more.
     failure: Option<Error>,
+    /// The restart strategy has said that it is over.
+    given_up: bool,
+    /// What a region went on from whose state turned out to be damaged.
+    suspect: Option<CheckpointId>,
     finished: bool,
     suspended: bool,
     stats: CheckpointStats,
@@ -185,10 +189,31 @@ impl Board {
         self.state().stats.restored_from = checkpoint;
     }
 
-    pub(super) fn note_restart(&self, cause: &Error) {
+    /// Operators are started again: all of them, or those of one region.
+    pub(super) fn note_restart(&self, cause: &Error, operators: Vec<String>, is_region: bool) {
         let stats = &mut self.state().stats;
         stats.restarts += 1;
+        stats.region_restarts += u64::from(is_region);
         stats.last_restart = Some(cause.to_string());
+        stats.last_restart_operators = operators;
+    }
+
+    /// No restart follows: the restart strategy has said so.
+    pub(super) fn give_up(&self) {
+        self.state().given_up = true;
+    }
+
+    pub(super) fn has_given_up(&self) -> bool {
+        self.state().given_up
+    }
+
+    /// The attempt fails because of what is in the checkpoint that one of its regions went on from.
+    pub(super) fn suspect(&self, checkpoint: Option<CheckpointId>) {
+        self.state().suspect = checkpoint;
+    }
+
+    pub(super) fn take_suspect(&self) -> Option<CheckpointId> {
+        self.state().suspect.take()
     }
 
     pub(super) fn stats(&self) -> CheckpointStats {

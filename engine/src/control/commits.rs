@@ -75,12 +75,15 @@ impl Commits {
         }
     }
 
-    /// As [`Committer::recover`], of all sinks: each gets what `prepared_by` says of its operator's stable id.
+    /// As [`Committer::recover`], of those sinks of which `is_it` says so: each gets what `prepared_by` says of its operator's
+    /// stable id. What others have prepared stays.
     pub(super) fn recover(
         &mut self,
+        is_it: impl Fn(OperatorIndex) -> bool,
         prepared_by: impl Fn(&str) -> Vec<Committable>,
     ) -> Result<(), CheckpointError> {
-        for (info, committer) in self.committers.values_mut() {
+        let own = self.committers.iter_mut().filter(|(operator, _)| is_it(**operator));
+        for (info, committer) in own.map(|(_, own)| own) {
             let recovered = committer.recover(&prepared_by(&info.id));
             recovered.map_err(|cause| CheckpointError::Commit {
                 sink: info.name.clone(),

@@ -17,24 +17,32 @@
 //!
 //! ² With the next that began later: one that is under way since before has earlier positions, and the records would come again.
 //!
+//! It also hears of regions that have failed, and has them started again ([`failover`]). Where nothing is checkpointed and regions fail
+//! apart, that is all it does.
+//!
 //! It is driven like a worker, on a thread that is no worker's: under simulation in the same seeded order. It may block: on
 //! the disk, and on what a sink commits to.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+mod completion;
+mod failover;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use completion::{Securing, merged};
+use failover::Failover;
 
 use super::{
-    archive::{Copied, Copier},
+    archive::Copier,
     board::{Board, Request},
     commits::Prepared,
-    manifest::{JobManifest, ManifestKind},
+    restart::SharedPolicy,
     savepoint,
     vault::Vault,
+    works::Works,
 };
 use crate::{
     model::{
-        checkpoint::{
-            Barrier, BarrierKind, CheckpointId, FromWorker, OperatorState, Passed, Restored, ToWorker,
-        },
+        checkpoint::{Barrier, BarrierKind, CheckpointId, FromWorker, OperatorState, Passed, ToWorker},
         checkpoint_config::CheckpointConfig,
         checkpoint_error::CheckpointError,
         error::Error,
@@ -49,10 +57,12 @@ const NANOS_PER_MILLI: Nanos = 1_000_000;
 
 /// What a coordinator is made with.
 pub(super) struct Plan {
-    /// Number of tasks: subtasks of all chains.
-    pub(super) tasks: usize,
-    /// Those that begin with a source.
-    pub(super) sources: usize,
+    /// Where tasks come from.
+    pub(super) works: Arc<Works>,
+    /// Whether what failed is started again.
+    pub(super) policy: SharedPolicy,
+    /// The checkpoint that the attempt went on from.
+    pub(super) restored_from: Option<CheckpointId>,
     /// Number of key groups.
     pub(super) max_parallelism: u32,
     /// Name of the job.
@@ -78,15 +88,6 @@ struct Underway {
     request: Option<Request>,
 }
 
-/// A checkpoint that all tasks have passed, and that is made durable.
-struct Securing {
-    own: Underway,
-    prepared: Prepared,
-    manifest: JobManifest,
-    /// Where its savepoint is, if one was asked for.
-    saved: Option<PathBuf>,
-}
-
 /// Coordinates the checkpoints of one attempt.
 pub(super) struct Coordinator {
     plan: Plan,
@@ -103,7 +104,9 @@ pub(super) struct Coordinator {
     last_begun: Nanos,
     last_ended: Nanos,
     failures: u32,
-    sources_at_end: usize,
+    /// Number of tasks: subtasks of all chains.
+    tasks: usize,
+    failover: Failover,
     /// A request that waits until everything was drained.
     draining: Option<Request>,
     /// The job has come, or is being brought, to its last checkpoint.
@@ -121,7 +124,10 @@ impl Coordinator {
     ) -> Self {
         let clock = platform.clock();
         let now = clock.now();
+        let failover = Failover::new(plan.works.sources(), shared.wakers().len(), plan.restored_from);
         Self {
+            tasks: plan.works.tasks(),
+            failover,
             plan,
             shared,
             board,
@@ -134,7 +140,6 @@ impl Coordinator {
             last_begun: now,
             last_ended: now,
             failures: 0,
-            sources_at_end: 0,
             draining: None,
             closing: false,
             done: false,
@@ -150,7 +155,7 @@ impl Coordinator {
             checkpoint,
             kind,
             began: now,
-            missing: self.plan.tasks,
+            missing: self.tasks,
             operators: BTreeMap::new(),
             bytes_written: 0,
             request,
@@ -170,7 +175,10 @@ impl Coordinator {
                         format!("operator `{name}`, subtask {subtask}: {cause}"),
                     );
                 }
-                FromWorker::AtEnd => self.sources_at_end += 1,
+                FromWorker::AtEnd(region) => self.failover.note_at_end(region),
+                FromWorker::Failed(region, failure) => self.note_failed(region, failure),
+                FromWorker::Dropped(region) => self.failover.note_dropped(region),
+                FromWorker::Done(region) => self.failover.note_done(region),
             }
         }
     }
@@ -201,209 +209,32 @@ impl Coordinator {
         self.complete_passed();
     }
 
-    /// Completes what all tasks have passed, unless another one is on its way to the remote store. In their order: what sinks have
-    /// prepared for an earlier one has to be in a checkpoint before anything goes on from a later one.
-    fn complete_passed(&mut self) {
-        while self.copying.is_none()
-            && let Some(at) = (0..self.underway.len()).min_by_key(|at| self.underway[*at].checkpoint)
-            && self.underway[at].missing == 0
-        {
-            let own = self.underway.remove(at);
-            self.complete(own);
-        }
-    }
-
-    /// All tasks have passed the barrier, and their state is durable.
-    fn complete(&mut self, mut own: Underway) {
-        let later = self.carried.split_off(&own.checkpoint);
-        let mut prepared = merged(std::mem::replace(&mut self.carried, later));
-        for (operator, carried) in &prepared {
-            let state = own.operators.entry(*operator).or_default();
-            state.name.clone_from(&self.plan.operators[*operator as usize].name);
-            if state.subtasks.is_empty() {
-                state.subtasks.resize_with(1, Default::default);
-            }
-            let of_operator: Vec<_> = state
-                .subtasks
-                .iter_mut()
-                .flat_map(|subtask| std::mem::take(&mut subtask.committables))
-                .collect();
-            state.subtasks[0].committables = carried.iter().cloned().chain(of_operator).collect();
-        }
-        for (operator, state) in &own.operators {
-            let committables: Vec<_> =
-                state.subtasks.iter().flat_map(|subtask| subtask.committables.clone()).collect();
-            if !committables.is_empty() {
-                prepared.insert(*operator, committables);
-            }
-        }
-        match self.secure(&own, &prepared) {
-            Ok(None) => self.finish(own, &prepared, Ok(None)),
-            Ok(Some((manifest, saved))) => {
-                let securing = Box::new(Securing { own, prepared, manifest, saved });
-                match &mut self.plan.copier {
-                    Some(copier) => {
-                        copier.begin(securing.manifest.clone());
-                        self.copying = Some(securing);
-                    }
-                    None => self.write_manifest(*securing),
-                }
-            }
-            Err(error) => self.finish(own, &prepared, Err(error)),
-        }
-    }
-
-    /// Writes the manifest to the job's directory.
-    fn write_manifest(&mut self, securing: Securing) {
-        let Securing { own, prepared, manifest, saved } = securing;
-        let written = self.vault.lock().library.as_mut().map(|library| library.add(&manifest)).transpose();
-        self.finish(own, &prepared, written.map(|file| saved.or(file)));
-    }
-
-    /// Gets on with the checkpoint that is on its way to the remote store; when to look again.
-    fn copy(&mut self, now: Nanos) -> Option<Nanos> {
-        let copier = self.plan.copier.as_mut()?;
-        let wake_at = copier.advance(now);
-        if let Some(copied) = copier.outcome()
-            && let Some(securing) = self.copying.take()
-        {
-            self.note_copied(*securing, copied);
-            self.complete_passed();
-        }
-        wake_at
-    }
-
-    fn note_copied(&mut self, securing: Securing, copied: Copied) {
-        let checkpoint = securing.own.checkpoint;
-        match copied {
-            Err(error @ CheckpointError::Overtaken { .. }) => self.stop_with(securing.own.request, error),
-            Err(error) => self.finish(securing.own, &securing.prepared, Err(error)),
-            Ok(()) => {
-                self.platform.note(&|| format!("checkpoint {checkpoint} is in the remote store"));
-                let written =
-                    self.vault.lock().library.as_mut().map(|library| library.add(&securing.manifest));
-                match written.transpose() {
-                    Ok(file) => {
-                        let at = securing.saved.or(file);
-                        self.finish(securing.own, &securing.prepared, Ok(at));
-                    }
-                    // It is complete all the same: the next attempt finds it in the store, and commits.
-                    Err(CheckpointError::Unknown { cause, .. }) => {
-                        self.stop_with(securing.own.request, *cause)
-                    }
-                    Err(error) => self.stop_with(securing.own.request, error),
-                }
-            }
-        }
-    }
-
-    /// What was to be made durable is so, or failed.
-    fn finish(
-        &mut self,
-        own: Underway,
-        prepared: &Prepared,
-        durable: Result<Option<PathBuf>, CheckpointError>,
-    ) {
-        match durable {
-            Ok(at) => {
-                let committed = self.vault.lock().commits.commit(prepared);
-                match committed {
-                    Ok(()) => self.succeed(own, at),
-                    Err(error) => self.stop_with(own.request, error),
-                }
-            }
-            // Whether it is complete shows when the directory is read again: until then nothing may be given up.
-            Err(error @ CheckpointError::Unknown { .. }) => self.stop_with(own.request, error),
-            Err(error) => {
-                let checkpoint = own.checkpoint;
-                self.underway.push(own);
-                self.fail_checkpoint(checkpoint, error.to_string());
-            }
-        }
-    }
-
-    /// Makes sure of what sinks have prepared, and writes the savepoint if one was asked for; returns the manifest, if there are to
-    /// be any, and where the savepoint is.
-    fn secure(
-        &mut self,
-        own: &Underway,
-        prepared: &Prepared,
-    ) -> Result<Option<(JobManifest, Option<PathBuf>)>, CheckpointError> {
-        let mut vault = self.vault.lock();
-        vault.commits.secure(prepared)?;
-        let Some(library) = &mut vault.library else { return Ok(None) };
-        let operators = own.operators.iter().map(|(operator, state)| {
-            let id = self.plan.operators[*operator as usize].id.clone();
-            (id, state.clone())
-        });
-        let manifest = JobManifest {
-            job: self.plan.job.clone(),
-            checkpoint: own.checkpoint,
-            kind: ManifestKind::Checkpoint,
-            wall_millis: self.clock.wall_millis(),
-            max_parallelism: self.plan.max_parallelism,
-            operators: operators.collect::<Restored>(),
-        };
-        let target = own.request.as_ref().and_then(|request| request.directory.clone());
-        let saved = target
-            .map(|target| savepoint::write(&**library.disk(), manifest.clone(), &target))
-            .transpose()?;
-        Ok(Some((manifest, saved)))
-    }
-
-    fn succeed(&mut self, own: Underway, at: Option<PathBuf>) {
-        let now = self.clock.now();
-        self.platform.note(&|| format!("checkpoint {} is complete and committed", own.checkpoint));
-        self.failures = 0;
-        self.last_ended = now;
-        let states = own.operators.values().flat_map(|state| &state.subtasks);
-        let in_flight_bytes =
-            states.flat_map(|state| &state.in_flight).map(|part| part.bytes.len() as u64).sum();
-        let took = now.saturating_sub(own.began);
-        self.board.note_completed(own.checkpoint, took, own.bytes_written, in_flight_bytes);
-        let retained_max = self.plan.config.as_ref().map_or(1, |config| config.retained_max);
-        let mut vault = self.vault.lock();
-        let retired = vault.library.as_mut().map(|library| library.retire(retained_max)).unwrap_or_default();
-        let oldest = vault.library.as_ref().and_then(|library| library.oldest_kept());
-        drop(vault);
-        for checkpoint in retired {
-            self.shared.tell_workers(ToWorker::Retire(checkpoint));
-        }
-        if let Some(oldest) = oldest {
-            self.shared.tell_workers(ToWorker::Kept(oldest));
-        }
-        if let Some(request) = own.request {
-            request.answer(Ok(at.unwrap_or_default()));
-        }
-        match own.kind {
-            BarrierKind::Running | BarrierKind::Overtaking => {}
-            BarrierKind::Suspending => {
-                self.board.note_suspended();
-                self.shared.suspend();
-            }
-            BarrierKind::Final => self.board.note_finished(),
-        }
-    }
-
     /// Gives a checkpoint up. Too many in a row fail the job; so does the last one, behind which nothing comes.
     fn fail_checkpoint(&mut self, checkpoint: CheckpointId, cause: String) {
         let Some(at) = self.underway.iter().position(|own| own.checkpoint == checkpoint) else { return };
         let own = self.underway.remove(at);
         self.platform.note(&|| format!("checkpoint {checkpoint} failed: {cause}"));
         tracing::warn!(checkpoint, cause, "a checkpoint failed");
-        carry(self.carried.entry(checkpoint).or_default(), own.operators);
-        self.shared.tell_workers(ToWorker::Retire(checkpoint));
+        let kind = own.kind;
+        let request = self.give_up(own);
         self.last_ended = self.clock.now();
         self.failures += 1;
         self.board.note_failed(&cause);
         let failures_max = self.plan.config.as_ref().map_or(0, |config| config.failures_max);
-        if !own.kind.goes_on() || self.failures > failures_max {
+        if !kind.goes_on() || self.failures > failures_max {
             let error = CheckpointError::TooManyFailures { failures: self.failures, failures_max, cause };
-            self.stop_with(own.request, error);
-        } else if let Some(request) = own.request {
+            self.stop_with(request, error);
+        } else if let Some(request) = request {
             let error = CheckpointError::TooManyFailures { failures: 1, failures_max: 0, cause };
             request.answer(Err(error.into()));
         }
+    }
+
+    /// What sinks have prepared for a checkpoint that is no more goes with a later one; returns who has asked for it.
+    fn give_up(&mut self, own: Underway) -> Option<Request> {
+        self.shared.tell_workers(ToWorker::Retire(own.checkpoint));
+        carry(self.carried.entry(own.checkpoint).or_default(), own.operators);
+        own.request
     }
 
     fn stop_with(&mut self, request: Option<Request>, error: CheckpointError) {
@@ -477,7 +308,7 @@ impl Coordinator {
         if self.closing {
             return None;
         }
-        if self.sources_at_end == self.plan.sources {
+        if self.failover.all_at_end() {
             let request = self.draining.take();
             self.trigger(BarrierKind::Final, request, now);
             return None;
@@ -525,13 +356,13 @@ impl Coordinator {
         }
         let own = self.underway.remove(0);
         self.platform.note(&|| format!("checkpoint {} has waited for records for too long", own.checkpoint));
-        self.shared.tell_workers(ToWorker::Retire(own.checkpoint));
-        carry(self.carried.entry(own.checkpoint).or_default(), own.operators);
-        self.trigger(BarrierKind::Overtaking, own.request, now);
+        let (began, bytes_written) = (own.began, own.bytes_written);
+        let request = self.give_up(own);
+        self.trigger(BarrierKind::Overtaking, request, now);
         if let Some(hastened) = self.underway.last_mut() {
             // For whoever waits, and for the timeout, it is the same checkpoint.
-            hastened.began = own.began;
-            hastened.bytes_written = own.bytes_written;
+            hastened.began = began;
+            hastened.bytes_written = bytes_written;
         }
         None
     }
@@ -564,15 +395,6 @@ impl Coordinator {
     }
 }
 
-/// What sinks have prepared for any of these checkpoints.
-fn merged(checkpoints: BTreeMap<CheckpointId, Prepared>) -> Prepared {
-    let mut all = Prepared::new();
-    for (operator, committables) in checkpoints.into_values().flatten() {
-        all.entry(operator).or_default().extend(committables);
-    }
-    all
-}
-
 /// Adds what sinks have prepared for a checkpoint.
 fn carry(carried: &mut Prepared, operators: BTreeMap<OperatorIndex, OperatorState>) {
     for (operator, state) in operators {
@@ -599,12 +421,17 @@ impl Drive for Coordinator {
             self.leave();
             return Turn::Done;
         }
-        self.serve(now);
         self.expire(now);
         if !self.board.has_failed() {
             // One that was given up may have kept later ones waiting.
             self.complete_passed();
         }
+        // Behind all that may have settled what was under way.
+        let rises_at = self.mend(now);
+        if !self.failover.all_up() {
+            return Turn::Idle { wake_at: [copies_at, rises_at].into_iter().flatten().min() };
+        }
+        self.serve(now);
         let hastened_at = self.hasten(now);
         let due_at = self.trigger_due(now);
         Turn::Idle { wake_at: [copies_at, hastened_at, due_at].into_iter().flatten().min() }

@@ -4,11 +4,12 @@
 //! DIRECTORY/job                              whose it is
 //!           checkpoints/00000000000000000042   a manifest: there only if the checkpoint is complete
 //!           state/3/OPERATOR/SUBTASK/          files of the stores of the third attempt
+//!           state/3-1/OPERATOR/SUBTASK/        of another region, or of one that was started again in that attempt
 //! ```
 //!
 //! * A manifest gets its name when everything that it names is durable, and loses it before any of that goes.
-//! * Each attempt of the job has a directory for its stores. It goes as a whole once no kept manifest names a file in it; while
-//!   the attempt runs, its stores themselves remove what is needed no more.
+//! * Each region has a directory for its stores, a new one in each attempt and whenever it is started again. It goes as a whole once no
+//!   kept manifest names a file in it; while the region runs, its stores themselves remove what is needed no more.
 //! * A manifest that cannot be read is never taken for nothing: the one before is used, and that is said; when there is none
 //!   that can be used, that is an error and not a fresh start.
 
@@ -28,7 +29,7 @@ use tidemill_storage::{
 };
 
 use super::manifest::{JobManifest, MANIFEST_BYTES_MAX};
-use crate::model::{checkpoint::CheckpointId, checkpoint_error::CheckpointError};
+use crate::model::{checkpoint::CheckpointId, checkpoint_error::CheckpointError, regions::RegionIndex};
 
 /// Name of the file that says whose the directory is.
 const OWNER: &str = "job";
@@ -42,14 +43,16 @@ pub(super) struct Library {
     disk: Arc<dyn Disk>,
     root: PathBuf,
     _lock: DirectoryLock,
-    /// Complete checkpoints, with the attempts whose files they name; `None` for one that was not read.
+    /// Complete checkpoints, with the directories of state whose files they name; `None` for one that was not read.
     kept: BTreeMap<CheckpointId, Option<BTreeSet<PathBuf>>>,
     /// Those that cannot be used, and why.
     unusable: BTreeMap<CheckpointId, String>,
     /// What is wrong with checkpoints whose number is not known.
     lost: Vec<String>,
-    /// The directory of the attempt that runs.
-    attempt: Option<PathBuf>,
+    /// Number of the attempt that runs, and of the directories that were made in it.
+    attempt: (u64, u64),
+    /// The directories in which stores write, by region.
+    in_use: BTreeMap<RegionIndex, PathBuf>,
     /// Directories whose names are durable.
     synced: BTreeSet<PathBuf>,
     /// Manifests lost their names, and it is not known whether a crash would give them back.
@@ -82,7 +85,8 @@ impl Library {
             kept,
             unusable: BTreeMap::new(),
             lost: Vec::new(),
-            attempt: None,
+            attempt: (0, 0),
+            in_use: BTreeMap::new(),
             synced: BTreeSet::new(),
             is_unsure_of_names: false,
             next,
@@ -121,6 +125,12 @@ impl Library {
                 directory: self.root.clone(),
                 reasons: reasons.join("\n"),
             });
+        }
+        if newest.is_some() {
+            // A process may have died before the name that is there was durable. What is committed from now on has to be in a
+            // checkpoint that outlives a power cut.
+            let manifests = self.root.join(MANIFESTS);
+            self.disk.sync_directory(&manifests).map_err(failed("sync", &manifests))?;
         }
         Ok(newest)
     }
@@ -182,12 +192,24 @@ impl Library {
     /// # Errors
     /// Of the disk.
     pub(super) fn last_attempt(&self) -> Result<u64, CheckpointError> {
-        Ok(self.attempts()?.last_key_value().map_or(0, |(number, _)| *number))
+        Ok(self.attempts()?.into_iter().map(|(number, _)| number).max().unwrap_or(0))
     }
 
     /// Never again gives a number up to this one to a checkpoint.
     pub(super) fn skip_to(&mut self, last: CheckpointId) {
         self.next = self.next.max(last + 1);
+    }
+
+    /// The newest checkpoint that is complete, if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be used any more.
+    pub(super) fn newest_complete(&self) -> Result<Option<JobManifest>, CheckpointError> {
+        let Some(id) = self.newest_kept() else { return Ok(None) };
+        self.read(id).map(Some).map_err(|error| match error {
+            Unusable::Newer(error) => error,
+            Unusable::Damaged(what) => CheckpointError::Manifest { file: self.manifest_path(id), what },
+        })
     }
 
     /// The number of the newest checkpoint that is complete.
@@ -209,28 +231,47 @@ impl Library {
         &self.disk
     }
 
-    /// Makes a directory for the stores of a new attempt, whose number is `attempt` or greater.
+    /// Begins an attempt, whose number is `attempt` or greater. No store writes any more.
     ///
     /// # Errors
     /// Of the disk.
-    pub(super) fn begin_attempt(&mut self, attempt: u64) -> Result<PathBuf, CheckpointError> {
+    pub(super) fn begin_attempt(&mut self, attempt: u64) -> Result<(), CheckpointError> {
+        self.attempt = (attempt.max(self.last_attempt()? + 1), 0);
+        self.in_use.clear();
+        Ok(())
+    }
+
+    /// Makes a directory for the stores of a region, in place of the one that it had. No other ever has its name: on all machines
+    /// together an attempt has a number of its own.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub(super) fn begin_region(&mut self, region: RegionIndex) -> Result<PathBuf, CheckpointError> {
         let state = self.root.join(STATE);
-        self.disk.create_directory(&state).map_err(failed("create", &state))?;
-        let number = attempt.max(self.last_attempt()? + 1);
-        let directory = state.join(number.to_string());
+        let (number, made) = self.attempt;
+        let name = if made == 0 { number.to_string() } else { format!("{number}-{made}") };
+        let directory = state.join(name);
         self.disk.create_directory(&directory).map_err(failed("create", &directory))?;
-        self.attempt = Some(directory.clone());
+        self.attempt.1 += 1;
+        // It has a name more, which the next checkpoint makes durable.
+        self.synced.remove(&state);
+        self.in_use.insert(region, directory.clone());
         Ok(directory)
     }
 
-    fn attempts(&self) -> Result<BTreeMap<u64, PathBuf>, CheckpointError> {
+    /// All directories of state, with the numbers of their attempts.
+    fn attempts(&self) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
         let state = self.root.join(STATE);
         let there = match self.disk.list(&state) {
             Ok(there) => there,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(failed("list", &state)(error)),
         };
-        let number = |path: PathBuf| Some((path.file_name()?.to_str()?.parse().ok()?, path));
+        let number = |path: PathBuf| {
+            let name = path.file_name()?.to_str()?;
+            let number = name.split_once('-').map_or(name, |(attempt, _)| attempt);
+            Some((number.parse().ok()?, path))
+        };
         Ok(there.into_iter().filter_map(number).collect())
     }
 
@@ -276,7 +317,7 @@ impl Library {
             .collect();
         for directory in directories.into_iter().rev() {
             self.disk.sync_directory(&directory).map_err(failed("sync", &directory))?;
-            // The attempt's own directory gets more entries with each store, all of them before its first checkpoint.
+            // A region's own directory gets more entries with each store, all of them before its first checkpoint.
             self.synced.insert(directory);
         }
         Ok(())
@@ -314,16 +355,16 @@ impl Library {
         if self.is_unsure_of_names { None } else { oldest() }
     }
 
-    /// Removes the directories of attempts that no kept checkpoint needs. What cannot be removed is tried again later.
+    /// Removes the directories of state that no kept checkpoint needs. What cannot be removed is tried again later.
     fn remove_unneeded_attempts(&mut self) {
         // A manifest that could not be read may need any of them.
         if self.kept.values().any(Option::is_none) {
             return;
         }
         let Ok(there) = self.attempts() else { return };
-        for directory in there.into_values() {
+        for (_, directory) in there {
             let is_needed = self.kept.values().flatten().any(|attempts| attempts.contains(&directory));
-            if !is_needed && self.attempt.as_ref() != Some(&directory) {
+            if !is_needed && !self.in_use.values().any(|in_use| *in_use == directory) {
                 remove_tree(&*self.disk, &directory);
             }
         }
@@ -392,7 +433,7 @@ pub(super) fn write_manifest(disk: &dyn Disk, file: &Path, bytes: &[u8]) -> Resu
     disk.sync_directory(directory).map_err(failed("sync", directory))
 }
 
-/// The directories of the attempts whose files a checkpoint names.
+/// The directories of state whose files a checkpoint names.
 fn attempts_of(root: &Path, manifest: &JobManifest) -> BTreeSet<PathBuf> {
     let state = root.join(STATE);
     let parts = manifest.operators.values().flat_map(|operator| operator.manifests());
@@ -406,5 +447,87 @@ fn remove_tree(disk: &dyn Disk, path: &Path) {
     }
     if disk.remove(path).is_err() {
         let _left = disk.remove_directory(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tidemill_storage::snapshot::disk::{memory::MemoryDisk, os::OsDisk};
+
+    use super::*;
+    use crate::{
+        control::manifest::ManifestKind,
+        model::checkpoint::{OperatorState, SubtaskState},
+    };
+
+    /// A checkpoint with state in these directories.
+    fn checkpoint(id: CheckpointId, directories: &[&PathBuf]) -> JobManifest {
+        let operators = directories.iter().enumerate().map(|(at, directory)| {
+            let place = directory.join("operator/0");
+            fs::create_dir_all(&place).unwrap();
+            let manifest = Some(place.join("part"));
+            let state = OperatorState {
+                name: at.to_string(),
+                subtasks: vec![SubtaskState { manifest, ..Default::default() }],
+            };
+            (at.to_string(), state)
+        });
+        JobManifest {
+            job: "job".to_owned(),
+            checkpoint: id,
+            kind: ManifestKind::Checkpoint,
+            wall_millis: 0,
+            max_parallelism: 1,
+            operators: operators.collect(),
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_that_was_gone_on_from_outlives_a_power_cut() {
+        for seed in 0..16 {
+            let (memory, root) = (MemoryDisk::default(), Path::new("/checkpoints"));
+            let disk: Arc<dyn Disk> = Arc::new(memory.clone());
+            let mut library = Library::open(Arc::clone(&disk), root, "job").unwrap();
+            assert!(library.newest().unwrap().is_none());
+            // The process dies between giving the manifest its name and making that durable.
+            let (file, unnamed) = (library.manifest_path(1), root.join("checkpoints/1.unfinished"));
+            disk.write_whole(&unnamed, &checkpoint(1, &[]).encode(root)).unwrap();
+            disk.rename(&unnamed, &file).unwrap();
+            memory.end_process();
+            drop(library);
+            let mut library = Library::open(Arc::clone(&disk), root, "job").unwrap();
+            assert!(library.newest().unwrap().is_some());
+            memory.crash(seed);
+            drop(library);
+            let mut library = Library::open(disk, root, "job").unwrap();
+            assert!(library.newest().unwrap().is_some(), "under seed {seed} it is gone");
+        }
+    }
+
+    #[test]
+    fn a_directory_of_state_goes_when_neither_a_region_nor_a_checkpoint_has_it() {
+        let root = tempfile::tempdir().unwrap();
+        let mut library = Library::open(Arc::new(OsDisk::default()), root.path(), "job").unwrap();
+        library.begin_attempt(3).unwrap();
+        let [one, other] = [0, 1].map(|region| library.begin_region(region).unwrap());
+        library.add(&checkpoint(1, &[&one, &other])).unwrap();
+        // Twice in a row: nothing was kept of the first time.
+        let [unused, again] = [1, 1].map(|region| library.begin_region(region).unwrap());
+        let names = [&one, &other, &unused, &again].map(|directory| directory.file_name().unwrap());
+        assert_eq!(names, ["3", "3-1", "3-2", "3-3"]);
+        let state = root.path().join(STATE);
+        assert!(!library.synced.contains(&state), "a directory has come into it");
+        library.add(&checkpoint(2, &[&one, &again])).unwrap();
+        assert!(library.synced.contains(&state));
+        let there = || [&one, &other, &unused, &again].map(|directory| directory.exists());
+        assert!(library.retire(2).is_empty());
+        assert_eq!(there(), [true; 4]);
+        assert_eq!(library.retire(1), [1]);
+        assert_eq!(there(), [true, false, false, true]);
+        assert_eq!((library.last_attempt().unwrap(), library.newest_kept()), (3, Some(2)));
+        library.begin_attempt(0).unwrap();
+        assert_eq!(library.begin_region(0).unwrap(), state.join("4"));
     }
 }

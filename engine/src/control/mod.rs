@@ -22,6 +22,7 @@ mod restart;
 mod savepoint;
 pub(crate) mod supervisor;
 mod vault;
+pub(crate) mod works;
 
 use std::{path::Path, sync::Arc};
 

@@ -1,8 +1,17 @@
 //! Whether a job that failed is started again, and when.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    io::ErrorKind,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use crate::{model::checkpoint_config::RestartStrategy, platform::Nanos};
+use tidemill_storage::state::StateError;
+
+use crate::{
+    model::{checkpoint_config::RestartStrategy, error::Error},
+    platform::Nanos,
+};
 
 const NANOS_PER_MILLI: Nanos = 1_000_000;
 
@@ -53,6 +62,29 @@ impl RestartPolicy {
         }
         Some(delay_ms.saturating_mul(NANOS_PER_MILLI))
     }
+}
+
+/// The policy of a job, for whoever restarts all of it or a region. Clones are the same.
+#[derive(Clone)]
+pub(super) struct SharedPolicy(Arc<Mutex<RestartPolicy>>);
+
+impl SharedPolicy {
+    pub(super) fn new(strategy: RestartStrategy) -> Self {
+        Self(Arc::new(Mutex::new(RestartPolicy::new(strategy))))
+    }
+
+    /// As [`RestartPolicy::fail`].
+    pub(super) fn fail(&self, now: Nanos) -> Option<Nanos> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).fail(now)
+    }
+}
+
+/// Whether a failure comes from files that are damaged or missing.
+pub(super) fn is_damage(failure: &Error) -> bool {
+    let Error::Operator { cause, .. } = failure else { return false };
+    let Some(error) = cause.downcast_ref::<StateError>() else { return false };
+    matches!(error, StateError::Damaged { .. } | StateError::NoRecords { .. })
+        || matches!(error, StateError::Io { source, .. } if source.kind() == ErrorKind::NotFound)
 }
 
 #[cfg(test)]

@@ -20,8 +20,6 @@ use std::{
     sync::Arc,
 };
 
-use tidemill_storage::state::StateError;
-
 use super::{
     archive::{Archive, Claim, Copier},
     board::Board,
@@ -29,9 +27,10 @@ use super::{
     coordinator::{Coordinator, Plan},
     library::Library,
     manifest::JobManifest,
-    restart::RestartPolicy,
+    restart::{SharedPolicy, is_damage},
     savepoint,
     vault::Vault,
+    works::{Berth, Works},
 };
 use crate::{
     model::{
@@ -43,6 +42,7 @@ use crate::{
         error::Error,
         graph::JobGraph,
         metrics::OperatorInfo,
+        regions::Regions,
         shared::JobShared,
         sink::CommitContext,
     },
@@ -50,7 +50,7 @@ use crate::{
 };
 
 /// Makes the workers of an attempt. Given by [`launch`](crate::launch), which alone knows both planes.
-pub(crate) type MakeWorkers = Box<dyn Fn(&JobGraph, Seating<'_>) -> Vec<DriveFactory> + Send>;
+pub(crate) type MakeWorkers = Box<dyn Fn(Seating<'_>) -> Vec<DriveFactory> + Send>;
 
 /// What the workers of an attempt are made with.
 pub(crate) struct Seating<'a> {
@@ -58,13 +58,15 @@ pub(crate) struct Seating<'a> {
     pub(crate) shared: &'a Arc<JobShared>,
     /// By what they are woken.
     pub(crate) wakers: &'a [Arc<dyn crate::platform::Wake>],
-    /// What they are told about checkpoints.
-    pub(crate) checkpoints: CheckpointContext,
+    /// Which parts of the job fail apart.
+    pub(crate) regions: Arc<Regions>,
+    /// The tasks of each.
+    pub(crate) berths: Vec<Berth>,
 }
 
 /// A job, checked and about to run.
 pub(crate) struct Supervisor {
-    graph: JobGraph,
+    works: Arc<Works>,
     config: Arc<JobConfig>,
     platform: Arc<dyn Platform>,
     operators: Arc<[OperatorInfo]>,
@@ -73,7 +75,7 @@ pub(crate) struct Supervisor {
     vault: Arc<Vault>,
     archive: Option<Archive>,
     board: Arc<Board>,
-    policy: RestartPolicy,
+    policy: SharedPolicy,
 }
 
 /// An attempt that runs.
@@ -117,10 +119,11 @@ impl Supervisor {
         let vault = Arc::new(Vault::new(library, Commits::new(committers)));
         let archive = config.checkpoints.as_ref().map(|own| archive_of(own, &config.name, &platform));
         let archive = archive.transpose()?.flatten();
-        let policy = RestartPolicy::new(config.restart.clone());
+        let policy = SharedPolicy::new(config.restart.clone());
+        let works = Arc::new(Works::new(graph, Arc::clone(&config)));
         let board = Arc::default();
         Ok(Self {
-            graph,
+            works,
             config,
             platform,
             operators,
@@ -170,22 +173,30 @@ impl Supervisor {
         let mut vault = self.vault.lock();
         let committables =
             |id: &str| restore_point.as_ref().map(|point| point.committables(id)).unwrap_or_default();
-        vault.commits.recover(committables)?;
-        let attempt = claim.as_ref().map_or(0, |claim| claim.attempt);
-        let state_dir = vault.library.as_mut().map(|library| library.begin_attempt(attempt)).transpose()?;
-        let coordinated = vault.library.is_some() || !vault.commits.is_empty();
+        vault.commits.recover(|_| true, committables)?;
+        let regions = Arc::clone(self.works.regions());
+        if let Some(library) = &mut vault.library {
+            library.begin_attempt(claim.as_ref().map_or(0, |claim| claim.attempt))?;
+        }
+        let (coordinated, before) = (vault.is_coordinated(), vault.last_checkpoint());
+        let committed = restore_point.map(|point| point.operators).unwrap_or_else(Restored::new);
+        let restored = Arc::new(committed);
+        let mut contexts = Vec::with_capacity(regions.count());
+        for region in 0..regions.count() {
+            let state_dir = vault.library.as_mut().map(|library| library.begin_region(region)).transpose()?;
+            contexts.push(CheckpointContext {
+                ends_with_checkpoint: coordinated,
+                restored: Arc::clone(&restored),
+                state_dir: state_dir.map(Into::into),
+                before,
+            });
+        }
         drop(vault);
         self.board.note_restored(restored_from);
-        let restored = restore_point.map(|point| point.operators).unwrap_or_else(Restored::new);
-        let checkpoints = CheckpointContext {
-            ends_with_checkpoint: coordinated,
-            restored: Arc::new(restored),
-            state_dir: state_dir.map(Into::into),
-        };
         let wakers = fleet.wakers();
-        self.graph.connect(&self.config, &wakers);
+        let berths = self.works.berths(&wakers, contexts);
         let mut shared = JobShared::new(wakers.clone());
-        let control = coordinated.then(|| fleet.control_waker());
+        let control = (coordinated || regions.are_many()).then(|| fleet.control_waker());
         let copier = match (claim, &self.archive, &control) {
             (Some(claim), Some(archive), Some(control)) => {
                 let keeper = archive.keeper(claim);
@@ -201,19 +212,23 @@ impl Supervisor {
             shared = shared.with_control(Arc::clone(control));
         }
         let shared = Arc::new(shared);
-        let seating = Seating { shared: &shared, wakers: &wakers, checkpoints };
-        let factories = (self.make_workers)(&self.graph, seating);
-        let coordinator = control.is_some().then(|| self.coordinator(&shared, copier));
+        let factories = (self.make_workers)(Seating { shared: &shared, wakers: &wakers, regions, berths });
+        let coordinator = control.is_some().then(|| self.coordinator(&shared, copier, restored_from));
         self.board.begin(&shared, control);
         let running = fleet.start(factories, coordinator)?;
         Ok(Attempt { running, shared, restored_from, coordinated })
     }
 
-    fn coordinator(&self, shared: &Arc<JobShared>, copier: Option<Copier>) -> DriveFactory {
-        let nodes = &self.graph.nodes;
+    fn coordinator(
+        &self,
+        shared: &Arc<JobShared>,
+        copier: Option<Copier>,
+        restored_from: Option<CheckpointId>,
+    ) -> DriveFactory {
         let plan = Plan {
-            tasks: nodes.iter().map(|node| node.parallelism).sum(),
-            sources: nodes.iter().filter(|node| node.is_source).map(|node| node.parallelism).sum(),
+            works: Arc::clone(&self.works),
+            policy: self.policy.clone(),
+            restored_from,
             max_parallelism: self.config.key_groups(),
             job: self.config.name.clone(),
             config: self.config.checkpoints.clone(),
@@ -288,6 +303,8 @@ impl Supervisor {
                     match self.join(attempt) {
                         Ok(()) => break Ok(()),
                         Err(failure) => {
+                            // It may have been that of a region that was started again.
+                            let restored_from = self.board.take_suspect().or(restored_from);
                             let was_damage = self.reject_if_damaged(restored_from, &failure);
                             (failure, was_damage)
                         }
@@ -343,7 +360,8 @@ impl Supervisor {
         let is_commit =
             matches!(failure, Error::Checkpoint(error) if matches!(**error, CheckpointError::Commit { .. }));
         // Without checkpoints, what was committed of the last one would be committed again by a replay.
-        let is_lost = is_commit && self.config.checkpoints.is_none();
+        let is_committed = is_commit || self.board.is_finished();
+        let is_lost = is_committed && self.config.checkpoints.is_none();
         // What is wrong with the settings or the checkpoints stays wrong.
         let is_lasting = match failure {
             Error::Cancelled | Error::Config { .. } => true,
@@ -366,12 +384,13 @@ impl Supervisor {
             }
             _ => false,
         };
-        if self.board.is_cancelled() || is_lost || is_lasting {
+        if self.board.is_cancelled() || self.board.has_given_up() || is_lost || is_lasting {
             return false;
         }
         let Some(delay) = self.policy.fail(self.platform.clock().now()) else { return false };
         tracing::warn!(%failure, delay_ms = delay / 1_000_000, "the job failed and is started again");
-        self.board.note_restart(failure);
+        let all = self.operators.iter().map(|info| info.name.clone()).collect();
+        self.board.note_restart(failure, all, false);
         self.platform.pause(delay, &|| self.board.is_cancelled());
         !self.board.is_cancelled()
     }
@@ -404,12 +423,4 @@ fn archive_of(
     let store = platform.remote(remote).map_err(failed)?;
     let (root, retained_max) = (checkpoints.directory.clone(), checkpoints.retained_max);
     Ok(Some(Archive::new(store, Arc::clone(platform), root, job.to_owned(), retained_max)))
-}
-
-/// Whether a failure comes from files that are damaged or missing.
-fn is_damage(failure: &Error) -> bool {
-    let Error::Operator { cause, .. } = failure else { return false };
-    let Some(error) = cause.downcast_ref::<StateError>() else { return false };
-    matches!(error, StateError::Damaged { .. } | StateError::NoRecords { .. })
-        || matches!(error, StateError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }

@@ -29,6 +29,16 @@ impl Vault {
 }
 
 impl Contents {
+    /// Whether the end of the input waits for a last checkpoint.
+    pub(super) fn is_coordinated(&self) -> bool {
+        self.library.is_some() || !self.commits.is_empty()
+    }
+
+    /// The last number that was given to a checkpoint; 0 before the first.
+    pub(super) fn last_checkpoint(&self) -> CheckpointId {
+        self.last
+    }
+
     /// A number that no checkpoint of the job has had.
     pub(super) fn next_checkpoint(&mut self) -> CheckpointId {
         self.last = match &mut self.library {

@@ -24,7 +24,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{operator::OperatorIndex, source::BoxError, time::Timestamp};
+use super::{error::Error, operator::OperatorIndex, regions::RegionIndex, source::BoxError, time::Timestamp};
 
 /// Number of a checkpoint: from 1, rising over the whole life of a job, restarts included.
 pub type CheckpointId = u64;
@@ -187,15 +187,17 @@ impl OperatorState {
 /// What a job goes on from, by the operators' stable ids.
 pub type Restored = BTreeMap<String, OperatorState>;
 
-/// What the tasks of one attempt are told about checkpoints.
+/// What the tasks of a region are told about checkpoints.
 #[derive(Clone, Default)]
 pub struct CheckpointContext {
     /// Whether the end of the input waits for a last checkpoint, by which sinks commit.
     pub ends_with_checkpoint: bool,
     /// What to go on from; empty in a fresh start.
     pub restored: Arc<Restored>,
-    /// A directory of this attempt only, where its stores keep their files; `None` where checkpoints are not kept.
+    /// A directory of these tasks only, where their stores keep their files; `None` where checkpoints are not kept.
     pub state_dir: Option<Arc<Path>>,
+    /// Barriers up to that of this checkpoint were sent before these tasks were there: they are not for them.
+    pub before: CheckpointId,
 }
 
 /// What the control plane says to a worker.
@@ -209,6 +211,12 @@ pub enum ToWorker {
     Retire(CheckpointId),
     /// No checkpoint before this one will be gone on from; this one may be.
     Kept(CheckpointId),
+    /// The tasks of this region are to be dropped, those that are there; answered by [`FromWorker::Dropped`].
+    Drop(RegionIndex),
+    /// The next [`Crew`](super::graph::Crew) is to be built.
+    Build,
+    /// All regions have come to their end.
+    Leave,
 }
 
 /// What a worker says to the control plane.
@@ -228,7 +236,14 @@ pub enum FromWorker {
         cause: BoxError,
     },
     /// A source task has read its whole input and waits for the final checkpoint.
-    AtEnd,
+    AtEnd(RegionIndex),
+    /// A task of a region has failed, where regions fail apart. The worker has dropped all tasks of the region that it had; others
+    /// have theirs.
+    Failed(RegionIndex, Error),
+    /// The worker has no task of the region any more, and nothing of those that it had comes behind this.
+    Dropped(RegionIndex),
+    /// All tasks of the region on the worker have come to their end, where regions fail apart.
+    Done(RegionIndex),
 }
 
 /// What one task has in a checkpoint.

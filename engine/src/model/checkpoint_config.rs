@@ -103,8 +103,8 @@ impl CheckpointConfig {
     }
 }
 
-/// Whether and when a job that failed is started again, from its newest complete checkpoint or, without one, from the
-/// beginning. As in Flink. Times are in milliseconds.
+/// Whether and when a job that failed, or a [region](crate::model::regions) of it, is started again, from its newest complete checkpoint or,
+/// without one, from the beginning. As in Flink. Times are in milliseconds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum RestartStrategy {
     /// Never.

@@ -21,6 +21,7 @@ use super::{
     error::Error,
     metrics::OperatorInfo,
     operator::{OpenError, OperatorIndex},
+    regions::{RegionIndex, Regions},
     sink::{CommitContext, Committer},
     source::{BoxError, SubtaskContext},
     task::Task,
@@ -89,8 +90,32 @@ pub struct Node {
     pub parallelism: usize,
     /// Whether it begins with a source.
     pub is_source: bool,
+    /// Its operators, by index.
+    pub operators: Vec<OperatorIndex>,
+    /// The edges that it reads from, by index.
+    pub reads: Vec<usize>,
     /// Makes the builder of one subtask.
     pub instance: TaskMaker,
+}
+
+/// A task that a worker is to build.
+pub struct TaskPlan {
+    /// Its place among the tasks of the worker, which are in the order of flow.
+    pub slot: usize,
+    /// Number of subtasks of its chain.
+    pub parallelism: usize,
+    /// Builds it.
+    pub build: TaskBuilder,
+}
+
+/// The tasks of one region on one worker, on their way there.
+pub struct Crew {
+    /// The region.
+    pub region: RegionIndex,
+    /// Its tasks, in the order of flow.
+    pub tasks: Vec<TaskPlan>,
+    /// What they are told about checkpoints.
+    pub checkpoints: CheckpointContext,
 }
 
 /// An edge between two chains.
@@ -193,9 +218,16 @@ impl JobGraph {
         Ok(())
     }
 
-    /// Makes the channels of every edge.
-    pub fn connect(&self, config: &JobConfig, wakers: &[Arc<dyn Wake>]) {
-        for EdgeNode { edge, pattern, broadcasts, producers, consumers, operator, .. } in &self.edges {
+    /// Makes the channels of every edge of a region, in place of those that there were.
+    pub fn connect(
+        &self,
+        regions: &Regions,
+        region: RegionIndex,
+        config: &JobConfig,
+        wakers: &[Arc<dyn Wake>],
+    ) {
+        let edges = self.edges.iter().enumerate().filter(|(index, _)| regions.of_edge(*index) == region);
+        for (_, EdgeNode { edge, pattern, broadcasts, producers, consumers, operator, .. }) in edges {
             edge.connect(Wiring {
                 operator: *operator,
                 broadcasts: *broadcasts,

@@ -73,12 +73,16 @@ pub struct CheckpointStats {
     pub last_bytes_written: u64,
     /// Why the last one that failed did.
     pub last_failure: Option<String>,
-    /// The checkpoint that the present attempt went on from.
+    /// The checkpoint that was gone on from the last time: by the job, or by the region that was started again.
     pub restored_from: Option<CheckpointId>,
-    /// Times the job was started again.
+    /// Times the job was started again, or a region of it.
     pub restarts: u64,
+    /// Times it was a region, while the others went on.
+    pub region_restarts: u64,
     /// Why it was started again the last time.
     pub last_restart: Option<String>,
+    /// Names of the operators that were started again the last time: all, or those of one region.
+    pub last_restart_operators: Vec<String>,
     /// From the trigger to the commit, of complete ones.
     pub durations: LatencyHistogram,
     /// How long a task handled no record because it passed a barrier; of the present attempt.

@@ -12,6 +12,7 @@ pub mod item;
 pub mod mailbox;
 pub mod metrics;
 pub mod operator;
+pub mod regions;
 pub mod shared;
 pub mod sink;
 pub mod source;

@@ -184,6 +184,14 @@ impl StepContext {
         }
     }
 
+    /// Forgets what a task that failed has left: nothing of it is to be taken for another's.
+    #[cold]
+    pub fn forget_step(&mut self) {
+        self.failure = None;
+        self.wake_at = None;
+        self.checkpoint = TaskCheckpoint::default();
+    }
+
     /// Starts a step: nothing is blocked until an end says so.
     pub fn begin(&mut self, now: Nanos, wall_millis: i64) {
         self.now = now;

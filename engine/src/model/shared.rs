@@ -11,6 +11,7 @@ use std::sync::{
 use super::{
     checkpoint::{FromWorker, ToWorker},
     error::Error,
+    graph::Crew,
     mailbox::Mailbox,
     metrics::WorkerReport,
 };
@@ -24,6 +25,7 @@ pub struct JobShared {
     changed: Condvar,
     wakers: Vec<Arc<dyn Wake>>,
     to_workers: Vec<Mailbox<ToWorker>>,
+    crews: Vec<Mailbox<Crew>>,
     from_workers: Mailbox<FromWorker>,
     control: Option<Arc<dyn Wake>>,
 }
@@ -50,10 +52,16 @@ impl JobShared {
             state: Mutex::new(State { failure: None, reports }),
             changed: Condvar::new(),
             to_workers: wakers.iter().map(|_| Mailbox::default()).collect(),
+            crews: wakers.iter().map(|_| Mailbox::default()).collect(),
             from_workers: Mailbox::default(),
             control: None,
             wakers,
         }
+    }
+
+    /// What wakes each worker.
+    pub fn wakers(&self) -> &[Arc<dyn Wake>] {
+        &self.wakers
     }
 
     /// With a control plane that hears what workers say; it is woken by `control`.
@@ -68,6 +76,18 @@ impl JobShared {
             mailbox.put(message);
             waker.wake();
         }
+    }
+
+    /// Has a worker build tasks, behind all else that it was told.
+    pub fn send_crew(&self, worker: usize, crew: Crew) {
+        self.crews[worker].put(crew);
+        self.to_workers[worker].put(ToWorker::Build);
+        self.wakers[worker].wake();
+    }
+
+    /// The tasks that a worker is to build.
+    pub fn next_crew(&self, worker: usize) -> Option<Crew> {
+        self.crews[worker].take()
     }
 
     /// The next thing that was said to a worker.

@@ -77,8 +77,9 @@ pub trait Committer: Send + 'static {
     /// An error is told and otherwise ignored; [`recover`](Self::recover) cleans up, too.
     fn abort(&mut self, committables: &[Committable]) -> Result<(), BoxError>;
 
-    /// Before the job goes on from a checkpoint, or begins afresh (without any): commits what these name, and gives up
-    /// whatever else earlier runs of this job have prepared.
+    /// Before the job, or the [region](crate::model::regions) of it that the sink is in, goes on from a checkpoint or begins afresh (without any):
+    /// commits what these name, and gives up whatever else was prepared for this sink. Its writers are gone; those of other sinks of the job
+    /// may be at work, and what they have prepared stays.
     ///
     /// # Errors
     /// As [`commit`](Self::commit).

@@ -128,16 +128,16 @@ pub trait Output<T> {
     /// [`Flow::Yield`] the reader returns [`Polled::More`] without emitting another.
     fn emit(&mut self, split: usize, record: T) -> Flow;
 
-    /// Emits what `records` gives, as [`emit`](Self::emit) would one by one, until it gives no more
-    /// ([`Flow::Continue`]) or [`Flow::Yield`]; returns it for the next time. The loop is inside and owns what it works
-    /// on, so that the compiler can keep it in registers: a source that has an iterator should use it.
-    fn emit_all<I: Iterator<Item = T>>(&mut self, split: usize, mut records: I) -> (I, Flow) {
-        for record in records.by_ref() {
-            if self.emit(split, record) == Flow::Yield {
-                return (records, Flow::Yield);
-            }
-        }
-        (records, Flow::Continue)
+    /// Emits what `supply` gives, as [`emit`](Self::emit) would one by one, until it gives no more
+    /// ([`Flow::Continue`]) or [`Flow::Yield`]; returns it for the next time. The loop owns what it works on, so that the
+    /// compiler can keep it in registers: a source that can give many records at a time should use it.
+    fn emit_all<S: Supply<T>>(&mut self, split: usize, mut supply: S) -> (S, Flow) {
+        let mut flow = Flow::Continue;
+        supply.supply(u64::MAX, |record| {
+            flow = self.emit(split, record);
+            flow
+        });
+        (supply, flow)
     }
 
     /// Number of records taken so far; what it begins with is not said, and may change between two polls.
@@ -148,6 +148,31 @@ pub trait Output<T> {
     fn skipped(&mut self, records: u64);
     /// Counts bytes read from outside.
     fn bytes_read(&mut self, bytes: u64);
+}
+
+/// Gives many records at a time, in a loop of its own: each source knows best how to count what it gives.
+pub trait Supply<T> {
+    /// Gives `take` up to `records_max` records, and no more after [`Flow::Yield`]. Returns how many: fewer than
+    /// `records_max` although `take` never said so means that there are no more. Not called again after that.
+    fn supply(&mut self, records_max: u64, take: impl FnMut(T) -> Flow) -> u64;
+}
+
+/// What an iterator gives.
+pub struct Items<I>(pub I);
+
+impl<I: Iterator> Supply<I::Item> for Items<I> {
+    #[inline(always)]
+    fn supply(&mut self, records_max: u64, mut take: impl FnMut(I::Item) -> Flow) -> u64 {
+        let mut left = records_max;
+        while left > 0 {
+            let Some(record) = self.0.next() else { break };
+            left -= 1;
+            if take(record) == Flow::Yield {
+                break;
+            }
+        }
+        records_max - left
+    }
 }
 
 /// Backpressure, as a value.

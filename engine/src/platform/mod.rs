@@ -69,6 +69,21 @@ pub trait Clock: Send + Sync {
     fn wall_millis(&self) -> i64;
 }
 
+/// Has tasks fail when a simulation wants them to.
+pub trait Mishaps: Send + Sync {
+    /// What befalls the task that is about to be stepped, or was just built.
+    fn next(&self) -> Option<Mishap>;
+}
+
+/// How a task fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mishap {
+    /// It panics instead of a step.
+    Panic,
+    /// It says so behind a step, of which nothing counts.
+    Error,
+}
+
 /// Wakes one worker from any thread. Cheap when the worker is awake: one load after a fence.
 pub trait Wake: Send + Sync {
     /// After this call the worker's next turn starts without waiting for a timer.
@@ -103,6 +118,10 @@ pub trait Platform: Send + Sync {
     /// Whether there is a world outside: other processes that ask for savepoints, signals.
     fn has_outside(&self) -> bool {
         false
+    }
+    /// What has tasks fail that are sound, under simulation.
+    fn mishaps(&self) -> Option<Arc<dyn Mishaps>> {
+        None
     }
     /// Is told what happens to a job as a whole, for those who want to follow it.
     fn note(&self, event: &dyn Fn() -> String) {

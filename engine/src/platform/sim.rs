@@ -15,8 +15,11 @@ mod trace;
 use super::random::Random;
 use super::remote::{self, RemoteConfig, RemoteError, RemoteStore};
 use super::seats::cause_of;
-use super::{Clock, Drive, DriveFactory, Fleet, Nanos, Platform, PlatformError, Running, Turn, Wake};
+use super::{
+    Clock, Drive, DriveFactory, Fleet, Mishaps, Nanos, Platform, PlatformError, Running, Turn, Wake,
+};
 pub use faults::SimFaults;
+use faults::SimMishaps;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -39,6 +42,7 @@ pub struct SimPlatform {
     disk: Arc<dyn Disk>,
     remote: Option<Arc<dyn RemoteStore>>,
     faults: SimFaults,
+    mishaps: Option<Arc<SimMishaps>>,
     /// What a turn takes at most, unless the core is stalled.
     turn_ns_max: u64,
     trace: SimTrace,
@@ -65,6 +69,7 @@ impl SimPlatform {
             disk,
             remote: None,
             faults: SimFaults::default(),
+            mishaps: None,
             turn_ns_max: 1_000,
             trace: SimTrace::default(),
             turns: Arc::default(),
@@ -87,6 +92,8 @@ impl SimPlatform {
 
     /// Lets these things go wrong.
     pub fn faults(mut self, faults: SimFaults) -> Self {
+        let steps = faults.fail_steps.clone();
+        self.mishaps = (!steps.is_empty()).then(|| Arc::new(SimMishaps::new(Arc::clone(&self.turns), steps)));
         self.faults = faults;
         self
     }
@@ -193,6 +200,10 @@ impl Platform for SimPlatform {
 
     fn remote(&self, config: &RemoteConfig) -> Result<Arc<dyn RemoteStore>, RemoteError> {
         self.remote.clone().map_or_else(|| remote::open(config), Ok)
+    }
+
+    fn mishaps(&self) -> Option<Arc<dyn Mishaps>> {
+        self.mishaps.clone().map(|mishaps| mishaps as Arc<dyn Mishaps>)
     }
 
     fn pause(&self, wait: Nanos, _enough: &dyn Fn() -> bool) {
@@ -366,7 +377,8 @@ impl Simulation {
     fn go_wrong(&mut self) -> Option<PlatformError> {
         let turn = self.platform.turns.fetch_add(1, Ordering::Relaxed);
         self.platform.onlooker.iter().for_each(|look| look());
-        let SimFaults { kill_at_turn, lose_worker_at_turn, jump_at_turn, on_kill } = &self.platform.faults;
+        let SimFaults { kill_at_turn, lose_worker_at_turn, jump_at_turn, on_kill, .. } =
+            &self.platform.faults;
         if let Some((_, millis)) = jump_at_turn.filter(|(at, _)| *at == turn) {
             self.platform.note(&|| format!("the wall clock jumps by {millis} ms"));
             self.platform.clock.jumped_millis.fetch_add(millis, Ordering::Relaxed);

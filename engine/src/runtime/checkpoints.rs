@@ -120,21 +120,25 @@ impl CheckpointDesk {
         self.tell();
     }
 
-    /// Hears what became of the snapshots.
-    ///
-    /// # Errors
-    /// Of a store that cannot go on, with its operator.
-    pub(super) fn poll(&mut self) -> Result<(), (OperatorIndex, StateError)> {
+    /// Hears what became of the snapshots; returns the stores that cannot go on, by their operators.
+    pub(super) fn poll(&mut self) -> Vec<(OperatorIndex, StateError)> {
         let stores = std::mem::take(&mut *self.stores.borrow_mut());
-        let heard = stores.iter().try_for_each(|store| {
-            while let Some(event) = store.snapshots.next_event().map_err(|error| (store.operator, error))? {
-                self.note(store.operator, store.subtask, event);
+        let mut broken = Vec::new();
+        for store in &stores {
+            loop {
+                match store.snapshots.next_event() {
+                    Ok(Some(event)) => self.note(store.operator, store.subtask, event),
+                    Ok(None) => break,
+                    Err(error) => {
+                        broken.push((store.operator, error));
+                        break;
+                    }
+                }
             }
-            Ok(())
-        });
+        }
         *self.stores.borrow_mut() = stores;
         self.tell();
-        heard
+        broken
     }
 
     fn note(&mut self, operator: OperatorIndex, subtask: usize, event: SnapshotEvent) {
@@ -176,14 +180,35 @@ impl CheckpointDesk {
         }
     }
 
-    /// Gives up the snapshots of a checkpoint.
-    ///
-    /// # Errors
-    /// As [`poll`](Self::poll).
-    pub(super) fn retire(&mut self, checkpoint: CheckpointId) -> Result<(), (OperatorIndex, StateError)> {
-        self.stores.borrow().iter().try_for_each(|store| {
-            store.snapshots.release(checkpoint).map_err(|error| (store.operator, error))
-        })
+    /// Gives up the snapshots of a checkpoint; returns the stores that cannot go on, as [`poll`](Self::poll).
+    pub(super) fn retire(&mut self, checkpoint: CheckpointId) -> Vec<(OperatorIndex, StateError)> {
+        let stores = self.stores.borrow();
+        let released = stores.iter().map(|store| (store.operator, store.snapshots.release(checkpoint)));
+        released.filter_map(|(operator, released)| Some((operator, released.err()?))).collect()
+    }
+
+    /// Lets go of what some tasks have in checkpoints under way, and of the stores of their operators.
+    pub(super) fn drop_region(
+        &mut self,
+        is_task: impl Fn(usize) -> bool,
+        is_operator: impl Fn(OperatorIndex) -> bool,
+    ) {
+        self.waiting.retain(|waiting| !is_task(waiting.task));
+        self.stores.borrow_mut().retain(|store| !is_operator(store.operator));
+    }
+
+    /// States that the stores of some operators were restored with and that nobody has opened, by operator.
+    pub(super) fn unopened(
+        &self,
+        is_operator: impl Fn(OperatorIndex) -> bool,
+    ) -> Vec<(OperatorIndex, Vec<String>)> {
+        let stores = self.stores.borrow();
+        let own = stores.iter().filter(|store| is_operator(store.operator));
+        let unopened = own.map(|store| {
+            let names = store.snapshots.unopened();
+            (store.operator, names.iter().map(|name| format!("`{}`", name.state)).collect::<Vec<_>>())
+        });
+        unopened.filter(|(_, names)| !names.is_empty()).collect()
     }
 
     /// Lets all stores go.

@@ -30,7 +30,7 @@ use crate::{
         item::Owned,
         metrics::{LatencyHistogram, OperatorCounters, OperatorVisitor},
         operator::{OperatorIndex, Push, Signal, StepContext},
-        source::{BoxError, Flow, Output, Polled, Reader},
+        source::{BoxError, Flow, Output, Polled, Reader, Supply},
         task::{Step, Task},
         time::{NO_TIMESTAMP, Timestamp, WATERMARK_MAX},
         watermark::{AssignTimestamps, WatermarkBounds},
@@ -71,6 +71,8 @@ pub struct SourceConfig {
     pub clock: Arc<dyn Clock>,
     /// Whether the end waits for a final checkpoint.
     pub ends_with_checkpoint: bool,
+    /// The last checkpoint whose barrier is not for this task.
+    pub before: CheckpointId,
 }
 
 impl SourceConfig {
@@ -81,6 +83,7 @@ impl SourceConfig {
             operator,
             clock: Arc::clone(&context.subtask.clock),
             ends_with_checkpoint: context.checkpoints.ends_with_checkpoint,
+            before: context.checkpoints.before,
             step_records_max: config.step_records_max,
             step_time_max: config.step_us_max * 1_000,
             watermark_interval: config.watermark_interval_us * 1_000,
@@ -187,28 +190,27 @@ where
         if self.context.spend() { self.look_up() } else { Flow::Continue }
     }
 
-    fn emit_all<I: Iterator<Item = T>>(&mut self, split: usize, mut records: I) -> (I, Flow) {
+    fn emit_all<S: Supply<T>>(&mut self, split: usize, mut supply: S) -> (S, Flow) {
         if A::ENABLED {
-            for record in records.by_ref() {
-                if self.emit(split, record) == Flow::Yield {
-                    return (records, Flow::Yield);
-                }
-            }
-            return (records, Flow::Continue);
+            let mut flow = Flow::Continue;
+            supply.supply(u64::MAX, |record| {
+                flow = self.emit(split, record);
+                flow
+            });
+            return (supply, flow);
         }
         let reclaimed = self.context.reclaim();
         self.granted -= reclaimed;
         self.left += reclaimed;
-        let mut work = Held::new((records, self.pump.down.lend()));
+        let mut work = Held::new((supply, self.pump.down.lend()));
         let mut flow = Flow::Yield;
         let mut stride = CLOCK_STRIDE;
         while self.left > 0 && !self.context.is_blocked() {
             stride = self.left.min(stride);
-            let left = push_up_to(stride, &mut work, self.context);
-            let pushed = stride - left;
+            let pushed = push_up_to(stride, &mut work, self.context);
             self.left -= pushed;
             self.granted += pushed;
-            if left > 0 && !self.context.is_blocked() {
+            if pushed < stride && !self.context.is_blocked() {
                 flow = Flow::Continue;
                 break;
             }
@@ -221,9 +223,9 @@ where
             }
             stride = self.stride_at_pace(now);
         }
-        let (records, down) = work.lend();
+        let (supply, down) = work.lend();
         self.pump.down.give_back(down);
-        (records, flow)
+        (supply, flow)
     }
 
     fn emitted(&self) -> u64 {
@@ -244,26 +246,22 @@ where
     }
 }
 
-/// Pushes up to `left` records without timestamps; returns how many are left. Iterator and chain are moved out and back:
+/// Pushes up to `records_max` records without timestamps; returns how many. Supply and chain are moved out and back:
 /// while the loop owns them and nothing else can see them, the compiler keeps what they count in registers. There are
 /// just enough, if one pointer leads to both.
 #[inline(never)]
-fn push_up_to<T: 'static, I: Iterator<Item = T>, D: Push<Owned<T>>>(
-    mut left: u64,
-    work: &mut Held<(I, D)>,
+fn push_up_to<T: 'static, S: Supply<T>, D: Push<Owned<T>>>(
+    records_max: u64,
+    work: &mut Held<(S, D)>,
     context: &mut StepContext,
 ) -> u64 {
-    let (mut records, mut down) = work.lend();
-    while left > 0 {
-        let Some(record) = records.next() else { break };
+    let (mut supply, mut down) = work.lend();
+    let pushed = supply.supply(records_max, |record| {
         down.push(record, NO_TIMESTAMP, context);
-        left -= 1;
-        if context.is_blocked() {
-            break;
-        }
-    }
-    work.give_back((records, down));
-    left
+        if context.is_blocked() { Flow::Yield } else { Flow::Continue }
+    });
+    work.give_back((supply, down));
+    pushed
 }
 
 impl<R, A, D> SourceTask<R, A, D>
@@ -291,9 +289,9 @@ where
             reader,
             progress,
             pump: Pump { assign, down: Held::new(down), counters: OperatorCounters::default() },
+            sent: config.before,
             config,
             state: State::Reading,
-            sent: 0,
             oldest_kept: 0,
             emitted: (0, 0),
             latency: LatencyHistogram::default(),
@@ -509,6 +507,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::source::Items;
 
     /// Keeps what it is pushed and blocks when it has seen so many.
     struct Bounded {
@@ -544,13 +543,13 @@ mod tests {
                         ended = next.is_none();
                         next
                     });
-                    let mut work = Held::new((records, Bounded { seen: Vec::new(), bound }));
+                    let mut work = Held::new((Items(records), Bounded { seen: Vec::new(), bound }));
                     let mut context = StepContext::new(0, 0);
-                    let left = push_up_to(budget, &mut work, &mut context);
+                    let pushed = push_up_to(budget, &mut work, &mut context);
                     let expected = budget.min(there).min(bound as u64);
                     let (_, down) = work.lend();
                     assert_eq!(down.seen, (0..expected).collect::<Vec<_>>());
-                    assert_eq!(left, budget - expected);
+                    assert_eq!(pushed, expected);
                 }
             }
         }

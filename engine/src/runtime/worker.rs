@@ -3,8 +3,10 @@
 //! A turn: look for a stop, a wish for a report and mail from the control plane; give each unfinished task one step; say whether anything
 //! was done. The platform calls it again at once, or parks the core until a channel or a timer wakes it.
 //!
-//! A task that fails or panics stops the whole job: the first failure is kept, with the name of the
-//! operator, and every worker drops its tasks at its next turn.
+//! A task that fails or panics, with the name of the operator, stops the whole job: the first failure is kept, and every worker drops its
+//! tasks at its next turn. Where the job has several [regions](crate::model::regions) and may be started again, it stops its own region only:
+//! the worker drops that region's tasks, others are told to drop theirs, and all build them anew when the control plane sends
+//! them.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -13,21 +15,22 @@ use std::{
 
 use super::{
     blame::Blame,
+    builder::Builder,
     checkpoints::{CheckpointDesk, TaskAt},
+    slot::{Slot, first_operator},
 };
 use crate::{
     model::{
         checkpoint::{CheckpointId, FromWorker, ToWorker},
+        checkpoint_error::CheckpointError,
         error::Error,
-        graph::{StoreRegistry, unwound},
-        metrics::{
-            LatencyHistogram, OperatorCounters, OperatorInfo, OperatorVisitor, TaskReport, TaskTimes,
-            WorkerReport,
-        },
-        operator::{OpenError, OperatorIndex, StepContext, TaskCheckpoint},
+        graph::{Crew, StoreRegistry, unwound},
+        metrics::{LatencyHistogram, OperatorInfo, WorkerReport},
+        operator::{OperatorIndex, StepContext, TaskCheckpoint},
+        regions::{RegionIndex, Regions},
         shared::JobShared,
         source::BoxError,
-        task::{Step, Task},
+        task::Step,
     },
     platform::{Clock, Drive, Nanos, PlatformError, Turn},
 };
@@ -35,26 +38,14 @@ use crate::{
 /// Age at which a reading of the wall clock is renewed. It counts milliseconds: one reading serves many turns.
 const WALL_AGE_MAX: Nanos = 100_000;
 
-/// A task and what the worker notes about it.
-struct Slot {
-    task: Box<dyn Task>,
-    subtask: usize,
-    is_source: bool,
-    /// The last checkpoint whose barrier it has passed.
-    passed: CheckpointId,
-    done: bool,
-    /// What the last step came to; the time since then is charged to it.
-    last: Step,
-    since: Nanos,
-    times: TaskTimes,
-}
-
 /// One worker with its tasks.
 pub struct Worker {
     index: usize,
     slots: Vec<Slot>,
     shared: Arc<JobShared>,
+    regions: Arc<Regions>,
     operators: Arc<[OperatorInfo]>,
+    builder: Builder,
     clock: Arc<dyn Clock>,
     context: StepContext,
     wall_millis: i64,
@@ -63,55 +54,80 @@ pub struct Worker {
     checkpoints: CheckpointDesk,
     /// Steps in which a barrier was passed, and nothing else done.
     stalls: LatencyHistogram,
+    /// Where regions fail apart: those of which it is to be told when all their tasks here have come to their end.
+    untold: Vec<RegionIndex>,
+    /// It may leave when all its tasks have come to their end.
+    may_leave: bool,
 }
 
-/// A task, on its way to its worker.
-pub struct OpenedTask {
-    /// Its subtask's index.
-    pub subtask: usize,
+/// The places of a worker's tasks.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The region of the task.
+    pub region: RegionIndex,
     /// Whether it begins with a source.
     pub is_source: bool,
-    /// The task.
-    pub task: Box<dyn Task>,
 }
 
 impl Worker {
-    /// A worker with `tasks`, in the order of flow, and the stores of their operators.
-    pub fn new(
-        index: usize,
-        tasks: Vec<OpenedTask>,
-        stores: StoreRegistry,
-        shared: Arc<JobShared>,
-        operators: Arc<[OperatorInfo]>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
-        let now = clock.now();
-        let slots = tasks.into_iter().map(|OpenedTask { subtask, is_source, task }| Slot {
-            task,
-            subtask,
-            is_source,
-            passed: 0,
-            done: false,
-            last: Step::Idle,
-            since: now,
-            times: TaskTimes::default(),
-        });
-        let slots = slots.collect();
-        let wall_millis = clock.wall_millis();
-        let context = StepContext::new(now, wall_millis);
-        let checkpoints = CheckpointDesk::new(Arc::clone(&shared), stores);
+    /// A worker with places for tasks, in the order of flow, and nobody there yet. What it builds its tasks with says which
+    /// worker it is.
+    pub fn new(places: &[Place], regions: Arc<Regions>, shared: Arc<JobShared>, builder: Builder) -> Self {
+        let template = builder.template();
+        let (clock, operators) = (Arc::clone(&template.subtask.clock), Arc::clone(&template.operators));
+        let checkpoints = CheckpointDesk::new(Arc::clone(&shared), StoreRegistry::clone(&template.stores));
+        let (now, wall_millis) = (clock.now(), clock.wall_millis());
         Self {
-            index,
-            slots,
+            index: template.subtask.subtask,
+            slots: places.iter().map(|place| Slot::vacant(place.region, place.is_source)).collect(),
             shared,
+            may_leave: !regions.are_many(),
+            regions,
             operators,
+            builder,
             clock,
-            context,
+            context: StepContext::new(now, wall_millis),
             wall_millis,
             wall_read_at: now,
             reported: 0,
             checkpoints,
             stalls: LatencyHistogram::default(),
+            untold: Vec::new(),
+        }
+    }
+
+    /// Builds tasks, each in its place. If one does not open, its region has failed.
+    pub fn build(&mut self, crew: Crew) {
+        let Crew { region, tasks, checkpoints } = crew;
+        for plan in tasks {
+            let slot = plan.slot;
+            match self.builder.build(plan, &checkpoints) {
+                Ok(task) => self.slots[slot].fill(task, checkpoints.before, self.clock.now()),
+                Err((operator, cause)) => return self.fail(region, operator, cause),
+            }
+        }
+        if let Err(error) = self.all_restored(region) {
+            return self.shared.fail(error.into());
+        }
+        if self.regions.are_many() {
+            self.untold.push(region);
+        }
+    }
+
+    /// Checks that operators have opened all states that their stores were restored with, or may leave some: what is not opened is not
+    /// in the next checkpoint.
+    fn all_restored(&self, region: RegionIndex) -> Result<(), CheckpointError> {
+        let settings = self.builder.template().config.checkpoints.as_ref();
+        if settings.is_some_and(|settings| settings.allow_non_restored_state) {
+            return Ok(());
+        }
+        let unopened = self.checkpoints.unopened(|operator| self.regions.of_operator(operator) == region);
+        match unopened.first() {
+            None => Ok(()),
+            Some((operator, names)) => {
+                let operator = self.operators[*operator as usize].name.clone();
+                Err(CheckpointError::NonRestoredStates { operator, states: names.join(", ") })
+            }
         }
     }
 
@@ -136,11 +152,11 @@ impl Worker {
                 Ok(step) if !self.context.has_failed() => step,
                 Ok(_) => {
                     let failed = self.context.take_failure();
-                    self.fail(index, failed.map(|failed| (Some(failed.operator), failed.cause)));
+                    self.fail_task(index, failed.map(|failed| (Some(failed.operator), failed.cause)));
                     return Turn::Busy;
                 }
                 Err(panic) => {
-                    self.fail(index, Some((Blame::take(), unwound(panic))));
+                    self.fail_task(index, Some((Blame::take(), unwound(panic))));
                     return Turn::Busy;
                 }
             };
@@ -172,7 +188,10 @@ impl Worker {
                 wake_at = Some(wake_at.map_or(at, |earlier: Nanos| earlier.min(at)));
             }
         }
-        if !unfinished && !self.checkpoints.is_waiting() {
+        if !self.untold.is_empty() && !self.checkpoints.is_waiting() {
+            self.tell_done();
+        }
+        if !unfinished && self.may_leave && !self.checkpoints.is_waiting() {
             self.leave();
             Turn::Done
         } else if busy {
@@ -186,9 +205,9 @@ impl Worker {
     #[cold]
     fn note_checkpoint(&mut self, index: usize, checkpoint: TaskCheckpoint) {
         let slot = &mut self.slots[index];
-        let task = TaskAt { index, subtask: slot.subtask, is_source: slot.is_source };
+        let task = TaskAt { index, subtask: self.index, is_source: slot.is_source };
         if checkpoint.at_end {
-            self.shared.tell_control(FromWorker::AtEnd);
+            self.shared.tell_control(FromWorker::AtEnd(slot.region));
         }
         for (barrier, parts) in checkpoint.passed {
             slot.passed = barrier.checkpoint;
@@ -206,7 +225,7 @@ impl Worker {
 
     /// Does what the control plane asks for, and hears what became of snapshots.
     fn attend(&mut self) {
-        let mut heard = Ok(());
+        let mut broken = Vec::new();
         while let Some(message) = self.shared.next_for_worker(self.index) {
             match message {
                 ToWorker::Trigger(barrier) if self.slots.iter().any(|slot| slot.is_source) => {
@@ -215,32 +234,85 @@ impl Worker {
                 ToWorker::Trigger(_) => {}
                 ToWorker::Drain => self.context.drains = true,
                 ToWorker::Kept(oldest) => self.context.oldest_kept = oldest,
-                ToWorker::Retire(checkpoint) => heard = heard.and(self.checkpoints.retire(checkpoint)),
+                ToWorker::Retire(checkpoint) => broken.extend(self.checkpoints.retire(checkpoint)),
+                ToWorker::Drop(region) => {
+                    self.drop_region(region);
+                    // What is built behind this has stores of its own.
+                    broken.retain(|(operator, _)| self.regions.of_operator(*operator) != region);
+                    self.shared.tell_control(FromWorker::Dropped(region));
+                }
+                ToWorker::Build => {
+                    let crew = self.shared.next_crew(self.index);
+                    crew.into_iter().for_each(|crew| self.build(crew));
+                }
+                ToWorker::Leave => self.may_leave = true,
             }
         }
         if self.checkpoints.is_waiting() {
-            heard = heard.and(self.checkpoints.poll());
+            broken.extend(self.checkpoints.poll());
         }
-        if let Err((operator, error)) = heard {
-            let operator = self.operators[operator as usize].name.clone();
-            self.shared.fail(Error::Operator {
-                operator,
-                subtask: self.index,
-                cause: Arc::new(error.into()),
-            });
+        for (operator, error) in broken {
+            let region = self.regions.of_operator(operator);
+            // One that is not there has failed already.
+            if self.slots.iter().any(|slot| slot.region == region && !slot.is_vacant) {
+                self.fail(region, Some(operator), error.into());
+            }
         }
     }
 
-    /// Stops the job because of the task in slot `index`.
+    /// Says which regions have come to their end here.
     #[cold]
-    fn fail(&mut self, index: usize, failed: Option<(Option<OperatorIndex>, BoxError)>) {
+    fn tell_done(&mut self) {
+        let slots = &self.slots;
+        self.untold.retain(|region| {
+            let done = slots.iter().filter(|slot| slot.region == *region).all(|slot| slot.done);
+            if done {
+                self.shared.tell_control(FromWorker::Done(*region));
+            }
+            !done
+        });
+    }
+
+    /// Drops all tasks of a region, and what they have in checkpoints under way.
+    #[cold]
+    fn drop_region(&mut self, region: RegionIndex) {
+        self.untold.retain(|untold| *untold != region);
+        for slot in self.slots.iter_mut().filter(|slot| slot.region == region && !slot.is_vacant) {
+            let operator = first_operator(&*slot.task);
+            let task = slot.clear();
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(task))) {
+                // It may have left anything behind.
+                let operator = name_of(&self.operators, Blame::take().or(operator));
+                let cause = Arc::new(unwound(panic));
+                self.shared.fail(Error::Operator { operator, subtask: self.index, cause });
+            }
+        }
+        let (slots, regions) = (&self.slots, &self.regions);
+        let is_operator = |operator| regions.of_operator(operator) == region;
+        self.checkpoints.drop_region(|task| slots[task].region == region, is_operator);
+    }
+
+    /// Stops the region of the task in slot `index`, or the job.
+    #[cold]
+    fn fail_task(&mut self, index: usize, failed: Option<(Option<OperatorIndex>, BoxError)>) {
+        self.context.forget_step();
         let (operator, cause) = failed.unwrap_or_else(|| (None, "it failed without saying why".into()));
         // A panic outside user code has no operator to blame: the first of its task stands for all.
         let operator = operator.or_else(|| first_operator(&*self.slots[index].task));
-        let info = operator.and_then(|operator| self.operators.get(operator as usize));
-        let operator = info.map_or_else(|| "unknown".to_owned(), |info| info.name.clone());
-        let subtask = self.slots[index].subtask;
-        self.shared.fail(Error::Operator { operator, subtask, cause: Arc::new(cause) });
+        self.fail(self.slots[index].region, operator, cause);
+    }
+
+    /// Stops a region because of one of its operators; the job, where regions do not fail apart.
+    #[cold]
+    fn fail(&mut self, region: RegionIndex, operator: Option<OperatorIndex>, cause: BoxError) {
+        let operator = name_of(&self.operators, operator);
+        let failure = Error::Operator { operator, subtask: self.index, cause: Arc::new(cause) };
+        if self.regions.are_many() {
+            self.drop_region(region);
+            self.shared.tell_control(FromWorker::Failed(region, failure));
+        } else {
+            self.shared.fail(failure);
+        }
     }
 
     /// The last report, and nothing left behind.
@@ -251,39 +323,12 @@ impl Worker {
     }
 
     fn report(&self) -> WorkerReport {
-        let tasks = self.slots.iter().map(|slot| {
-            let mut operators = Collect::default();
-            slot.task.report(&mut operators);
-            let (queued, queue_max) = slot.task.queue();
-            TaskReport {
-                subtask: slot.subtask,
-                operators: operators.0,
-                times: slot.times.clone(),
-                watermark: slot.task.watermark(),
-                queued,
-                queue_max,
-                latency: slot.task.latency().clone(),
-            }
-        });
+        let tasks = self.slots.iter().filter(|slot| !slot.is_vacant).map(|slot| slot.report(self.index));
         WorkerReport {
             tasks: tasks.collect(),
             wall_millis: self.clock.wall_millis(),
             stalls: self.stalls.clone(),
         }
-    }
-}
-
-impl Slot {
-    /// Charges the time since the last step to what that step came to.
-    fn charge(&mut self, now: Nanos) {
-        let waited = now.saturating_sub(self.since);
-        match self.last {
-            Step::Blocked => self.times.blocked += waited,
-            Step::Idle => self.times.idle += waited,
-            // Between two steps with progress the worker was busy with other tasks.
-            Step::Progress | Step::Done => {}
-        }
-        self.since = now;
     }
 }
 
@@ -315,47 +360,47 @@ impl Drop for Worker {
     }
 }
 
-/// The first operator of a task.
-fn first_operator(task: &dyn Task) -> Option<OperatorIndex> {
-    let mut all = Collect::default();
-    task.report(&mut all);
-    all.0.first().map(|(operator, _)| *operator)
-}
-
-#[derive(Default)]
-struct Collect(Vec<(OperatorIndex, OperatorCounters)>);
-
-impl OperatorVisitor for Collect {
-    fn operator(&mut self, operator: OperatorIndex, counters: &OperatorCounters) {
-        self.0.push((operator, counters.clone()));
-    }
-}
-
-/// Makes the tasks of a worker; a panic in user code that opens is an error like any other.
-///
-/// # Errors
-/// The operator that did not open, and why.
-pub fn open<R>(build: impl FnOnce() -> Result<R, OpenError>) -> Result<R, (Option<OperatorIndex>, BoxError)> {
-    match catch_unwind(AssertUnwindSafe(build)) {
-        Ok(Ok(built)) => Ok(built),
-        Ok(Err(failed)) => Err((Some(failed.operator), failed.cause)),
-        Err(panic) => Err((Blame::take(), unwound(panic))),
-    }
+/// The name of an operator, for an error.
+fn name_of(operators: &[OperatorInfo], operator: Option<OperatorIndex>) -> String {
+    let info = operator.and_then(|operator| operators.get(operator as usize));
+    info.map_or_else(|| "unknown".to_owned(), |info| info.name.clone())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use tidemill_storage::{log::pool::BlockPool, store::files::WriterKind};
+
     use super::*;
     use crate::{
-        model::time::Timestamp,
-        platform::{Platform, SimPlatform},
+        model::{
+            checkpoint::{Barrier, BarrierKind, CheckpointContext, Part},
+            config::JobConfig,
+            graph::{BuildContext, TaskPlan},
+            metrics::OperatorVisitor,
+            source::SubtaskContext,
+            task::Task,
+            time::Timestamp,
+        },
+        platform::{Platform, SimPlatform, Wake},
     };
 
-    struct Endless;
+    struct Nobody;
 
-    impl Task for Endless {
-        fn step(&mut self, _context: &mut StepContext) -> Step {
-            Step::Idle
+    impl Wake for Nobody {
+        fn wake(&self) {}
+    }
+
+    /// Does what it is told at each step.
+    struct Puppet {
+        act: Box<dyn FnMut(&mut StepContext) -> Step>,
+        latency: LatencyHistogram,
+    }
+
+    impl Task for Puppet {
+        fn step(&mut self, context: &mut StepContext) -> Step {
+            (self.act)(context)
         }
 
         fn report(&self, _visitor: &mut dyn OperatorVisitor) {}
@@ -369,23 +414,120 @@ mod tests {
         }
 
         fn latency(&self) -> &LatencyHistogram {
-            unreachable!("nobody asks")
+            &self.latency
         }
+    }
+
+    fn plan(slot: usize, act: impl FnMut(&mut StepContext) -> Step + Send + 'static) -> TaskPlan {
+        let build = move |_: &BuildContext| {
+            let act: Box<dyn FnMut(&mut StepContext) -> Step> = Box::new(act);
+            Ok(Box::new(Puppet { act, latency: LatencyHistogram::default() }) as Box<dyn Task>)
+        };
+        TaskPlan { slot, parallelism: 1, build: Box::new(build) }
+    }
+
+    fn crew(region: RegionIndex, tasks: Vec<TaskPlan>) -> Crew {
+        Crew { region, tasks, checkpoints: CheckpointContext::default() }
+    }
+
+    /// A worker with one task in each region, and what it shares.
+    fn worker(regions: usize) -> (Worker, Arc<JobShared>) {
+        let platform = SimPlatform::new(1);
+        let subtask = SubtaskContext {
+            subtask: 0,
+            parallelism: 1,
+            clock: platform.clock(),
+            waker: Arc::new(Nobody),
+            disk: Platform::disk(&platform),
+            inline_io: true,
+        };
+        let template = BuildContext {
+            subtask,
+            config: Arc::new(JobConfig::default()),
+            operators: Arc::new([]),
+            state_pool: BlockPool::new(false),
+            disk: Platform::disk(&platform),
+            state_writer: WriterKind::Thread,
+            checkpoints: CheckpointContext::default(),
+            stores: StoreRegistry::default(),
+        };
+        let shared = Arc::new(JobShared::new(vec![Arc::new(Nobody)]).with_control(Arc::new(Nobody)));
+        let places: Vec<Place> = (0..regions).map(|region| Place { region, is_source: false }).collect();
+        let apart = Arc::new(Regions::apart(regions));
+        (Worker::new(&places, apart, Arc::clone(&shared), Builder::new(template, None)), shared)
     }
 
     #[test]
     fn a_worker_that_goes_with_tasks_left_fails_the_job() {
-        struct Nobody;
-        impl crate::platform::Wake for Nobody {
-            fn wake(&self) {}
-        }
-        let shared = Arc::new(JobShared::new(vec![Arc::new(Nobody)]));
-        let tasks = vec![OpenedTask { subtask: 0, is_source: false, task: Box::new(Endless) }];
-        let clock = SimPlatform::new(1).clock();
-        let worker =
-            Worker::new(0, tasks, StoreRegistry::default(), Arc::clone(&shared), Arc::new([]), clock);
+        let (mut worker, shared) = worker(1);
+        worker.build(crew(0, vec![plan(0, |_| Step::Idle)]));
         drop(worker);
         assert!(shared.is_stopped());
         assert!(matches!(shared.failure(), Some(Error::Platform(_))), "{:?}", shared.failure());
+    }
+
+    #[test]
+    fn a_task_that_panics_goes_with_its_region_and_leaves_nothing_to_the_others() {
+        let (mut worker, shared) = worker(2);
+        let steps = Arc::new(AtomicU64::new(0));
+        worker.build(crew(
+            0,
+            vec![plan(0, |context| {
+                // Half of its part in a checkpoint, and a failure that nobody asks for any more.
+                context.add_part(7, Part::State);
+                context.fail(7, "first".into());
+                panic!("expected by the test");
+            })],
+        ));
+        let other = {
+            let steps = Arc::clone(&steps);
+            plan(1, move |context: &mut StepContext| {
+                if steps.fetch_add(1, Ordering::Relaxed) == 0 {
+                    context.pass(Barrier { checkpoint: 3, kind: BarrierKind::Running });
+                }
+                Step::Progress
+            })
+        };
+        worker.build(crew(1, vec![other]));
+        for _ in 0..3 {
+            assert_eq!(worker.turn(0), Turn::Busy);
+        }
+        assert_eq!(steps.load(Ordering::Relaxed), 2, "all but the turn of the panic");
+        assert!(!shared.is_stopped() && shared.failure().is_none());
+        assert!(matches!(shared.next_for_control(), Some(FromWorker::Failed(0, _))));
+        let Some(FromWorker::Passed(passed)) = shared.next_for_control() else { panic!("it has passed") };
+        assert_eq!((passed.checkpoint, passed.operators.len()), (3, 0));
+        assert!(shared.next_for_control().is_none());
+    }
+
+    #[test]
+    fn a_worker_drops_builds_and_leaves_as_it_is_told() {
+        let (mut worker, shared) = worker(2);
+        worker.build(crew(0, vec![plan(0, |_| Step::Done)]));
+        worker.build(crew(1, vec![plan(1, |_| Step::Idle)]));
+        assert_eq!(worker.turn(0), Turn::Busy);
+        assert!(matches!(shared.next_for_control(), Some(FromWorker::Done(0))));
+        shared.tell_workers(ToWorker::Drop(1));
+        assert_eq!(worker.turn(0), Turn::Idle { wake_at: None });
+        assert!(matches!(shared.next_for_control(), Some(FromWorker::Dropped(1))));
+        assert_eq!(worker.report().tasks.len(), 1);
+        shared.send_crew(0, crew(1, vec![plan(1, |_| Step::Done)]));
+        assert_eq!(worker.turn(0), Turn::Busy);
+        assert!(matches!(shared.next_for_control(), Some(FromWorker::Done(1))));
+        assert_eq!(worker.turn(0), Turn::Idle { wake_at: None }, "others may not have ended");
+        shared.tell_workers(ToWorker::Leave);
+        assert_eq!(worker.turn(0), Turn::Done);
+        assert!(shared.all_left() && shared.next_for_control().is_none());
+    }
+
+    #[test]
+    fn a_region_that_does_not_open_is_dropped_as_one_that_fails_later() {
+        let (mut worker, shared) = worker(2);
+        let build = |_: &BuildContext| -> Result<Box<dyn Task>, _> { panic!("expected by the test") };
+        let broken = TaskPlan { slot: 0, parallelism: 1, build: Box::new(build) };
+        worker.build(crew(0, vec![broken]));
+        worker.build(crew(1, vec![plan(1, |_| Step::Idle)]));
+        assert!(matches!(shared.next_for_control(), Some(FromWorker::Failed(0, Error::Operator { .. }))));
+        assert_eq!((worker.turn(0), shared.is_stopped()), (Turn::Idle { wake_at: None }, false));
     }
 }

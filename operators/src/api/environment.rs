@@ -120,6 +120,7 @@ impl StreamEnvironment {
             timestamps: A::ENABLED,
             last: operator,
             reads: Vec::new(),
+            operators: vec![operator],
         };
         Stream::new(base, chain)
     }

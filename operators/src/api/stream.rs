@@ -63,21 +63,35 @@ pub(crate) struct StreamBase {
     pub(crate) last: OperatorIndex,
     /// Edges that the chain reads from, by index in the graph.
     pub(crate) reads: Vec<usize>,
+    /// The operators of the chain so far.
+    pub(crate) operators: Vec<OperatorIndex>,
 }
 
 impl StreamBase {
     pub(crate) fn add_operator(&mut self, name: &str) -> OperatorIndex {
         self.last = self.graph.borrow_mut().add_operator(name);
+        self.operators.push(self.last);
         self.last
     }
 
     /// Adds a finished chain, which takes over what it reads from. One that reads from no edge begins with a source.
     pub(crate) fn add_node(&self, instance: TaskMaker) {
         let mut graph = self.graph.borrow_mut();
-        graph.nodes.push(Node { parallelism: self.parallelism, is_source: self.reads.is_empty(), instance });
+        graph.nodes.push(Node {
+            parallelism: self.parallelism,
+            is_source: self.reads.is_empty(),
+            operators: self.operators.clone(),
+            reads: self.reads.clone(),
+            instance,
+        });
         for edge in &self.reads {
             graph.edges[*edge].consumed = true;
         }
+    }
+
+    /// The base of a chain that begins behind an edge.
+    pub(crate) fn behind(self, parallelism: usize, edge: usize) -> Self {
+        Self { parallelism, reads: vec![edge], operators: Vec::new(), ..self }
     }
 
     /// Ends `chain` in an exchange to `consumers` subtasks; returns the base of what comes behind it.
@@ -98,7 +112,7 @@ impl StreamBase {
         let (instance, edge_node, edge) = end.close(chain);
         self.add_node(instance);
         let index = self.graph.borrow_mut().add_edge(edge_node);
-        (Self { parallelism: consumers, reads: vec![index], ..self }, edge)
+        (self.behind(consumers, index), edge)
     }
 }
 
@@ -351,7 +365,7 @@ where
                 consumed: false,
                 operator: operators[side],
             });
-            let base = StreamBase { reads: vec![index], last: operators[side], ..base.clone() };
+            let base = StreamBase { last: operators[side], ..base.clone().behind(base.parallelism, index) };
             Stream::new(base, Exchanged::new(vec![edges[side].clone()], Unpack::default()))
         });
         (first, second)

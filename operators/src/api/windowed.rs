@@ -70,7 +70,7 @@ impl<K: Key, T: Record> WindowedStream<K, T> {
             consumed: false,
             operator,
         });
-        let late_base = StreamBase { reads: vec![index], ..base.clone() };
+        let late_base = base.clone().behind(base.parallelism, index);
         let late_stream = Stream::new(late_base, Exchanged::new(vec![late.clone()], Unpack::default()));
         let late = LateEdge { operator, edge: late };
         (WindowedStream { base, edge, windows, allowed_lateness, late, key }, late_stream)

@@ -4,7 +4,10 @@ use std::{
     any::{Any, TypeId},
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tidemill_engine::{
@@ -44,6 +47,8 @@ struct Entries<T> {
 }
 
 struct Prepared<T> {
+    /// Which of the sinks has prepared it.
+    part: u64,
     records: Vec<T>,
     /// Whether it would survive a crash of the process that prepared it.
     is_secure: bool,
@@ -107,7 +112,7 @@ where
     D: Fn(&StreamEnvironment, SimSink<T>),
 {
     fn describe(&self, environment: &StreamEnvironment) {
-        (self.describe)(environment, SimSink { ledger: self.ledger.clone() });
+        (self.describe)(environment, SimSink { ledger: self.ledger.clone(), part: 0, parts: Arc::default() });
     }
 
     fn when_killed(&self) -> Act {
@@ -129,8 +134,20 @@ where
 }
 
 /// The sink that a simulated job has to end in: commits its records exactly once, if the engine does what it promises.
+///
+/// A clone is a sink of its own, for another place in the job, that commits to the same outside. Make clones in the same order in each
+/// life: each takes up what its counterpart in the life before has left.
 pub struct SimSink<T> {
     ledger: Ledger<T>,
+    part: u64,
+    parts: Arc<AtomicU64>,
+}
+
+impl<T> Clone for SimSink<T> {
+    fn clone(&self) -> Self {
+        let part = self.parts.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { ledger: self.ledger.clone(), part, parts: Arc::clone(&self.parts) }
+    }
 }
 
 impl<T> SimSink<T> {
@@ -147,6 +164,7 @@ impl<T> SimSink<T> {
 /// Writes the records of one subtask of a [`SimSink`].
 pub struct SimSinkWriter<T> {
     ledger: Ledger<T>,
+    part: u64,
     pending: Vec<T>,
 }
 
@@ -158,11 +176,11 @@ impl<T: Send + 'static> Sink<T> for SimSink<T> {
     }
 
     fn open(&self, _context: &SubtaskContext) -> Result<SimSinkWriter<T>, BoxError> {
-        Ok(SimSinkWriter { ledger: self.ledger.clone(), pending: Vec::new() })
+        Ok(SimSinkWriter { ledger: self.ledger.clone(), part: self.part, pending: Vec::new() })
     }
 
     fn committer(&self, _context: &CommitContext) -> Result<Option<Box<dyn Committer>>, BoxError> {
-        Ok(Some(Box::new(LedgerCommitter(self.ledger.clone()))))
+        Ok(Some(Box::new(LedgerCommitter { ledger: self.ledger.clone(), part: self.part })))
     }
 }
 
@@ -187,7 +205,7 @@ impl<T: Send + 'static> SinkWriter<T> for SimSinkWriter<T> {
         let id = entries.next_id;
         entries.next_id += 1;
         let records = std::mem::take(&mut self.pending);
-        entries.prepared.insert(id, Prepared { records, is_secure: false });
+        entries.prepared.insert(id, Prepared { part: self.part, records, is_secure: false });
         Ok(vec![id.to_le_bytes().to_vec()])
     }
 
@@ -196,7 +214,10 @@ impl<T: Send + 'static> SinkWriter<T> for SimSinkWriter<T> {
     }
 }
 
-struct LedgerCommitter<T>(Ledger<T>);
+struct LedgerCommitter<T> {
+    ledger: Ledger<T>,
+    part: u64,
+}
 
 fn id_of(committable: &Committable) -> Result<u64, BoxError> {
     Ok(u64::from_le_bytes(committable.as_slice().try_into()?))
@@ -208,7 +229,7 @@ impl<T> LedgerCommitter<T> {
         committables: &[Committable],
         mut act: impl FnMut(&mut Entries<T>, u64) -> Result<(), BoxError>,
     ) -> Result<(), BoxError> {
-        let mut entries = self.0.lock();
+        let mut entries = self.ledger.lock();
         if entries.is_cut_off {
             return Err("the process is dead".into());
         }
@@ -252,7 +273,7 @@ impl<T: Send + 'static> Committer for LedgerCommitter<T> {
 
     fn recover(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
         self.each(committables, commit)?;
-        self.0.lock().prepared.clear();
+        self.ledger.lock().prepared.retain(|_, prepared| prepared.part != self.part);
         Ok(())
     }
 }

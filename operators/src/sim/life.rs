@@ -43,6 +43,7 @@ pub(super) struct Lives<O> {
     random: Random,
     kills_left: u64,
     parallelism_max: usize,
+    operator_failures_max: u64,
     disk: MemoryDisk,
     /// Outlives the machine.
     remote: Option<MemoryStore>,
@@ -52,6 +53,7 @@ pub(super) struct Lives<O> {
     pub(super) deaths: u64,
     pub(super) recoveries: u64,
     pub(super) restarts: u64,
+    pub(super) region_restarts: u64,
     pub(super) checkpoints: u64,
     pub(super) in_flight_bytes: u64,
     pub(super) machines_lost: u64,
@@ -67,6 +69,7 @@ impl<O: Outside> Lives<O> {
             random,
             kills_left,
             parallelism_max: simulation.parallelism_max,
+            operator_failures_max: simulation.operator_failures_max,
             disk,
             remote: simulation.remote.then(MemoryStore::default),
             is_hasty: false,
@@ -74,6 +77,7 @@ impl<O: Outside> Lives<O> {
             deaths: 0,
             recoveries: 0,
             restarts: 0,
+            region_restarts: 0,
             checkpoints: 0,
             in_flight_bytes: 0,
             machines_lost: 0,
@@ -124,6 +128,7 @@ impl<O: Outside> Lives<O> {
             self.is_hasty = dies && self.remote.is_some() && self.random.one_in(2);
             let mut faults = if dies { self.draw_faults(calm) } else { SimFaults::default() };
             self.draw_remote_faults(dies.then_some(&mut faults), calm);
+            self.draw_operator_failures(&mut faults, calm);
             let seed = self.seed.wrapping_mul(1_000).wrapping_add(life);
             let turn_ns_max = [1_000, 20_000, 200_000][self.random.below(3) as usize];
             let platform = self.platform(seed).faults(faults).turn_ns_max(turn_ns_max);
@@ -206,6 +211,20 @@ impl<O: Outside> Lives<O> {
         faults
     }
 
+    /// Operators that fail in a life, also in one that is to come to its end.
+    fn draw_operator_failures(&mut self, faults: &mut SimFaults, calm: Calm) {
+        let random = &mut self.random;
+        if self.operator_failures_max == 0 {
+            return;
+        }
+        let mut turn = random.below(calm.turns) >> random.below(3);
+        for _ in 0..random.below(self.operator_failures_max + 1) {
+            faults.fail_steps.push((turn, random.below(12)));
+            // Some soon after another: while what has failed is being started again.
+            turn += if random.one_in(2) { random.below(64) } else { random.below(calm.turns) };
+        }
+    }
+
     /// How the remote store behaves in a life; `deadly` are the faults of one that ends early.
     fn draw_remote_faults(&mut self, deadly: Option<&mut SimFaults>, calm: Calm) {
         let Some(remote) = &self.remote else { return };
@@ -265,6 +284,7 @@ impl<O: Outside> Lives<O> {
             self.checkpoints += stats.completed;
             self.in_flight_bytes += stats.in_flight_bytes;
             self.restarts += stats.restarts;
+            self.region_restarts += stats.region_restarts;
             self.recoveries += u64::from(stats.restored_from.is_some());
             waited.map(drop)
         });
@@ -282,6 +302,7 @@ impl<O: Outside> Lives<O> {
         let of =
             |random: &mut Random, choices: &[usize]| choices[random.below(choices.len() as u64) as usize];
         let unaligned_after_ms = [None, None, Some(0), Some(1)][random.below(4) as usize];
+        let delay_ms = if self.operator_failures_max == 0 { 1 } else { random.below(4) };
         let timeout_ms = if is_hasty { 2 + random.below(10) } else { 600_000 };
         let checkpoints = CheckpointConfig {
             timeout_ms,
@@ -303,7 +324,10 @@ impl<O: Outside> Lives<O> {
             linger_us_max: of(random, &[0, 100]) as u64,
             watermark_interval_us: of(random, &[0, 500]) as u64,
             checkpoints: Some(checkpoints),
-            restart: RestartStrategy::FixedDelay { attempts_max: 2, delay_ms: 1 },
+            restart: RestartStrategy::FixedDelay {
+                attempts_max: 2 + self.operator_failures_max as u32,
+                delay_ms,
+            },
             ..JobConfig::default()
         }
     }

@@ -3,7 +3,7 @@
 //! The whole job runs in one thread: workers, checkpoints, state and recovery are those of production, the clock is virtual,
 //! the disk is in memory. A seed chooses the parallelism of each life of the process, sizes of batches and channels, the order
 //! in which workers are turned, and what goes wrong: the process is killed at any turn, also while it recovers; a worker is
-//! lost; writes fail, are torn, or are lost with a power cut; the disk is full; the wall clock jumps. The same seed gives the same
+//! lost; operators fail ([`Simulation::operator_failures`]); writes fail, are torn, or are lost with a power cut; the disk is full; the wall clock jumps. The same seed gives the same
 //! run.
 //!
 //! ```
@@ -53,6 +53,7 @@ pub struct Simulation {
     seeds: Range<u64>,
     kills_max: u64,
     parallelism_max: usize,
+    operator_failures_max: u64,
     remote: bool,
 }
 
@@ -63,9 +64,9 @@ impl Default for Simulation {
 }
 
 impl Simulation {
-    /// 100 seeds, up to 3 kills each, up to 4 workers.
+    /// 100 seeds, up to 3 kills each, up to 4 workers, operators that do not fail.
     pub fn new() -> Self {
-        Self { seeds: 0..100, kills_max: 3, parallelism_max: 4, remote: false }
+        Self { seeds: 0..100, kills_max: 3, parallelism_max: 4, operator_failures_max: 0, remote: false }
     }
 
     /// This many seeds, from 0 on.
@@ -83,6 +84,13 @@ impl Simulation {
     /// Runs with up to so many workers; each life of the process may have another number.
     pub fn parallelism_max(mut self, parallelism_max: usize) -> Self {
         self.parallelism_max = parallelism_max.max(1);
+        self
+    }
+
+    /// Has operators fail so many times at most in each life of the process: one panics, fails, or does not open when it is started again. The
+    /// job, or the [region](tidemill_engine::model::regions) that the operator is in, goes on from its newest checkpoint.
+    pub fn operator_failures(mut self, operator_failures_max: u64) -> Self {
+        self.operator_failures_max = operator_failures_max;
         self
     }
 
@@ -193,6 +201,8 @@ pub struct SimReport {
     pub recoveries: u64,
     /// Restarts within a life.
     pub restarts: u64,
+    /// Those of them in which a region was started again, and the others went on.
+    pub region_restarts: u64,
     /// Checkpoints that were complete.
     pub checkpoints: u64,
     /// Bytes of records that their barriers had overtaken.
@@ -209,6 +219,7 @@ impl SimReport {
         self.deaths += lives.deaths;
         self.recoveries += lives.recoveries;
         self.restarts += lives.restarts;
+        self.region_restarts += lives.region_restarts;
         self.checkpoints += lives.checkpoints;
         self.in_flight_bytes += lives.in_flight_bytes;
         self.machines_lost += lives.machines_lost;

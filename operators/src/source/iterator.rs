@@ -5,7 +5,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use tidemill_engine::{
-    model::source::{BoxError, Flow, Output, Polled, Reader, Source, SubtaskContext},
+    model::source::{BoxError, Flow, Items, Output, Polled, Reader, Source, SubtaskContext},
     platform::Nanos,
 };
 use tidemill_storage::Record;
@@ -127,7 +127,7 @@ impl Counted for IteratorSplit {
 
 /// Reads iterators, one after the other.
 pub struct IteratorReader<I, P = IteratorSplit> {
-    parts: Vec<(Option<I>, P)>,
+    parts: Vec<(Option<Items<I>>, P)>,
     at: usize,
 }
 
@@ -147,7 +147,7 @@ impl<I: Iterator> IteratorReader<I> {
 impl<I, P> IteratorReader<I, P> {
     /// Reads what `make` gives for each split.
     pub(super) fn of(splits: Vec<P>, make: impl Fn(&P) -> I) -> Self {
-        Self { parts: splits.into_iter().map(|split| (Some(make(&split)), split)).collect(), at: 0 }
+        Self { parts: splits.into_iter().map(|split| (Some(Items(make(&split))), split)).collect(), at: 0 }
     }
 }
 

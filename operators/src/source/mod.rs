@@ -5,6 +5,7 @@
 //! | [`VecSource`] | a vector | n contiguous shares |
 //! | [`IteratorSource`] | one iterator | subtask 0 reads it |
 //! | [`ParallelIteratorSource`] | one iterator per subtask | each reads its own |
+//! | [`GeneratorSource`] | numbers, and makes a record of each | every n-th block of numbers |
 //! | [`CsvSource`], [`JsonLinesSource`] | files, plain or gzip | byte ranges; a gzip file is one range |
 //! | [`TcpLinesSource`] | lines of TCP connections | connections in turn |
 //! | [`ChannelSource`] | what other threads feed | records in turn |
@@ -22,6 +23,7 @@ mod csv;
 pub(crate) mod error;
 mod file_plan;
 mod file_reader;
+mod generator;
 mod iterator;
 mod json;
 mod lines;
@@ -34,6 +36,7 @@ pub use channel::{ChannelReader, ChannelSource, Feeder, SendError, TrySendError,
 pub use csv::{CsvReader, CsvSource};
 pub use error::{Place, SourceError};
 pub use file_plan::FileSplit;
+pub use generator::{GeneratorReader, GeneratorSource, GeneratorSplit, from_generator};
 pub use iterator::{
     Counted, IteratorReader, IteratorSource, IteratorSplit, ParallelIteratorSource, from_iter,
     from_parallel_iter,

@@ -121,6 +121,7 @@ pub(super) fn run<T: Clone, C: Chain>(
                 ends_with_checkpoint: true,
                 restored: Arc::clone(&restored),
                 state_dir: Some(PathBuf::from(format!("/state/{number}")).into()),
+                before,
             };
             let now = number as u64;
             let place = Place { subtask, parallelism: leg.subtasks, now, disk: disk.clone(), checkpoints };

@@ -14,6 +14,8 @@ mod metrics;
 mod pressure;
 mod records;
 mod recovery;
+mod region_failures;
+mod regions;
 mod restore;
 mod state;
 mod timers;

@@ -139,7 +139,7 @@ impl Place {
     }
 }
 
-fn rows(directory: &Path) -> Vec<(u64, u64)> {
+pub fn rows(directory: &Path) -> Vec<(u64, u64)> {
     let files =
         fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
     let text: String = files.map(|file| fs::read_to_string(file).unwrap()).collect();

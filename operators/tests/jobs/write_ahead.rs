@@ -168,8 +168,15 @@ fn describe(environment: &StreamEnvironment, sink: SimSink<(u64, u64)>) {
 #[test]
 fn what_was_acknowledged_counts_once_whatever_crashes() {
     let expected = (0..NUMBERS).map(|number| (number % KEYS, number / KEYS + 1));
-    let report = Simulation::new().seeds(SEEDS).check(expected, describe);
-    let runs = report.runs;
-    let enough = report.deaths >= runs / 2 && report.recoveries >= runs / 4 && report.checkpoints >= runs;
-    assert!(enough, "too little went wrong: {report:?}");
+    // The service and the job are two regions: each goes on when an operator of the other fails.
+    for operator_failures in [0, 3] {
+        let simulation = Simulation::new().seeds(SEEDS).operator_failures(operator_failures);
+        let report = simulation.check(expected.clone(), describe);
+        let runs = report.runs;
+        let enough = report.deaths >= runs / 2
+            && report.recoveries >= runs / 4
+            && report.checkpoints >= runs
+            && report.region_restarts >= operator_failures * runs / 6;
+        assert!(enough, "too little went wrong: {report:?}");
+    }
 }

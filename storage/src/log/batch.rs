@@ -100,6 +100,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
         update: &mut impl FnMut(usize, &mut V),
     ) {
         let shape = Form::<K, V>::SHAPE;
+        let mark = self.blocks.has_dead();
         let mut buckets = [std::ptr::null_mut(); UNDER_WAY];
         let mut slots: [Option<Slot>; UNDER_WAY] = [None; UNDER_WAY];
         let (from, len) = (range.start, range.len());
@@ -117,8 +118,8 @@ impl<K: Key, V: Record> LogTable<K, V> {
                 slots[i % UNDER_WAY] = likely;
                 match likely {
                     Some(slot) => {
-                        self.prefetch_record(slot);
-                        candidates.for_each(|slot| self.prefetch_record(slot));
+                        self.prefetch_record(slot, mark);
+                        candidates.for_each(|slot| self.prefetch_record(slot, mark));
                     }
                     None => {
                         let next = self.index.prefetch_next(bucket, hash);
@@ -131,7 +132,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
                 if slots[i % UNDER_WAY].is_none() && i >= moved_at && !bucket.is_null() {
                     let candidates = self.index.candidates(bucket, keys.key(from + i).hash);
                     slots[i % UNDER_WAY] = candidates.clone().next();
-                    candidates.for_each(|slot| self.prefetch_record(slot));
+                    candidates.for_each(|slot| self.prefetch_record(slot, mark));
                 }
             }
             for i in stretch(front, LAST * DISTANCE, len) {
@@ -173,9 +174,12 @@ impl<K: Key, V: Record> LogTable<K, V> {
         Place(memory)
     }
 
-    /// Fetches what a record has in its first lines.
+    /// Fetches what a record has in its first lines, and with `mark` the mark that it gets if it is sealed.
     #[inline(always)]
-    fn prefetch_record(&self, slot: Slot) {
+    fn prefetch_record(&self, slot: Slot, mark: bool) {
+        if mark {
+            self.blocks.prefetch_mark(slot.address(), Form::<K, V>::SHAPE);
+        }
         let record = self.blocks.at(slot.address(), Form::<K, V>::SHAPE);
         prefetch(record);
         // Most records are not aligned to cache lines.

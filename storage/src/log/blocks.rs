@@ -18,6 +18,7 @@ use std::{
 
 use super::{
     block::Block,
+    index::prefetch,
     pool::CHUNK_BYTES,
     seal::{BlockId, Sealed, SealedRange, TableId},
     shared::Shared,
@@ -129,6 +130,8 @@ impl Info {
 pub struct Blocks {
     entries: Vec<Entry>,
     pub(super) infos: Vec<Info>,
+    /// Which records of each block count no more: a bit per unit, set for the first of each record; empty while there are none.
+    marks: Vec<Box<[u64]>>,
     /// Numbers that may be used again.
     free: Vec<u32>,
     /// Number of seals so far.
@@ -168,6 +171,7 @@ impl Blocks {
         Self {
             entries: Vec::new(),
             infos: Vec::new(),
+            marks: Vec::new(),
             free: Vec::new(),
             seals: 0,
             tail: NO_TAIL,
@@ -373,6 +377,7 @@ impl Blocks {
         }
         self.entries.resize(number + blocks, GONE);
         self.infos.extend((0..blocks).map(|_| Info::GONE));
+        self.marks.extend((0..blocks).map(|_| Box::default()));
         number
     }
 
@@ -434,13 +439,50 @@ impl Blocks {
     /// Notes that a sealed record, or an open one marked as dead, counts no more.
     #[inline(always)]
     pub fn died(&mut self, address: u32, units: u32, shape: Shape) {
-        let block = shape.split(address).0;
-        self.infos[block].dead += units;
+        let (block, unit) = shape.split(address);
+        let info = &mut self.infos[block];
+        info.dead += units;
+        match self.marks[block].get_mut(unit as usize / 64) {
+            Some(word) => *word |= 1 << (unit % 64),
+            None => self.mark_first(block, unit, shape),
+        }
         self.dead_units += u64::from(units);
         let info = &self.infos[block];
         // One that is listed already is of interest again when nothing in it is live.
         if info.dead * 2 > info.used && (!info.listed || info.dead >= info.used) {
             self.weigh(block, shape);
+        }
+    }
+
+    /// Marks a record in a block that has no room for its mark yet.
+    #[cold]
+    #[inline(never)]
+    fn mark_first(&mut self, block: usize, unit: u32, shape: Shape) {
+        let bytes = self.infos[block].memory.as_ref().map_or(CHUNK_BYTES, |memory| memory.len());
+        let mut marks = vec![0; (bytes / shape.unit).div_ceil(64)];
+        marks[..self.marks[block].len()].copy_from_slice(&self.marks[block]);
+        marks[unit as usize / 64] |= 1 << (unit % 64);
+        self.marks[block] = marks.into();
+    }
+
+    /// Whether the record that begins at a unit counts no more.
+    #[inline(always)]
+    pub(super) fn is_dead(&self, block: usize, unit: u32) -> bool {
+        self.marks[block].get(unit as usize / 64).is_some_and(|word| word >> (unit % 64) & 1 == 1)
+    }
+
+    /// Whether some record counts no more: else there are no marks to be fetched.
+    #[inline(always)]
+    pub(super) fn has_dead(&self) -> bool {
+        self.dead_units > 0
+    }
+
+    /// Fetches what [`died`](Self::died) changes, where there is something to fetch.
+    #[inline(always)]
+    pub(super) fn prefetch_mark(&self, address: u32, shape: Shape) {
+        let (block, unit) = shape.split(address);
+        if let Some(word) = self.marks.get(block).and_then(|marks| marks.get(unit as usize / 64)) {
+            prefetch(std::ptr::from_ref(word).cast());
         }
     }
 
@@ -483,6 +525,7 @@ impl Blocks {
         self.cold -= usize::from(info.cold);
         self.numbers.remove(&info.id);
         self.entries[block] = GONE;
+        self.marks[block] = Box::default();
         self.free.extend((0..info.numbers).map(|more| block as u32 + more));
     }
 

@@ -122,12 +122,6 @@ impl Place {
         self.word(8) & SIZE_MASK
     }
 
-    /// Whether the record was marked as dead before it was sealed.
-    #[inline(always)]
-    pub fn is_dead<K: Key, V: Record>(self) -> bool {
-        !Form::<K, V>::STRIDED && self.word(8) & DEAD != 0
-    }
-
     /// Marks it as dead; only records of any size can be.
     pub fn mark_dead(self) {
         self.set_word(8, self.word(8) | DEAD);

@@ -9,8 +9,8 @@ use super::writer::{Command, Event, WriterCore};
 use crate::key::hash_bits;
 
 /// What is late waits for less than two to this power of polls, seldom for so many, as the power is drawn first: the greatest
-/// power of quick writers, and of one in four that is slow.
-const POLLS_LOG2_MAX: [u64; 4] = [3, 3, 3, 11];
+/// power of quick writers, and of one in eight that is slow.
+const POLLS_LOG2_MAX: [u64; 8] = [1, 1, 2, 2, 2, 3, 3, 11];
 
 /// A writer on its owner's thread.
 pub struct InlineWriter {
@@ -29,7 +29,7 @@ struct Pauses {
 
 impl Pauses {
     fn new(seed: u64) -> Self {
-        Self { random: seed, polls: 0, log2_max: POLLS_LOG2_MAX[(hash_bits(seed) % 4) as usize] }
+        Self { random: seed, polls: 0, log2_max: POLLS_LOG2_MAX[(hash_bits(seed) % 8) as usize] }
     }
 
     /// Whether the next thing has its time now.

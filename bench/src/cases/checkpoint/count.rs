@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -47,6 +47,8 @@ pub(super) struct Count {
 struct Meter {
     began: AtomicU64,
     ended: AtomicU64,
+    /// While this is set, more of the same records come before those that are counted.
+    is_held: AtomicBool,
 }
 
 impl Count {
@@ -72,7 +74,7 @@ impl Count {
             let (index, of) = (subtask as u64, parallelism as u64);
             let first = (keys * index / of..keys * (index + 1) / of).map(|key| Touch { key, amount: 1 });
             let share = records * index / of..records * (index + 1) / of;
-            let (begins, ends) = (Arc::clone(&meter), Arc::clone(&meter));
+            let (begins, held, ends) = (Arc::clone(&meter), Arc::clone(&meter), Arc::clone(&meter));
             let now = move || start.elapsed().as_nanos() as u64;
             let begin = std::iter::once_with(move || {
                 let _ = begins.began.compare_exchange(0, now(), Ordering::Relaxed, Ordering::Relaxed);
@@ -82,8 +84,9 @@ impl Count {
                 ends.ended.fetch_max(now(), Ordering::Relaxed);
                 Touch { key: 0, amount: 0 }
             });
-            let rest = share.map(move |n| Touch { key: spread(n) % touched, amount: n });
-            first.chain(begin).chain(rest).chain(end)
+            let touch = move |n| Touch { key: spread(n) % touched, amount: n };
+            let more = (0..).take_while(move |_| held.is_held.load(Ordering::Relaxed)).map(touch);
+            first.chain(begin).chain(more).chain(share.map(touch)).chain(end)
         });
         env.from_source("touches", source, WatermarkStrategy::none())
             .key_by(|touch| touch.key)
@@ -179,7 +182,8 @@ pub(super) fn bytes(
     let place = Scratch::new(row)?;
     // Only those that are asked for, and the last.
     let env = count.environment(Some(checkpoints(place.path(), 600_000)));
-    let meter = Arc::<Meter>::default();
+    // The job must not come to its end before it was asked for both.
+    let meter = Arc::new(Meter { is_held: AtomicBool::new(true), ..Meter::default() });
     count.metered(&env, &meter, Instant::now(), |counted| {
         std::hint::black_box(counted);
     });
@@ -190,6 +194,7 @@ pub(super) fn bytes(
     // Between this one and the last nothing but the chosen keys is touched, but for those of a worker that lags behind.
     job.monitor().checkpoint()?;
     job.monitor().checkpoint()?;
+    meter.is_held.store(false, Ordering::Relaxed);
     let metrics = job.wait()?;
     let line = Line::new("checkpoint", row, options.cores);
     reporter.print(&line.value(metrics.checkpoints.last_bytes_written as f64 / f64::from(1 << 20), "MiB"))

@@ -210,7 +210,8 @@ impl Round {
         let (mut step, mut since) = (None, Instant::now());
         loop {
             // Manifests come and go there.
-            let now = fs::metadata(self.place.path().join("checkpoints")).and_then(|at| at.modified()).ok();
+            let manifests = self.place.path().join("checkpoints/checkpoints");
+            let now = fs::metadata(manifests).and_then(|at| at.modified()).ok();
             if now != step {
                 (step, since) = (now, Instant::now());
             }

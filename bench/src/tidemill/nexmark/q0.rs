@@ -1,7 +1,5 @@
 //! q0: every bid.
 
-use ::tidemill::prelude::*;
-
 use super::Job;
 use crate::{
     error::BenchError,
@@ -38,8 +36,7 @@ pub(super) fn run(job: Job) -> Result<QueryRun, BenchError> {
     let (sink, total) = ChecksumSink::new(|bid: &BidView| {
         q0_row(bid.auction, bid.bidder, bid.price, bid.date_time, bid.extra)
     });
-    job.source::<{ fields::Q0 }, _, _, _>(&env, BidView::from_event, WatermarkStrategy::none())
-        .sink("bids", sink);
+    job.numbered::<{ fields::Q0 }, _, _>(&env, BidView::from_event).sink("bids", sink);
     let elapsed = timed(env)?;
     Ok(QueryRun { answer: Answer::Rows(total.get()), elapsed })
 }

@@ -1,7 +1,5 @@
 //! q1: every bid, its price in another currency, in exact thousandths.
 
-use ::tidemill::prelude::*;
-
 use super::{Job, q0::BidView};
 use crate::{
     error::BenchError,
@@ -15,7 +13,7 @@ pub(super) fn run(job: Job) -> Result<QueryRun, BenchError> {
     let (sink, total) = ChecksumSink::new(|bid: &BidView| {
         q1_row(bid.auction, bid.bidder, bid.price, bid.date_time, bid.extra)
     });
-    job.source::<{ fields::Q1 }, _, _, _>(&env, BidView::from_event, WatermarkStrategy::none())
+    job.numbered::<{ fields::Q1 }, _, _>(&env, BidView::from_event)
         .map(|bid| BidView { price: bid.price * 908, ..bid })
         .sink("bids", sink);
     let elapsed = timed(env)?;

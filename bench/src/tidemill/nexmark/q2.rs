@@ -1,7 +1,5 @@
 //! q2: the bids in every 123rd auction.
 
-use ::tidemill::prelude::*;
-
 use super::Job;
 use crate::{
     error::BenchError,
@@ -25,9 +23,7 @@ fn bid(event: EventRef<'static>) -> Option<Bid> {
 pub(super) fn run(job: Job) -> Result<QueryRun, BenchError> {
     let env = environment(job.cores);
     let (sink, total) = ChecksumSink::new(|bid: &Bid| q2_row(bid.auction, bid.price));
-    job.source::<{ fields::Q2 }, _, _, _>(&env, bid, WatermarkStrategy::none())
-        .filter(|bid| bid.auction % 123 == 0)
-        .sink("bids", sink);
+    job.numbered::<{ fields::Q2 }, _, _>(&env, bid).filter(|bid| bid.auction % 123 == 0).sink("bids", sink);
     let elapsed = timed(env)?;
     Ok(QueryRun { answer: Answer::Rows(total.get()), elapsed })
 }

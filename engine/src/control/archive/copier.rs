@@ -36,6 +36,8 @@ struct State {
     cancelled: bool,
     closed: bool,
     busy: bool,
+    /// The store may hold a checkpoint of which nobody here knows that it is complete.
+    unsure: bool,
 }
 
 impl Wishes {
@@ -112,6 +114,15 @@ impl Copier {
         }
     }
 
+    /// Whether the store may hold a checkpoint that failed as far as is known here. The next one that is there settles it, or another
+    /// claim.
+    pub(in crate::control) fn is_unsure(&self) -> bool {
+        match &self.0 {
+            Mode::Thread { wishes, .. } => wishes.lock().unsure,
+            Mode::Here { keeper, .. } => keeper.is_unsure(),
+        }
+    }
+
     /// Gets on where nobody else does; when it wants to be polled again at the latest.
     pub(in crate::control) fn advance(&mut self, now: Nanos) -> Option<Nanos> {
         let Mode::Here { keeper, cancelled, ready_at, outcome } = &mut self.0 else { return None };
@@ -159,7 +170,8 @@ impl Drop for Farewell<'_> {
     fn drop(&mut self) {
         // First, so that whoever is woken sees it.
         self.tell = None;
-        self.wishes.change(|state| state.busy = false);
+        // It may have ended between any two requests.
+        self.wishes.change(|state| (state.busy, state.unsure) = (false, true));
         self.wake.wake();
     }
 }
@@ -181,6 +193,7 @@ fn run(mut keeper: Keeper, wishes: &Wishes, tell: Sender<Copied>, wake: &dyn Wak
         match keeper.step(cancelled) {
             Step::Again => {}
             Step::Done(outcome) => {
+                wishes.change(|state| state.unsure = keeper.is_unsure());
                 // Whoever has asked may not listen any more.
                 let _ = farewell.tell.as_ref().map(|tell| tell.send(outcome));
                 wake.wake();

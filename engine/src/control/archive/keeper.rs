@@ -133,6 +133,8 @@ pub(in crate::control) struct Keeper {
     /// The checkpoints in the log, by the number of their entry.
     kept: BTreeMap<u64, InLog>,
     unsettled: Option<Unsettled>,
+    /// An entry was given up since the last checkpoint that is known to be there.
+    is_unsure: bool,
     upload: Option<Upload>,
     /// Blocks of earlier attempts were looked for.
     has_looked: bool,
@@ -165,6 +167,7 @@ impl Keeper {
             stored: BTreeMap::new(),
             kept,
             unsettled: None,
+            is_unsure: false,
             upload: None,
             has_looked: false,
             looks: false,
@@ -188,6 +191,11 @@ impl Keeper {
         });
     }
 
+    /// Whether the log may hold a checkpoint newer than the last one that was told to be there.
+    pub(super) fn is_unsure(&self) -> bool {
+        self.is_unsure
+    }
+
     /// How long the last request took in virtual time.
     pub(super) fn took(&self) -> Nanos {
         self.store.took()
@@ -203,7 +211,10 @@ impl Keeper {
             return Step::Done(Err(CheckpointError::RemoteLate { checkpoint, place }));
         }
         match self.advance(&mut upload) {
-            Ok(true) => Step::Done(Ok(())),
+            Ok(true) => {
+                self.is_unsure = false;
+                Step::Done(Ok(()))
+            }
             Ok(false) => {
                 upload.retry = Retry::default();
                 self.upload = Some(upload);
@@ -233,6 +244,7 @@ impl Keeper {
             Stage::Blocks { objects, .. } => self.dead_blocks.extend(objects.into_iter().map(|(key, _)| key)),
             // It may be in the log, if it was sent and not only the one that was to be settled before it.
             Stage::Entry | Stage::Verify => {
+                self.is_unsure = true;
                 let was_sent = matches!(upload.stage, Stage::Verify) || upload.retry.has_failed();
                 if self.unsettled.is_none() && was_sent {
                     let blocks = self.blocks(&upload.files);

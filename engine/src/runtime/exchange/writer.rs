@@ -174,7 +174,7 @@ impl<T: Record> Target<T> {
             if let Err(refused) = self.sender.send(parcel) {
                 self.outbox.push_front(refused);
                 if self.sender.is_abandoned() {
-                    // The consumer's worker has stopped; the job is being torn down.
+                    // The consumer is gone: the job, or its region, is being torn down.
                     self.outbox.clear();
                 }
                 context.block();

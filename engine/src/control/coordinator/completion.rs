@@ -1,0 +1,223 @@
+//! Completing a checkpoint that all tasks have passed: sinks make sure of what they prepared, it goes to the remote store, its manifest is
+//! written, sinks commit, and older ones are retired.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use super::{Coordinator, Underway};
+use crate::{
+    control::{
+        archive::Copied,
+        commits::Prepared,
+        manifest::{JobManifest, ManifestKind},
+        savepoint,
+    },
+    model::{
+        checkpoint::{BarrierKind, CheckpointId, Restored, ToWorker},
+        checkpoint_error::CheckpointError,
+    },
+    platform::Nanos,
+};
+
+/// A checkpoint that all tasks have passed, and that is made durable.
+pub(super) struct Securing {
+    pub(super) own: Underway,
+    prepared: Prepared,
+    manifest: JobManifest,
+    /// Where its savepoint is, if one was asked for.
+    saved: Option<PathBuf>,
+}
+
+impl Coordinator {
+    /// Completes what all tasks have passed, unless another one is on its way to the remote store. In their order: what sinks have
+    /// prepared for an earlier one has to be in a checkpoint before anything goes on from a later one.
+    pub(super) fn complete_passed(&mut self) {
+        while self.copying.is_none()
+            && let Some(at) = (0..self.underway.len()).min_by_key(|at| self.underway[*at].checkpoint)
+            && self.underway[at].missing == 0
+        {
+            let own = self.underway.remove(at);
+            self.complete(own);
+        }
+    }
+
+    /// All tasks have passed the barrier, and their state is durable.
+    fn complete(&mut self, mut own: Underway) {
+        let later = self.carried.split_off(&own.checkpoint);
+        let mut prepared = merged(std::mem::replace(&mut self.carried, later));
+        for (operator, carried) in &prepared {
+            let state = own.operators.entry(*operator).or_default();
+            state.name.clone_from(&self.plan.operators[*operator as usize].name);
+            if state.subtasks.is_empty() {
+                state.subtasks.resize_with(1, Default::default);
+            }
+            let of_operator: Vec<_> = state
+                .subtasks
+                .iter_mut()
+                .flat_map(|subtask| std::mem::take(&mut subtask.committables))
+                .collect();
+            state.subtasks[0].committables = carried.iter().cloned().chain(of_operator).collect();
+        }
+        for (operator, state) in &own.operators {
+            let committables: Vec<_> =
+                state.subtasks.iter().flat_map(|subtask| subtask.committables.clone()).collect();
+            if !committables.is_empty() {
+                prepared.insert(*operator, committables);
+            }
+        }
+        match self.secure(&own, &prepared) {
+            Ok(None) => self.finish(own, &prepared, Ok(None)),
+            Ok(Some((manifest, saved))) => {
+                let securing = Box::new(Securing { own, prepared, manifest, saved });
+                match &mut self.plan.copier {
+                    Some(copier) => {
+                        copier.begin(securing.manifest.clone());
+                        self.copying = Some(securing);
+                    }
+                    None => self.write_manifest(*securing),
+                }
+            }
+            Err(error) => self.finish(own, &prepared, Err(error)),
+        }
+    }
+
+    /// Writes the manifest to the job's directory.
+    fn write_manifest(&mut self, securing: Securing) {
+        let Securing { own, prepared, manifest, saved } = securing;
+        let written = self.vault.lock().library.as_mut().map(|library| library.add(&manifest)).transpose();
+        self.finish(own, &prepared, written.map(|file| saved.or(file)));
+    }
+
+    /// Gets on with the checkpoint that is on its way to the remote store; when to look again.
+    pub(super) fn copy(&mut self, now: Nanos) -> Option<Nanos> {
+        let copier = self.plan.copier.as_mut()?;
+        let wake_at = copier.advance(now);
+        if let Some(copied) = copier.outcome()
+            && let Some(securing) = self.copying.take()
+        {
+            self.note_copied(*securing, copied);
+            self.complete_passed();
+        }
+        wake_at
+    }
+
+    fn note_copied(&mut self, securing: Securing, copied: Copied) {
+        let checkpoint = securing.own.checkpoint;
+        match copied {
+            Err(error @ CheckpointError::Overtaken { .. }) => self.stop_with(securing.own.request, error),
+            Err(error) => self.finish(securing.own, &securing.prepared, Err(error)),
+            Ok(()) => {
+                self.platform.note(&|| format!("checkpoint {checkpoint} is in the remote store"));
+                let written =
+                    self.vault.lock().library.as_mut().map(|library| library.add(&securing.manifest));
+                match written.transpose() {
+                    Ok(file) => {
+                        let at = securing.saved.or(file);
+                        self.finish(securing.own, &securing.prepared, Ok(at));
+                    }
+                    // It is complete all the same: the next attempt finds it in the store, and commits.
+                    Err(CheckpointError::Unknown { cause, .. }) => {
+                        self.stop_with(securing.own.request, *cause)
+                    }
+                    Err(error) => self.stop_with(securing.own.request, error),
+                }
+            }
+        }
+    }
+
+    /// What was to be made durable is so, or failed.
+    fn finish(
+        &mut self,
+        own: Underway,
+        prepared: &Prepared,
+        durable: Result<Option<PathBuf>, CheckpointError>,
+    ) {
+        match durable {
+            Ok(at) => {
+                let committed = self.vault.lock().commits.commit(prepared);
+                match committed {
+                    Ok(()) => self.succeed(own, at),
+                    Err(error) => self.stop_with(own.request, error),
+                }
+            }
+            // Whether it is complete shows when the directory is read again: until then nothing may be given up.
+            Err(error @ CheckpointError::Unknown { .. }) => self.stop_with(own.request, error),
+            Err(error) => {
+                let checkpoint = own.checkpoint;
+                self.underway.push(own);
+                self.fail_checkpoint(checkpoint, error.to_string());
+            }
+        }
+    }
+
+    /// Makes sure of what sinks have prepared, and writes the savepoint if one was asked for; returns the manifest, if there are to
+    /// be any, and where the savepoint is.
+    fn secure(
+        &mut self,
+        own: &Underway,
+        prepared: &Prepared,
+    ) -> Result<Option<(JobManifest, Option<PathBuf>)>, CheckpointError> {
+        let mut vault = self.vault.lock();
+        vault.commits.secure(prepared)?;
+        let Some(library) = &mut vault.library else { return Ok(None) };
+        let operators = own.operators.iter().map(|(operator, state)| {
+            let id = self.plan.operators[*operator as usize].id.clone();
+            (id, state.clone())
+        });
+        let manifest = JobManifest {
+            job: self.plan.job.clone(),
+            checkpoint: own.checkpoint,
+            kind: ManifestKind::Checkpoint,
+            wall_millis: self.clock.wall_millis(),
+            max_parallelism: self.plan.max_parallelism,
+            operators: operators.collect::<Restored>(),
+        };
+        let target = own.request.as_ref().and_then(|request| request.directory.clone());
+        let saved = target
+            .map(|target| savepoint::write(&**library.disk(), manifest.clone(), &target))
+            .transpose()?;
+        Ok(Some((manifest, saved)))
+    }
+
+    fn succeed(&mut self, own: Underway, at: Option<PathBuf>) {
+        let now = self.clock.now();
+        self.platform.note(&|| format!("checkpoint {} is complete and committed", own.checkpoint));
+        self.failures = 0;
+        self.last_ended = now;
+        let states = own.operators.values().flat_map(|state| &state.subtasks);
+        let in_flight_bytes =
+            states.flat_map(|state| &state.in_flight).map(|part| part.bytes.len() as u64).sum();
+        let took = now.saturating_sub(own.began);
+        self.board.note_completed(own.checkpoint, took, own.bytes_written, in_flight_bytes);
+        let retained_max = self.plan.config.as_ref().map_or(1, |config| config.retained_max);
+        let mut vault = self.vault.lock();
+        let retired = vault.library.as_mut().map(|library| library.retire(retained_max)).unwrap_or_default();
+        let oldest = vault.library.as_ref().and_then(|library| library.oldest_kept());
+        drop(vault);
+        for checkpoint in retired {
+            self.shared.tell_workers(ToWorker::Retire(checkpoint));
+        }
+        if let Some(oldest) = oldest {
+            self.shared.tell_workers(ToWorker::Kept(oldest));
+        }
+        if let Some(request) = own.request {
+            request.answer(Ok(at.unwrap_or_default()));
+        }
+        match own.kind {
+            BarrierKind::Running | BarrierKind::Overtaking => {}
+            BarrierKind::Suspending => {
+                self.board.note_suspended();
+                self.shared.suspend();
+            }
+            BarrierKind::Final => self.board.note_finished(),
+        }
+    }
+}
+
+/// What sinks have prepared for any of these checkpoints.
+pub(super) fn merged(checkpoints: BTreeMap<CheckpointId, Prepared>) -> Prepared {
+    let mut all = Prepared::new();
+    for (operator, committables) in checkpoints.into_values().flatten() {
+        all.entry(operator).or_default().extend(committables);
+    }
+    all
+}
