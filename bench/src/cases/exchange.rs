@@ -4,7 +4,10 @@
 use super::{Options, Row};
 use crate::{
     error::BenchError,
-    peers::timely::{self, Counting},
+    peers::{
+        pod32::expected_counts,
+        timely::{self, Counting},
+    },
     report::{Line, Reporter},
     tidemill::{NAME, bid, pod32},
     versus::{Versus, per_second},
@@ -22,14 +25,18 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
 
 fn pod32(case: &str, keys: u64, options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
     let (records, rounds) = options.pick((100_000_000, 7), (5_000_000, 1));
-    let checked = pod32::run(1_000_000, keys, options.cores)?;
-    let expected = pod32::expected(1_000_000, keys);
-    if checked.counts != expected {
-        return Err(BenchError::WrongAnswer {
-            side: NAME.to_owned(),
-            query: case.to_owned(),
-            difference: format!("{:?} instead of {expected:?}", checked.counts),
-        });
+    let expected = expected_counts(1_000_000, keys);
+    for (side, checked) in [
+        (NAME, pod32::run(1_000_000, keys, options.cores)?),
+        (timely::NAME, timely::run(1_000_000, keys, Counting::PerKey, options.cores)?),
+    ] {
+        if checked.counts != expected {
+            return Err(BenchError::WrongAnswer {
+                side: side.to_owned(),
+                query: case.to_owned(),
+                difference: format!("{:?} instead of {expected:?}", checked.counts),
+            });
+        }
     }
     let versus = Versus::alternate(
         rounds,

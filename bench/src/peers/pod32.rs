@@ -1,5 +1,7 @@
 //! The plain record of the exchange benchmark, and what both sides must agree on about it.
 
+use std::collections::HashMap;
+
 use ::tidemill::Record;
 
 use crate::nexmark::{Checksum, q2_row, random::Draw};
@@ -24,11 +26,22 @@ impl Pod32 {
     }
 }
 
-/// The checksum of keyed counts: rows are keys, and the order does not matter.
-pub fn counts_checksum(counts: impl IntoIterator<Item = (u64, u64)>) -> Checksum {
+/// The row of a new count of a key.
+#[inline]
+pub fn count_row(key: u64, count: u64) -> u64 {
+    q2_row(key as i64, count as i64)
+}
+
+/// The checksum of all counts that there ever are of `records` records with keys in `0..keys`, counted by a loop. The order does
+/// not matter.
+pub fn expected_counts(records: u64, keys: u64) -> Checksum {
+    let mut counts = HashMap::<u64, u64, ahash::RandomState>::default();
     let mut checksum = Checksum::default();
-    for (key, count) in counts {
-        checksum.add(q2_row(key as i64, count as i64));
+    for n in 0..records {
+        let key = Pod32::nth(n, keys).key;
+        let count = counts.entry(key).or_default();
+        *count += 1;
+        checksum.add(count_row(key, *count));
     }
     checksum
 }

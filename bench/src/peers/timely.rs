@@ -2,7 +2,8 @@
 //!
 //! As its users would write it: a source operator per worker that gives a batch of records whenever it is
 //! scheduled, an `Exchange` pact by key, and a sink operator with a hash map. A worker runs its sink before
-//! its source gets another turn, which bounds what is in flight.
+//! its source gets another turn, which bounds what is in flight. As on our side every new count is a row of the result; here it
+//! is summed up where it arises.
 
 use std::{
     collections::HashMap,
@@ -20,7 +21,7 @@ use timely::{
     },
 };
 
-use super::pod32::{Pod32, counts_checksum};
+use super::pod32::{Pod32, count_row};
 use crate::{error::BenchError, nexmark::Checksum};
 
 /// What the peer is called in reports.
@@ -32,7 +33,7 @@ const RECORDS_PER_TURN: u64 = 1 << 14;
 /// What the consuming side does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counting {
-    /// A count per key in a hash map.
+    /// A count per key in a hash map, and a sum of all counts that there ever were.
     PerKey,
     /// One count of all records: the exchange alone.
     Total,
@@ -43,7 +44,7 @@ pub enum Counting {
 pub struct ExchangeRun {
     /// Records that arrived.
     pub counted: u64,
-    /// Of the counts per key; of no keys when only the total was counted.
+    /// Of all counts per key that there ever were; of none when only the total was counted.
     pub counts: Checksum,
     /// From starting the workers to their end, generation included.
     pub elapsed: Duration,
@@ -85,18 +86,23 @@ pub fn run(records: u64, keys: u64, counting: Counting, workers: usize) -> Resul
                 Exchange::new(|record: &Pod32| record.key),
                 "Count",
                 |_, _| {
-                    let mut state = Some((0u64, HashMap::<u64, u64, ahash::RandomState>::default()));
+                    let mut counts = HashMap::<u64, u64, ahash::RandomState>::default();
+                    let mut result = Some((0u64, Checksum::default()));
                     move |(input, frontier), _| {
-                        let Some((total, counts)) = &mut state else { return };
+                        let Some((total, sum)) = &mut result else { return };
                         input.for_each(|_, batch| {
                             *total += batch.len() as u64;
                             if counting == Counting::PerKey {
-                                batch.iter().for_each(|record| *counts.entry(record.key).or_default() += 1);
+                                for record in batch.iter() {
+                                    let count = counts.entry(record.key).or_default();
+                                    *count += 1;
+                                    sum.add(count_row(record.key, *count));
+                                }
                             }
                         });
                         if frontier.is_empty() {
                             // The receiver lives until every worker is done.
-                            let _ = state.take().map(|result| results.send(result));
+                            let _ = result.take().map(|result| results.send(result));
                         }
                     }
                 },
@@ -110,9 +116,9 @@ pub fn run(records: u64, keys: u64, counting: Counting, workers: usize) -> Resul
     let elapsed = start.elapsed();
     // What the workers hold is gone with them, so this ends.
     let (mut counted, mut counts) = (0, Checksum::default());
-    for (total, map) in received.try_iter() {
+    for (total, sum) in received.try_iter() {
         counted += total;
-        counts.merge(counts_checksum(map));
+        counts.merge(sum);
     }
     if counted != records {
         return Err(failed(format!("{counted} of {records} records arrived")));
@@ -123,14 +129,14 @@ pub fn run(records: u64, keys: u64, counting: Counting, workers: usize) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peers::pod32::expected_counts;
 
     #[test]
     fn counts_equal_those_of_a_loop() {
-        let mut expected = HashMap::<u64, u64>::new();
-        (0..100_000).for_each(|n| *expected.entry(Pod32::nth(n, 300).key).or_default() += 1);
+        let expected = expected_counts(100_000, 300);
         for workers in [1, 2, 3] {
             let run = run(100_000, 300, Counting::PerKey, workers).unwrap();
-            assert_eq!((run.counted, run.counts), (100_000, counts_checksum(expected.clone())));
+            assert_eq!((run.counted, run.counts), (100_000, expected));
         }
     }
 }

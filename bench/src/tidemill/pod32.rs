@@ -1,7 +1,6 @@
 //! The keyed exchange of plain records: produce, exchange by key, count per key.
 
 use std::{
-    collections::HashMap,
     hint,
     sync::mpsc,
     thread,
@@ -17,9 +16,8 @@ use super::{
 };
 use crate::{
     error::BenchError,
-    nexmark::{Checksum, q2_row},
     peers::{
-        pod32::{Pod32, counts_checksum},
+        pod32::{Pod32, count_row},
         timely::ExchangeRun,
     },
 };
@@ -38,13 +36,10 @@ pub fn run(records: u64, keys: u64, cores: usize) -> Result<ExchangeRun, BenchEr
 
 fn job(records: u64, keys: u64, cores: usize) -> (StreamEnvironment, Total) {
     let env = environment(cores);
-    let (sink, total) = ChecksumSink::new(|(key, count): &(u64, u64)| q2_row(*key as i64, *count as i64));
+    let (sink, total) = ChecksumSink::new(|(key, count): &(u64, u64)| count_row(*key, *count));
     env.from_source(
         "records",
-        from_parallel_iter(move |subtask, parallelism| {
-            let (index, of) = (subtask as u64, parallelism as u64);
-            (records * index / of..records * (index + 1) / of).map(move |n| Pod32::nth(n, keys))
-        }),
+        from_generator(0..records, move |n| Pod32::nth(n, keys)),
         WatermarkStrategy::none(),
     )
     .key_by(|record| record.key)
@@ -76,27 +71,16 @@ pub fn run_watched(records: u64, keys: u64, cores: usize) -> Result<Duration, Be
     Ok(elapsed)
 }
 
-/// What [`run`] must give, counted by a loop.
-pub fn expected(records: u64, keys: u64) -> Checksum {
-    let mut counts = HashMap::<u64, u64, ahash::RandomState>::default();
-    let rows = (0..records).map(|n| {
-        let key = Pod32::nth(n, keys).key;
-        let count = counts.entry(key).or_default();
-        *count += 1;
-        (key, *count)
-    });
-    counts_checksum(rows)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peers::pod32::expected_counts;
 
     #[test]
     fn counts_equal_those_of_a_loop() {
         for cores in [1, 2, 3] {
             let run = run(100_000, 300, cores).unwrap();
-            assert_eq!((run.counted, run.counts), (100_000, expected(100_000, 300)));
+            assert_eq!((run.counted, run.counts), (100_000, expected_counts(100_000, 300)));
         }
     }
 }
