@@ -8,7 +8,9 @@
 //! * [`log`]: the hybrid log that keeps it.
 //! * [`snapshot`]: what makes it durable, and reads it back.
 //! * [`wal`]: a log of records that are durable before anyone is told so.
+//! * [`background`]: how threads that help data cores stand back behind them.
 
+pub mod background;
 pub mod key;
 pub mod kinds;
 pub mod log;

@@ -2,6 +2,8 @@
 
 use std::{io, thread};
 
+use tidemill_storage::background::stand_back;
+
 /// A thread that was started; see [`start`].
 pub struct Thread<T>(thread::JoinHandle<T>);
 
@@ -14,6 +16,20 @@ pub fn start<T: Send + 'static>(
     run: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<Thread<T>> {
     thread::Builder::new().name(name.to_owned()).spawn(run).map(Thread)
+}
+
+/// Starts a thread that does not interrupt workers: for what can wait for its turn, some milliseconds where no core is idle.
+///
+/// # Errors
+/// Of the system.
+pub fn start_behind_workers<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<Thread<T>> {
+    start(name, move || {
+        stand_back();
+        run()
+    })
 }
 
 impl<T> Thread<T> {

@@ -22,6 +22,8 @@ use std::{
 
 use memmap2::{Advice, MmapMut};
 
+use crate::background::stand_back;
+
 /// Size of a chunk: what a table's log grows by.
 pub const CHUNK_BYTES: usize = 256 << 10;
 /// Size of a full index page.
@@ -310,6 +312,7 @@ fn add(state: &mut State, mut memory: MmapMut) {
 
 /// The helper thread: fetches regions when memory runs low, unmaps free ones when there is too much.
 fn help(pool: &Weak<BlockPool>) {
+    stand_back();
     while let Some(pool) = pool.upgrade() {
         let mut state = pool.lock();
         if runs_low(&state) {

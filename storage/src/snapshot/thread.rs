@@ -16,7 +16,7 @@ use super::{
     disk::{Disk, failed},
     writer::{Command, Event, StoreSettings, WriterCore},
 };
-use crate::state::StateError;
+use crate::{background::stand_back, state::StateError};
 
 /// How far the thread stands back behind data cores, where no core is idle: the kernel would else let it interrupt a worker as soon as
 /// that has handed it work. Measured by `tidemill-bench checkpoint stall`; at 19 it would not keep up with the checkpoints.
@@ -56,6 +56,7 @@ impl Writer {
         let (commands, inbox) = sync_channel(COMMANDS_MAX);
         let (outbox, events) = channel();
         let run = move || {
+            stand_back();
             // On Linux that is this thread alone. Refusal only costs latency.
             let _ = setpriority_process(None, NICE);
             while let Ok(command) = inbox.recv() {

@@ -71,7 +71,8 @@ impl Copier {
         wishes.lock().busy = true;
         let (tell, outcomes) = channel();
         let heard = Arc::clone(&wishes);
-        let thread = threads::start("tidemill-copier", move || run(keeper, &heard, tell, &*wake));
+        let thread =
+            threads::start_behind_workers("tidemill-copier", move || run(keeper, &heard, tell, &*wake));
         let thread = thread.map_err(|error| PlatformError::Unfit {
             what: "starting the thread that copies checkpoints".into(),
             why: error.to_string(),
