@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use super::{
     block::Block,
     blocks::{Blocks, Shape},
-    bulk::{Bulk, Waiting},
+    bulk::{Bulk, Waiting, parts_of},
     load::{LoadError, Loading},
     place::{Form, Place},
     pool::CHUNK_BYTES,
@@ -169,18 +169,18 @@ impl<K: Key, V: Record> LogTable<K, V> {
     fn index_partition(&mut self, waiting: &[Waiting]) {
         for batch in waiting.chunks(AHEAD) {
             for waiting in batch {
-                self.index.prefetch_place(waiting.hash());
+                self.index.prefetch_place(parts_of(waiting).0);
             }
             for waiting in batch {
-                let address = waiting.address;
+                let (hash, address) = parts_of(waiting);
                 if self.blocks.cold > 0 {
-                    self.index_one(KeyView { hash: waiting.hash(), bytes: &[] }, address);
+                    self.index_one(KeyView { hash, bytes: &[] }, address);
                     continue;
                 }
                 let blocks = &self.blocks;
                 let place = |address| Place(blocks.at(address, Form::<K, V>::SHAPE));
                 let older = self.index.insert_unless(
-                    waiting.hash(),
+                    hash,
                     address,
                     |older| place(older).is::<K, V>(place(address).key::<K, V>()),
                     |other| place(other).hash(),

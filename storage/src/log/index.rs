@@ -42,6 +42,9 @@ const PAGE_LOG2_MAX: u32 = 8;
 /// A count of overflows that is no longer kept: it stays.
 const OVERFLOWS_MAX: u8 = u8::MAX;
 
+/// In place of the number of a page, where no key has come yet.
+const NO_PAGE: u32 = u32::MAX;
+
 /// First bit of the position, from above, that hints hold, and their number.
 const HINT_FROM: u32 = 6;
 const HINT_BITS: u32 = 13;
@@ -207,13 +210,15 @@ pub struct Index {
     /// Per directory position: the page's first bucket, and in the low six bits its number of buckets as a power
     /// of two.
     directory: Vec<u64>,
-    /// Per directory position, the number of its page. Apart, because a look-up does not need it.
+    /// Per directory position, the number of its page, or [`NO_PAGE`]. Apart, because a look-up does not need it.
     numbers: Vec<u32>,
     pages: Vec<Page>,
     depth: u32,
     range: HashRange,
     len: usize,
     moves: u64,
+    /// Buckets of a page when its first key comes, as a power of two.
+    first_log2: u32,
     pool: Arc<BlockPool>,
 }
 
@@ -235,12 +240,13 @@ impl Index {
         let nothing = std::ptr::from_ref(&EMPTY) as u64;
         Self {
             directory: vec![nothing],
-            numbers: Vec::new(),
+            numbers: vec![NO_PAGE],
             pages: Vec::new(),
             depth: 0,
             range,
             len: 0,
             moves: 0,
+            first_log2: 0,
             pool,
         }
     }
@@ -304,8 +310,8 @@ impl Index {
     /// description of the page.
     #[inline(always)]
     pub fn prefetch_page(&self, hash: u64) {
-        if let Some(number) = self.numbers.get(self.position(hash)) {
-            prefetch(std::ptr::from_ref(&self.pages[*number as usize]).cast());
+        if let Some(page) = self.pages.get(self.numbers[self.position(hash)] as usize) {
+            prefetch(std::ptr::from_ref(page).cast());
         }
     }
 
@@ -313,8 +319,7 @@ impl Index {
     /// [`insert_unless`](Self::insert_unless).
     #[inline(always)]
     pub fn prefetch_place(&self, hash: u64) {
-        if let Some(number) = self.numbers.get(self.position(hash)) {
-            let page = &self.pages[*number as usize];
+        if let Some(page) = self.pages.get(self.numbers[self.position(hash)] as usize) {
             let home = hash as usize & ((1 << page.log2) - 1);
             prefetch(page.buckets.as_ptr().wrapping_add(home).cast());
             prefetch(page.hints.as_ptr().wrapping_add(home * SLOTS).cast());
@@ -407,16 +412,16 @@ impl Index {
 
     /// As [`find`](Self::find), but looks at the hints before it asks for an address: slower, but for those that are costly.
     pub fn search(&mut self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<Slot> {
-        let number = *self.numbers.get(self.position(hash))? as usize;
-        self.pages[number].search(Placing::of(hash, self.range.position(hash)), &mut is)
+        let number = self.numbers[self.position(hash)] as usize;
+        self.pages.get_mut(number)?.search(Placing::of(hash, self.range.position(hash)), &mut is)
     }
 
-    /// Number of the page that a hash belongs to; makes the first one.
+    /// Number of the page that a hash belongs to; makes it if it is its first key.
     #[inline(always)]
     fn page_for(&mut self, hash: u64) -> usize {
-        match self.numbers.get(self.position(hash)) {
-            Some(number) => *number as usize,
-            None => self.first_page(),
+        match self.numbers[self.position(hash)] {
+            NO_PAGE => self.first_page(hash),
+            number => number as usize,
         }
     }
 
@@ -433,13 +438,14 @@ impl Index {
 
     /// Removes an address that `find` would find, and returns it.
     pub fn remove(&mut self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
-        let number = *self.numbers.get(self.position(hash))? as usize;
-        let address = self.pages[number].take(hash, &mut is)?;
+        let number = self.numbers[self.position(hash)] as usize;
+        let address = self.pages.get_mut(number)?.take(hash, &mut is)?;
         self.len -= 1;
         Some(address)
     }
 
-    /// Makes room for `keys` keys at once, evenly spread: saves all splits when many are to come. Only while empty.
+    /// Makes a directory for `keys` keys, evenly spread: saves all splits when many are to come. Only while empty. Each page is
+    /// made when its first key comes, so that memory for the others may be fetched meanwhile.
     pub fn reserve(&mut self, keys: usize) {
         if self.len > 0 || keys <= FILL_MAX as usize {
             return;
@@ -447,25 +453,25 @@ impl Index {
         *self = Self::new(self.range, Arc::clone(&self.pool));
         // A tenth more than the average, so that hardly a page is full before the others.
         let buckets = (keys + keys / 10).div_ceil(FILL_MAX as usize).next_power_of_two().trailing_zeros();
-        let log2 = buckets.min(PAGE_LOG2_MAX);
-        self.depth = buckets - log2;
-        self.directory.clear();
-        for number in 0..1_u32 << self.depth {
-            let page = Page::new(log2, self.depth, &self.pool);
-            self.directory.push(page.entry());
-            self.numbers.push(number);
-            self.pages.push(page);
-        }
+        self.first_log2 = buckets.min(PAGE_LOG2_MAX);
+        self.depth = buckets - self.first_log2;
+        self.directory = vec![self.directory[0]; 1 << self.depth];
+        self.numbers = vec![NO_PAGE; 1 << self.depth];
+    }
+
+    /// Bytes of the pages that are still to be made, if nothing is split.
+    pub fn reserved_bytes(&self) -> usize {
+        let missing = (1 << self.depth) - self.pages.len().min(1 << self.depth);
+        missing * ((size_of::<Bucket>() + 2 * SLOTS) << self.first_log2)
     }
 
     #[cold]
-    fn first_page(&mut self) -> usize {
+    fn first_page(&mut self, hash: u64) -> usize {
         self.moves += 1;
-        let page = Page::new(0, 0, &self.pool);
-        self.directory[0] = page.entry();
-        self.numbers.push(0);
-        self.pages.push(page);
-        0
+        let number = self.pages.len();
+        let page = Page::new(self.first_log2, self.depth, &self.pool);
+        self.put(number, page, self.position(hash));
+        number
     }
 
     /// How deep a page may be split. Even hashes stay far below it; of keys with one hash, which someone may choose in
@@ -540,10 +546,8 @@ impl Drop for Index {
 impl Page {
     fn new(log2: u32, depth: u32, pool: &Arc<BlockPool>) -> Self {
         let (buckets, hints) = if log2 == PAGE_LOG2_MAX {
-            let memory = pool.take_page();
-            // SAFETY: a page of the pool has this many bytes; a bucket of zeros is an empty bucket.
-            unsafe { memory.write_bytes(0, PAGE_BYTES) };
-            (memory.cast(), pool.take_hints().cast())
+            // A bucket of zeros is an empty bucket.
+            (pool.take_page().cast(), pool.take_hints().cast())
         } else {
             let layout = Self::layout(log2);
             // SAFETY: the layout has a size above zero; a bucket of zeros is an empty bucket.

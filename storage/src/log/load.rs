@@ -55,6 +55,11 @@ pub enum LoadError {
 }
 
 impl<K: Key, V: Record> LogTable<K, V> {
+    /// Bytes of the index that the keys for which there is room will take, as far as they do not take them already.
+    pub fn reserved_bytes(&self) -> usize {
+        self.index.reserved_bytes()
+    }
+
     /// Takes in records; those of keys that are there already replace them.
     ///
     /// # Errors

@@ -2,8 +2,9 @@
 //!
 //! A new page costs its first toucher a fault: 0.1 to 0.4 ms for a huge page, 65 ns spread over each 40-byte record,
 //! more than the record's whole update. So the pool maps *regions* of 2 to 64 MiB, a helper thread touches them ahead of
-//! need, and memory that tables let go is used again while its pages are warm. Writable memory is always anonymous:
-//! a writable file mapping stalls its writers behind the kernel's writeback.
+//! need, and memory that tables let go is used again while its pages are warm. Who is about to need much [says so](BlockPool::expect),
+//! and the helper runs that much further ahead. Writable memory is always anonymous: a writable file mapping stalls its
+//! writers behind the kernel's writeback.
 //!
 //! Taking and giving back is behind a lock; it happens once per 256 KiB of records, not per record. Under it nothing is
 //! done that takes longer the more memory there is, and giving back wakes nobody: the helper looks for itself, ten
@@ -37,6 +38,8 @@ const REGION_BYTES_MAX: usize = 64 << 20;
 const REGION_BYTES_MIN: usize = 2 << 20;
 /// From this size on a thread fetches regions ahead.
 const AHEAD_FROM_BYTES: usize = 8 << 20;
+/// No more than so much of what is expected is fetched before it is taken.
+const EXPECTED_BYTES_MAX: usize = 1 << 30;
 /// Free memory that is kept for later without asking how much is in use.
 const KEEP_BYTES: usize = 64 << 20;
 /// How often the helper looks whether there is too much memory.
@@ -69,20 +72,41 @@ struct State {
     mapped_bytes: usize,
     /// Chunks taken, those cut into pieces included.
     taken: usize,
+    /// Chunks that will be taken soon, as was announced.
+    expected: usize,
     helper: Helper,
 }
 
 #[derive(Debug)]
 struct Region {
     memory: MmapMut,
-    /// Free chunks.
+    /// Free chunks; the last one is taken first.
     chunks: Vec<NonNull<u8>>,
+    /// So many of them at the front were never taken: all zeros.
+    fresh: usize,
+}
+
+/// A piece of memory that was free, and whether it is all zeros because nobody has had it before.
+struct Free {
+    memory: NonNull<u8>,
+    is_fresh: bool,
+}
+
+/// Takes the last of several, of which so many at the front are fresh.
+fn take_last(free: &mut Vec<NonNull<u8>>, fresh: &mut usize) -> Option<Free> {
+    let memory = free.pop()?;
+    let is_fresh = free.len() < *fresh;
+    *fresh = (*fresh).min(free.len());
+    Some(Free { memory, is_fresh })
 }
 
 /// Pieces of one size, cut from chunks; they stay pieces.
 #[derive(Debug, Default)]
 struct Pieces<const BYTES: usize> {
+    /// The last one is taken first.
     free: Vec<NonNull<u8>>,
+    /// So many of them at the front were never taken: all zeros.
+    fresh: usize,
     /// Chunks that were cut.
     chunks: usize,
 }
@@ -94,13 +118,13 @@ impl<const BYTES: usize> Pieces<BYTES> {
         (self.chunks * Self::PER_CHUNK - self.free.len()) * BYTES
     }
 
-    /// Cuts a chunk; the first piece is the taker's.
-    fn cut(&mut self, chunk: NonNull<u8>) -> NonNull<u8> {
+    /// Cuts a chunk, when no piece is free; the first one is the taker's.
+    fn cut(&mut self, chunk: Free) -> Free {
+        debug_assert!(self.free.is_empty(), "pieces are cut when there are none");
         self.chunks += 1;
-        for piece in 1..Self::PER_CHUNK {
-            // SAFETY: within the chunk.
-            self.free.push(unsafe { chunk.add(piece * BYTES) });
-        }
+        // SAFETY: within the chunk.
+        self.free.extend((1..Self::PER_CHUNK).rev().map(|piece| unsafe { chunk.memory.add(piece * BYTES) }));
+        self.fresh = if chunk.is_fresh { self.free.len() } else { 0 };
         chunk
     }
 }
@@ -138,30 +162,45 @@ impl BlockPool {
         self.lock().mapped_bytes
     }
 
+    /// Announces that so many bytes more will be taken soon, in place of what was announced before: the helper fetches them
+    /// ahead, a bounded part of them at a time. What was not taken when the announcement is dropped is expected no more.
+    pub fn expect(self: &Arc<Self>, bytes: usize) -> Expected {
+        let mut state = self.lock();
+        state.expected = bytes.div_ceil(CHUNK_BYTES);
+        self.look_ahead(&mut state);
+        Expected(Arc::clone(self))
+    }
+
     /// Takes a chunk: [`CHUNK_BYTES`], aligned to as much as a page at least. Its contents are undefined.
     pub fn take(self: &Arc<Self>) -> NonNull<u8> {
         let mut state = self.lock();
         let chunk = self.chunk(&mut state);
         self.look_ahead(&mut state);
-        chunk
+        chunk.memory
     }
 
-    /// Takes an index page: [`PAGE_BYTES`], aligned to a page. Its contents are undefined.
+    /// Takes an index page: [`PAGE_BYTES`], aligned to a page, all zeros.
     pub fn take_page(self: &Arc<Self>) -> NonNull<u8> {
-        self.piece(|state| &mut state.pages)
+        let page = self.piece(|state| &mut state.pages);
+        if !page.is_fresh {
+            // SAFETY: a page has so many bytes and is the taker's alone.
+            unsafe { page.memory.write_bytes(0, PAGE_BYTES) };
+        }
+        page.memory
     }
 
     /// Takes room for the hints of an index page: [`HINTS_BYTES`], aligned to 2 KiB. Its contents are undefined.
     pub fn take_hints(self: &Arc<Self>) -> NonNull<u8> {
-        self.piece(|state| &mut state.hints)
+        self.piece(|state| &mut state.hints).memory
     }
 
     fn piece<const BYTES: usize>(
         self: &Arc<Self>,
         pieces: impl Fn(&mut State) -> &mut Pieces<BYTES>,
-    ) -> NonNull<u8> {
+    ) -> Free {
         let mut state = self.lock();
-        if let Some(piece) = pieces(&mut state).free.pop() {
+        let Pieces { free, fresh, .. } = pieces(&mut state);
+        if let Some(piece) = take_last(free, fresh) {
             return piece;
         }
         let chunk = self.chunk(&mut state);
@@ -189,8 +228,9 @@ impl BlockPool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn chunk(&self, state: &mut State) -> NonNull<u8> {
+    fn chunk(&self, state: &mut State) -> Free {
         state.taken += 1;
+        state.expected = state.expected.saturating_sub(1);
         if let Some(chunk) = state.pop() {
             return chunk;
         }
@@ -203,7 +243,8 @@ impl BlockPool {
     }
 
     fn look_ahead(self: &Arc<Self>, state: &mut State) {
-        if !self.ahead || state.mapped_bytes < AHEAD_FROM_BYTES || !runs_low(state) {
+        let total = state.mapped_bytes.max(state.expected_bytes());
+        if !self.ahead || total < AHEAD_FROM_BYTES || !runs_low(state) {
             return;
         }
         if state.helper == Helper::None {
@@ -227,12 +268,16 @@ impl State {
         (self.taken - self.pages.chunks - self.hints.chunks) * CHUNK_BYTES
     }
 
+    fn expected_bytes(&self) -> usize {
+        self.expected.saturating_mul(CHUNK_BYTES)
+    }
+
     /// A free chunk of the region that was mapped first, as a rule: so those mapped last are soonest free as a whole.
-    fn pop(&mut self) -> Option<NonNull<u8>> {
+    fn pop(&mut self) -> Option<Free> {
         let at = *self.open.last()?;
-        let region = self.regions.get_mut(&at)?;
-        let chunk = region.chunks.pop();
-        if region.chunks.is_empty() {
+        let Region { chunks, fresh, .. } = self.regions.get_mut(&at)?;
+        let chunk = take_last(chunks, fresh);
+        if chunks.is_empty() {
             self.open.remove(&at);
         }
         self.free -= 1;
@@ -249,8 +294,19 @@ impl State {
     }
 
     fn has_too_much(&self) -> bool {
-        let free = self.free * CHUNK_BYTES;
+        let free = self.free.saturating_sub(self.expected) * CHUNK_BYTES;
         free > KEEP_BYTES + REGION_BYTES_MAX && free > self.taken * CHUNK_BYTES
+    }
+}
+
+/// That much memory will be taken soon, see [`BlockPool::expect`].
+#[derive(Debug)]
+#[must_use = "what is announced is expected until this is dropped"]
+pub struct Expected(Arc<BlockPool>);
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.0.lock().expected = 0;
     }
 }
 
@@ -266,7 +322,8 @@ fn next_region(mapped_bytes: usize) -> usize {
 }
 
 fn runs_low(state: &State) -> bool {
-    state.free * CHUNK_BYTES < next_region(state.mapped_bytes) / 2
+    let expected = state.expected_bytes().min(EXPECTED_BYTES_MAX);
+    state.free * CHUNK_BYTES < expected.max(next_region(state.mapped_bytes) / 2)
 }
 
 /// Maps a region; ends the process as the allocator does when there is no memory.
@@ -307,7 +364,8 @@ fn add(state: &mut State, mut memory: MmapMut) {
     state.free += chunks.len();
     let at = memory.as_ptr() as usize;
     state.open.insert(at);
-    state.regions.insert(at, Region { memory, chunks });
+    let fresh = chunks.len();
+    state.regions.insert(at, Region { memory, chunks, fresh });
 }
 
 /// The helper thread: fetches regions when memory runs low, unmaps free ones when there is too much.
@@ -374,6 +432,49 @@ mod tests {
         let again = pool.take();
         assert!(chunks.contains(&again));
         pool.give_back(again);
+    }
+
+    #[test]
+    fn a_page_is_all_zeros_whoever_had_it_before() {
+        let pool = BlockPool::new(false);
+        let chunk = pool.take();
+        // SAFETY: the chunk was just taken.
+        unsafe { chunk.write_bytes(7, CHUNK_BYTES) };
+        pool.give_back(chunk);
+        for _ in 0..3 {
+            let pages: Vec<_> = (0..40).map(|_| (pool.take_page(), pool.take_hints())).collect();
+            for (page, hints) in pages {
+                // SAFETY: the page was just taken.
+                let bytes = unsafe { std::slice::from_raw_parts_mut(page.as_ptr(), PAGE_BYTES) };
+                assert!(bytes.iter().all(|byte| *byte == 0));
+                bytes.fill(7);
+                pool.give_back_page(page, hints);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_expected_is_fetched_and_no_more() {
+        let pool = BlockPool::new(false);
+        let fetch = || {
+            let mut state = pool.lock();
+            while runs_low(&state) {
+                let region = map(next_region(state.mapped_bytes));
+                add(&mut state, region);
+            }
+        };
+        let announced = 300 << 20;
+        let expected = pool.expect(announced);
+        fetch();
+        let mapped = pool.mapped_bytes();
+        assert!((announced..announced + REGION_BYTES_MAX).contains(&mapped), "{mapped}");
+        assert!(!pool.lock().has_too_much());
+        let chunks: Vec<_> = (0..announced / CHUNK_BYTES / 2).map(|_| pool.take()).collect();
+        fetch();
+        assert_eq!(pool.mapped_bytes(), mapped);
+        drop(expected);
+        chunks.iter().for_each(|chunk| pool.give_back(*chunk));
+        assert!(pool.lock().has_too_much());
     }
 
     #[test]

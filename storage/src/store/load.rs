@@ -9,6 +9,7 @@ use crate::{
         adopt::Adopting,
         load::{LoadError, Loading},
         place::Form,
+        pool::Expected,
         seal::BlockId,
         table::LogTable,
     },
@@ -57,6 +58,7 @@ impl Store {
         // No more than the files can hold, whatever a manifest declares: no record is shorter than its hash.
         let keys = parts.expected_keys(name, slice).min(parts.bytes(name, slice) / size_of::<u64>() as u64);
         table.reserve(usize::try_from(keys).unwrap_or(0));
+        let _expected = self.expect(table, parts.bytes(name, slice));
         let mut reader = parts.reader(name, slice);
         let is_adopted =
             |part: usize| migration.is_none() && self.adopted.get(part).is_some_and(Option::is_some);
@@ -70,6 +72,14 @@ impl Store {
         }
         table.finish_adopting(adopting, &plan.blocks);
         Ok(())
+    }
+
+    /// Has memory fetched ahead for a table's index and so many bytes of records, as far as the budget lets them be there.
+    fn expect<K: Key, V: Record>(&self, table: &LogTable<K, V>, records: u64) -> Expected {
+        let pool = &self.shared.pool;
+        let room = self.shared.memory_bytes_max.saturating_sub(pool.block_bytes());
+        let records = usize::try_from(records).unwrap_or(usize::MAX).min(room);
+        pool.expect(records.saturating_add(table.reserved_bytes()))
     }
 
     /// Takes in the next extent.

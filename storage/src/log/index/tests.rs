@@ -60,13 +60,36 @@ fn a_reserved_index_is_not_split() {
     for keys in [11, 300, 2_000, 3_000, 100_000] {
         let mut index = self::index();
         index.reserve(keys);
-        let (pages, bytes) = (index.pages.len(), index.bytes());
+        let (pages, bytes) = (index.directory.len(), index.reserved_bytes());
         for address in 0..keys as u32 {
             index.insert(hash(address), address, hash);
         }
-        assert_eq!((index.pages.len(), index.bytes()), (pages, bytes), "{keys} keys");
+        assert_eq!((index.pages.len(), index.reserved_bytes()), (pages, 0), "{keys} keys");
+        assert!(index.bytes() > bytes, "{keys} keys");
         assert!((0..keys as u32).all(|own| index.find(hash(own), |address| address == own).is_some()));
     }
+}
+
+#[test]
+fn a_reserved_index_is_split_where_keys_are_while_it_has_no_pages_elsewhere() {
+    // The first keys all belong to the first of 64 pages.
+    let hash = |address: u32| hash_bits(u64::from(address)) >> if address < 6_000 { 6 } else { 0 };
+    let mut index = index();
+    index.reserve(100_000);
+    assert_eq!(index.depth(), 6);
+    for address in 0..6_000 {
+        index.insert(hash(address), address, hash);
+    }
+    assert!(index.depth() > 6 && index.pages.len() < 8, "{} pages", index.pages.len());
+    assert!((6_000..7_000).all(|own| index.find(hash(own), |address| address == own).is_none()));
+    assert_eq!(index.remove(hash(6_000), |_| true), None);
+    for address in 6_000..40_000 {
+        index.insert(hash(address), address, hash);
+    }
+    assert!((0..40_000).all(|own| index.find(hash(own), |address| address == own).is_some()));
+    assert!((0..40_000).all(|own| index.search(hash(own), |address| address == own).is_some()));
+    assert!((0..40_000).all(|own| index.remove(hash(own), |address| address == own) == Some(own)));
+    assert_eq!(index.len(), 0);
 }
 
 #[test]
