@@ -6,7 +6,7 @@ use rkyv::{Archived, rancor};
 use tidemill_storage::record::{Record, WriteAs, restore};
 
 use super::time::Timestamp;
-use crate::runtime::exchange::batch::Batch;
+use crate::runtime::exchange::batch::{Batch, RecordKey};
 
 /// The kind of item that flows between two fused operators.
 ///
@@ -90,7 +90,7 @@ pub trait Ship: Item {
     /// What they are on the other side.
     type Record: Record;
 
-    /// Archives one into a batch, with its columns.
+    /// Archives one into a batch, with its columns; returns whether that has to be sent now.
     ///
     /// # Errors
     /// When a field cannot be serialized; the batch is as before.
@@ -98,9 +98,8 @@ pub trait Ship: Item {
         item: &Self::Ref<'_>,
         batch: &mut Batch<Self::Record>,
         timestamp: Timestamp,
-        hash: u64,
-        key: &[u8],
-    ) -> Result<(), rancor::Error>;
+        key: RecordKey<'_>,
+    ) -> Result<bool, rancor::Error>;
 }
 
 impl<T: Record> Ship for Owned<T> {
@@ -111,10 +110,9 @@ impl<T: Record> Ship for Owned<T> {
         item: &T,
         batch: &mut Batch<T>,
         timestamp: Timestamp,
-        hash: u64,
-        key: &[u8],
-    ) -> Result<(), rancor::Error> {
-        batch.put(item, timestamp, hash, key)
+        key: RecordKey<'_>,
+    ) -> Result<bool, rancor::Error> {
+        batch.put(item, timestamp, key)
     }
 }
 
@@ -126,10 +124,9 @@ impl<T: Record> Ship for InPlace<T> {
         item: &&Archived<T>,
         batch: &mut Batch<T>,
         timestamp: Timestamp,
-        hash: u64,
-        key: &[u8],
-    ) -> Result<(), rancor::Error> {
-        batch.put(&restore(*item), timestamp, hash, key)
+        key: RecordKey<'_>,
+    ) -> Result<bool, rancor::Error> {
+        batch.put(&restore(*item), timestamp, key)
     }
 }
 
@@ -141,9 +138,8 @@ impl<V: WriteAs<T> + 'static, T: Record> Ship for ViewAs<V, T> {
         item: &V,
         batch: &mut Batch<T>,
         timestamp: Timestamp,
-        hash: u64,
-        key: &[u8],
-    ) -> Result<(), rancor::Error> {
-        batch.put_view(item, timestamp, hash, key)
+        key: RecordKey<'_>,
+    ) -> Result<bool, rancor::Error> {
+        batch.put_view(item, timestamp, key)
     }
 }

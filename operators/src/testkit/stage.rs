@@ -12,7 +12,7 @@ use tidemill_engine::{
         task::{Step, Task},
         time::{Timestamp, WATERMARK_MIN},
     },
-    runtime::exchange::batch::{Batch, Columns},
+    runtime::exchange::batch::{Batch, Columns, RecordKey},
 };
 use tidemill_storage::{key::Key, record::Record};
 
@@ -167,8 +167,9 @@ where
             let hash = key.key_hash(&mut bytes);
             bytes.clear();
             key.encode(&mut bytes);
+            let key = if columns.keys { RecordKey::Wide(hash, &bytes) } else { RecordKey::Narrow(hash) };
             if let Some(Work::Batch(batch)) = work.last_mut()
-                && let Err(error) = batch.put(record, timestamp, hash, &bytes)
+                && let Err(error) = batch.put(record, timestamp, key)
             {
                 panic!("a record cannot be archived: {error}");
             }

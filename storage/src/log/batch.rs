@@ -13,14 +13,21 @@
 //! A table that is small enough to lie in the core's own caches has nothing to wait for: there each key is looked up and updated
 //! at once.
 
-use std::{ops::Range, ptr::NonNull};
+use std::{
+    ops::Range,
+    ptr::{NonNull, null_mut},
+};
 
 use super::{
-    index::{Slot, prefetch},
+    index::{Bucket, Slot, prefetch},
     place::{Form, Place},
     table::LogTable,
 };
-use crate::{key::Key, record::Record, state::KeyColumn};
+use crate::{
+    key::Key,
+    record::Record,
+    state::{KeyColumn, KeyView},
+};
 
 /// Keys between two stations: enough to hide a miss, few enough for the core's miss buffers.
 const DISTANCE: usize = 16;
@@ -34,6 +41,39 @@ const UNDER_WAY: usize = 64;
 const COLD_BATCH: usize = 1024;
 
 const _: () = assert!(LAST * DISTANCE + STRIDE <= UNDER_WAY && DISTANCE.is_multiple_of(STRIDE));
+
+/// What was found for the keys under way.
+struct Way {
+    buckets: [*mut Bucket; UNDER_WAY],
+    slots: [Option<Slot>; UNDER_WAY],
+    /// Whether the marks of records are fetched.
+    mark: bool,
+    /// How often pages of the index have moved. Slots and buckets found before that, by keys before `moved_at`, are not to be
+    /// followed.
+    moves: u64,
+    moved_at: usize,
+}
+
+impl Way {
+    #[inline(always)]
+    fn new(mark: bool, moves: u64) -> Self {
+        Self { buckets: [null_mut(); UNDER_WAY], slots: [None; UNDER_WAY], mark, moves, moved_at: 0 }
+    }
+
+    #[inline(always)]
+    fn slot(&self, i: usize) -> Option<Slot> {
+        if i >= self.moved_at { self.slots[i % UNDER_WAY] } else { None }
+    }
+
+    /// Notes that pages may have moved when the front was here.
+    #[inline(always)]
+    fn note_moves(&mut self, moves: u64, front: usize) {
+        if self.moves != moves {
+            // All that passed the first station by now.
+            (self.moves, self.moved_at) = (moves, front + STRIDE);
+        }
+    }
+}
 
 impl<K: Key, V: Record> LogTable<K, V> {
     /// Updates the values of the keys of all records in `range`, in this order.
@@ -49,11 +89,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
         while from < range.end {
             let to = if self.blocks.cold > 0 { range.end.min(from + COLD_BATCH) } else { range.end };
             self.warm(keys, from..to);
-            if self.is_near() {
-                self.run_near(keys, from..to, &mut create, &mut update);
-            } else {
-                self.run(keys, from..to, &mut create, &mut update);
-            }
+            self.run(keys, from..to, &mut create, &mut update);
             from = to;
         }
         self.after_batch(range.len());
@@ -65,32 +101,26 @@ impl<K: Key, V: Record> LogTable<K, V> {
         Form::<K, V>::STRIDED && self.index.len() <= self.near_keys_max
     }
 
-    /// One key after the other. As in [`run`](Self::run), the first record whose tag fits is nearly always the one.
+    /// The record in a slot, to be changed in place, if it is in memory and the hash's; of records of one size.
     #[inline(always)]
-    fn run_near<C: KeyColumn>(
-        &mut self,
-        keys: &C,
-        range: Range<usize>,
-        create: &mut impl FnMut(usize) -> V,
-        update: &mut impl FnMut(usize, &mut V),
-    ) {
-        for i in range {
-            let key = keys.key(i);
-            if Form::<K, V>::STRIDED && V::PLAIN {
-                let likely = self.index.candidates(self.index.home(key.hash), key.hash).next();
-                if let Some(slot) = likely {
-                    let (memory, open) = self.blocks.look(slot.address(), Form::<K, V>::SHAPE);
-                    if !memory.is_null() && Place(memory).hash() == key.hash {
-                        let place = if open { Place(memory) } else { self.renew(slot, memory) };
-                        update(i, place.plain::<K, V>());
-                        continue;
-                    }
-                }
-            }
-            self.update_one(key, || create(i), |value| update(i, value));
+    fn likely_place(&mut self, slot: Slot, hash: u64) -> Option<Place> {
+        let (memory, open) = self.blocks.look(slot.address(), Form::<K, V>::SHAPE);
+        if memory.is_null() || Place(memory).hash() != hash {
+            return None;
+        }
+        Some(if open { Place(memory) } else { self.renew(slot, memory) })
+    }
+
+    /// The record of a key, to be changed in place, which is made where there is none; of plain values.
+    #[inline(never)]
+    fn plain_place(&mut self, key: KeyView<'_>, create: impl FnOnce() -> V) -> Place {
+        match self.find(key) {
+            Some(slot) => self.open(slot),
+            None => self.add(key, &create()),
         }
     }
 
+    /// All stations; of a near table the last one alone.
     #[inline(always)]
     fn run<C: KeyColumn>(
         &mut self,
@@ -99,62 +129,68 @@ impl<K: Key, V: Record> LogTable<K, V> {
         create: &mut impl FnMut(usize) -> V,
         update: &mut impl FnMut(usize, &mut V),
     ) {
-        let shape = Form::<K, V>::SHAPE;
-        let mark = self.blocks.has_dead();
-        let mut buckets = [std::ptr::null_mut(); UNDER_WAY];
-        let mut slots: [Option<Slot>; UNDER_WAY] = [None; UNDER_WAY];
         let (from, len) = (range.start, range.len());
-        // Slots and buckets found before pages of the index moved are not to be followed.
-        let mut moved_at = 0;
-        for front in (0..len + LAST * DISTANCE).step_by(STRIDE) {
-            for i in stretch(front, 0, len) {
-                buckets[i % UNDER_WAY] = self.index.prefetch(keys.key(from + i).hash);
+        let behind = if self.is_near() { 0 } else { LAST * DISTANCE };
+        let mut way = Way::new(self.blocks.has_dead(), self.index.moves());
+        for front in (0..len + behind).step_by(STRIDE) {
+            if behind > 0 {
+                self.fetch(keys, from, front, len, &mut way);
             }
-            for i in stretch(front, DISTANCE, len) {
-                let hash = keys.key(from + i).hash;
-                let bucket = if i < moved_at { self.index.prefetch(hash) } else { buckets[i % UNDER_WAY] };
-                let mut candidates = self.index.candidates(bucket, hash);
-                let likely = candidates.next();
-                slots[i % UNDER_WAY] = likely;
-                match likely {
-                    Some(slot) => {
-                        self.prefetch_record(slot, mark);
-                        candidates.for_each(|slot| self.prefetch_record(slot, mark));
-                    }
-                    None => {
-                        let next = self.index.prefetch_next(bucket, hash);
-                        buckets[i % UNDER_WAY] = next.map_or(std::ptr::null_mut(), NonNull::as_ptr);
-                    }
-                }
-            }
-            for i in stretch(front, 2 * DISTANCE, len) {
-                let bucket = buckets[i % UNDER_WAY];
-                if slots[i % UNDER_WAY].is_none() && i >= moved_at && !bucket.is_null() {
-                    let candidates = self.index.candidates(bucket, keys.key(from + i).hash);
-                    slots[i % UNDER_WAY] = candidates.clone().next();
-                    candidates.for_each(|slot| self.prefetch_record(slot, mark));
-                }
-            }
-            for i in stretch(front, LAST * DISTANCE, len) {
+            for i in stretch(front, behind, len) {
                 let key = keys.key(from + i);
-                if Form::<K, V>::STRIDED
-                    && V::PLAIN
-                    && i >= moved_at
-                    && let Some(slot) = slots[i % UNDER_WAY]
-                {
-                    let (memory, open) = self.blocks.look(slot.address(), shape);
-                    if !memory.is_null() && Place(memory).hash() == key.hash {
-                        let place = if open { Place(memory) } else { self.renew(slot, memory) };
-                        update(from + i, place.plain::<K, V>());
-                        continue;
-                    }
+                if Form::<K, V>::STRIDED && V::PLAIN {
+                    // The first record whose tag fits is nearly always the one.
+                    let likely = match behind {
+                        0 => self.index.candidates(self.index.home(key.hash), key.hash).next(),
+                        _ => way.slot(i),
+                    };
+                    let place = match likely.and_then(|slot| self.likely_place(slot, key.hash)) {
+                        Some(place) => place,
+                        None => {
+                            let place = self.plain_place(key, || create(from + i));
+                            way.note_moves(self.index.moves(), front);
+                            place
+                        }
+                    };
+                    update(from + i, place.plain::<K, V>());
+                } else {
+                    self.update_one(key, || create(from + i), |value| update(from + i, value));
+                    way.note_moves(self.index.moves(), front);
                 }
-                let moves = self.index.moves();
-                self.update_one(key, || create(from + i), |value| update(from + i, value));
-                if self.index.moves() != moves {
-                    // All that passed the first station by now.
-                    moved_at = (front + STRIDE).min(len);
+            }
+        }
+    }
+
+    /// The stations before the last.
+    #[inline(always)]
+    fn fetch<C: KeyColumn>(&self, keys: &C, from: usize, front: usize, len: usize, way: &mut Way) {
+        for i in stretch(front, 0, len) {
+            way.buckets[i % UNDER_WAY] = self.index.prefetch(keys.key(from + i).hash);
+        }
+        for i in stretch(front, DISTANCE, len) {
+            let hash = keys.key(from + i).hash;
+            let has_moved = i < way.moved_at;
+            let bucket = if has_moved { self.index.prefetch(hash) } else { way.buckets[i % UNDER_WAY] };
+            let mut candidates = self.index.candidates(bucket, hash);
+            let likely = candidates.next();
+            way.slots[i % UNDER_WAY] = likely;
+            match likely {
+                Some(slot) => {
+                    self.prefetch_record(slot, way.mark);
+                    candidates.for_each(|slot| self.prefetch_record(slot, way.mark));
                 }
+                None => {
+                    let next = self.index.prefetch_next(bucket, hash);
+                    way.buckets[i % UNDER_WAY] = next.map_or(null_mut(), NonNull::as_ptr);
+                }
+            }
+        }
+        for i in stretch(front, 2 * DISTANCE, len) {
+            let bucket = way.buckets[i % UNDER_WAY];
+            if way.slots[i % UNDER_WAY].is_none() && i >= way.moved_at && !bucket.is_null() {
+                let candidates = self.index.candidates(bucket, keys.key(from + i).hash);
+                way.slots[i % UNDER_WAY] = candidates.clone().next();
+                candidates.for_each(|slot| self.prefetch_record(slot, way.mark));
             }
         }
     }

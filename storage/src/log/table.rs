@@ -127,7 +127,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
 
     /// Writes a record of a new key at the tail.
     #[inline(always)]
-    fn add(&mut self, key: KeyView<'_>, value: &V) -> Place {
+    pub(super) fn add(&mut self, key: KeyView<'_>, value: &V) -> Place {
         self.touched = true;
         let (address, place) = if V::PLAIN {
             let units = Form::<K, V>::units(key, size_of::<V>());

@@ -41,6 +41,17 @@ pub struct Columns {
     pub keys: bool,
 }
 
+/// The key of a record, as far as its edge carries it.
+#[derive(Clone, Copy, Debug)]
+pub enum RecordKey<'k> {
+    /// The edge is not keyed.
+    None,
+    /// The hash of a narrow key, which is the key.
+    Narrow(u64),
+    /// The hash and the bytes of a wide key.
+    Wide(u64, &'k [u8]),
+}
+
 /// Where the bytes of one record's key lie in the batch.
 #[derive(Clone, Copy, Debug)]
 struct KeySpan {
@@ -118,7 +129,13 @@ impl<T: Record> Batch<T> {
     /// Whether it has to be sent before another record is put.
     #[inline(always)]
     pub fn is_full(&self) -> bool {
-        self.len == self.capacity || self.bytes.len() - self.capacity * Self::STRIDE >= self.bytes_max
+        self.len == self.capacity || self.is_heavy()
+    }
+
+    /// Whether its out-of-line parts alone make it complete.
+    #[inline(always)]
+    fn is_heavy(&self) -> bool {
+        self.bytes.len() - self.capacity * Self::STRIDE >= self.bytes_max
     }
 
     /// Bytes of the records, columns included.
@@ -128,7 +145,7 @@ impl<T: Record> Batch<T> {
         (self.len * Self::STRIDE + out_of_line + columns) as u64
     }
 
-    /// Archives one record. `hash` and `key` are kept only when the edge carries those columns.
+    /// Archives one record, with the key that the batch's columns are for; returns whether the batch has to be sent now.
     ///
     /// # Errors
     /// When a field of the record cannot be serialized; the batch is as before.
@@ -140,10 +157,9 @@ impl<T: Record> Batch<T> {
         &mut self,
         record: &T,
         timestamp: Timestamp,
-        hash: u64,
-        key: &[u8],
-    ) -> Result<(), rancor::Error> {
-        self.put_with(timestamp, hash, key, |bytes, at| bytes.put_root(at, record))
+        key: RecordKey<'_>,
+    ) -> Result<bool, rancor::Error> {
+        self.put_with(timestamp, key, |bytes, at| bytes.put_root(at, record))
     }
 
     /// As [`put`](Self::put), with a value that is archived as a `T`.
@@ -158,40 +174,39 @@ impl<T: Record> Batch<T> {
         &mut self,
         view: &impl WriteAs<T>,
         timestamp: Timestamp,
-        hash: u64,
-        key: &[u8],
-    ) -> Result<(), rancor::Error> {
-        self.put_with(timestamp, hash, key, |bytes, at| bytes.put_root_as::<T>(at, view))
+        key: RecordKey<'_>,
+    ) -> Result<bool, rancor::Error> {
+        self.put_with(timestamp, key, |bytes, at| bytes.put_root_as::<T>(at, view))
     }
 
+    /// What is known of the type and of the kind of key when this is compiled is not asked for each record.
     #[inline(always)]
     fn put_with(
         &mut self,
         timestamp: Timestamp,
-        hash: u64,
-        key: &[u8],
+        key: RecordKey<'_>,
         put_root: impl FnOnce(&mut RecordWriter, usize) -> Result<(), rancor::Error>,
-    ) -> Result<(), rancor::Error> {
-        assert!(self.len < self.capacity, "a record was put into a full batch");
-        if self.columns.keys {
+    ) -> Result<bool, rancor::Error> {
+        let (at, capacity) = (self.len, self.capacity);
+        assert!(at < capacity, "a record was put into a full batch");
+        if let RecordKey::Wide(_, key) = key {
             let start = self.bytes.append_bytes(key);
             // A batch is far below 4 GiB: its bytes are bounded by `bytes_max` plus one record.
             self.keys.push(KeySpan { start: start as u32, length: key.len() as u32 });
         }
-        if let Err(error) = put_root(&mut self.bytes, self.len * Self::STRIDE) {
-            if self.columns.keys {
-                self.keys.pop();
-            }
+        if let Err(error) = put_root(&mut self.bytes, at * Self::STRIDE) {
+            self.keys.truncate(at);
             return Err(error);
         }
         if self.columns.timestamps {
             push_within_capacity(&mut self.timestamps, timestamp);
         }
-        if self.columns.hashes {
-            push_within_capacity(&mut self.hashes, hash);
+        if let RecordKey::Narrow(hash) | RecordKey::Wide(hash, _) = key {
+            self.hashes.push(hash);
         }
-        self.len += 1;
-        Ok(())
+        self.len = at + 1;
+        let grows = !T::FIXED || matches!(key, RecordKey::Wide(..));
+        Ok(at + 1 == capacity || (grows && self.is_heavy()))
     }
 
     /// Appends the batch from its record `first` on: all that [`read_from`](Self::read_from) needs.
@@ -276,8 +291,12 @@ impl<T: Record> Batch<T> {
         let mut part = Self::new(self.capacity, self.bytes_max, self.columns);
         (part.ingest, part.opened) = (self.ingest, self.opened);
         for i in records {
-            let hash = self.hashes.get(i).copied().unwrap_or_default();
-            part.put(&restore(&self.records()[i]), self.timestamp(i), hash, self.key_bytes(i))?;
+            let key = match self.hashes.get(i) {
+                None => RecordKey::None,
+                Some(hash) if self.columns.keys => RecordKey::Wide(*hash, self.key_bytes(i)),
+                Some(hash) => RecordKey::Narrow(*hash),
+            };
+            part.put(&restore(&self.records()[i]), self.timestamp(i), key)?;
         }
         Ok(part)
     }
@@ -385,7 +404,7 @@ mod tests {
         for round in 0..3 {
             let long = format!("a string that lies out of line, round {round}");
             for (i, word) in ["", "tiny", &long].into_iter().enumerate() {
-                batch.put(&word.to_owned(), i as i64, 7, word.as_bytes()).unwrap();
+                batch.put(&word.to_owned(), i as i64, RecordKey::Wide(7, word.as_bytes())).unwrap();
             }
             assert!(batch.is_full());
             assert_eq!(words(&batch), ["", "tiny", &long]);
@@ -401,7 +420,9 @@ mod tests {
         let columns = Columns { timestamps: true, hashes: true, keys: true };
         let mut batch = Batch::<String>::new(5, 1 << 10, columns);
         for (i, word) in ["", "tiny", "a string that lies out of line"].into_iter().enumerate() {
-            batch.put(&word.to_owned(), i as i64 - 1, 1 << (20 * i), word.as_bytes()).unwrap();
+            batch
+                .put(&word.to_owned(), i as i64 - 1, RecordKey::Wide(1 << (20 * i), word.as_bytes()))
+                .unwrap();
         }
         let mut bytes = Vec::new();
         batch.write_to(0, &mut bytes);
@@ -412,7 +433,7 @@ mod tests {
         assert_eq!((read.timestamps(), read.hashes()), (batch.timestamps(), batch.hashes()));
         assert_eq!(read.key_bytes(2), batch.key_bytes(2));
         // There is room for two more.
-        read.put(&"more".to_owned(), 7, 7, b"more").unwrap();
+        read.put(&"more".to_owned(), 7, RecordKey::Wide(7, b"more")).unwrap();
         assert_eq!(words(&read)[3], "more");
         for cut in 0..whole {
             assert!(Batch::<String>::read_from(&bytes[..cut]).is_err(), "cut at {cut}");
@@ -430,7 +451,7 @@ mod tests {
     #[test]
     fn a_damaged_record_is_refused() {
         let mut batch = Batch::<String>::new(2, 1 << 10, Columns::default());
-        batch.put(&"a string that lies out of line".to_owned(), 0, 0, &[]).unwrap();
+        batch.put(&"a string that lies out of line".to_owned(), 0, RecordKey::None).unwrap();
         let mut bytes = Vec::new();
         batch.write_to(0, &mut bytes);
         // The pointer in the root of the string, behind the head.
@@ -447,7 +468,7 @@ mod tests {
     #[test]
     fn a_batch_is_full_when_its_strings_fill_it() {
         let mut batch = Batch::<String>::new(1000, 64, Columns::default());
-        batch.put(&"x".repeat(100), 0, 0, &[]).unwrap();
+        batch.put(&"x".repeat(100), 0, RecordKey::None).unwrap();
         assert!(batch.is_full());
         assert_eq!(batch.timestamp(0), crate::model::time::NO_TIMESTAMP);
     }

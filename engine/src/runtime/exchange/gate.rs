@@ -267,7 +267,7 @@ mod tests {
     use crate::{
         model::checkpoint::{ChannelEnd, InFlight},
         runtime::exchange::{
-            batch::Columns,
+            batch::{Columns, RecordKey},
             channel::{ChannelPlace, Sender, channel},
         },
     };
@@ -284,7 +284,7 @@ mod tests {
 
     fn batch(number: u64) -> Element<Box<Batch<u64>>> {
         let mut batch = Batch::new(1, 1, Columns::default());
-        batch.put(&number, 0, 0, &[]).unwrap();
+        batch.put(&number, 0, RecordKey::None).unwrap();
         Element::Batch(Box::new(batch))
     }
 
@@ -358,7 +358,7 @@ mod tests {
     fn a_barrier_overtakes_the_rest_of_the_batch_in_work() {
         let (mut senders, mut gate) = gate(1);
         let mut in_work = Batch::new(3, 1, Columns::default());
-        (0..3).for_each(|number: u64| in_work.put(&number, 0, 0, &[]).unwrap());
+        (0..3).for_each(|number: u64| in_work.put(&number, 0, RecordKey::None).map(drop).unwrap());
         send(&mut senders[0], batch(7));
         assert!(!gate.is_overtaken() && gate.overtake(None).is_none());
         senders[0].announce(3);

@@ -4,6 +4,8 @@ use std::marker::PhantomData;
 
 use tidemill_storage::key::{Key, KeyRef, key_group, subtask_of};
 
+use super::batch::RecordKey;
+
 /// Which pairs of subtasks an edge connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pattern {
@@ -38,10 +40,8 @@ pub enum Route<'a> {
     One {
         /// Index of the target.
         target: usize,
-        /// Hash of the record's key, 0 where there is none.
-        hash: u64,
-        /// Bytes of a wide key, else empty.
-        key: &'a [u8],
+        /// The record's key.
+        key: RecordKey<'a>,
     },
     /// To every target.
     All,
@@ -100,12 +100,12 @@ impl<V: ?Sized, K: Key, F: FnMut(&V) -> K + Clone + Send + 'static> Partition<V>
         let key = (self.extract)(view);
         if K::WIDTH.is_narrow() {
             let hash = key.key_hash(&mut self.scratch);
-            return Route::One { target: self.owners.target(hash), hash, key: &[] };
+            return Route::One { target: self.owners.target(hash), key: RecordKey::Narrow(hash) };
         }
         self.scratch.clear();
         key.encode(&mut self.scratch);
         let hash = tidemill_storage::key::hash_bytes(&self.scratch);
-        Route::One { target: self.owners.target(hash), hash, key: &self.scratch }
+        Route::One { target: self.owners.target(hash), key: RecordKey::Wide(hash, &self.scratch) }
     }
 }
 
@@ -149,12 +149,12 @@ where
         let key = (self.extract)(view);
         if <Q::Owned as Key>::WIDTH.is_narrow() {
             let hash = key.key_hash_ref(&mut self.scratch);
-            return Route::One { target: self.owners.target(hash), hash, key: &[] };
+            return Route::One { target: self.owners.target(hash), key: RecordKey::Narrow(hash) };
         }
         self.scratch.clear();
         key.encode_ref(&mut self.scratch);
         let hash = tidemill_storage::key::hash_bytes(&self.scratch);
-        Route::One { target: self.owners.target(hash), hash, key: &self.scratch }
+        Route::One { target: self.owners.target(hash), key: RecordKey::Wide(hash, &self.scratch) }
     }
 }
 
@@ -191,7 +191,7 @@ impl<V: ?Sized> Partition<V> for Forward {
 
     #[inline(always)]
     fn route(&mut self, _view: &V) -> Route<'_> {
-        Route::One { target: 0, hash: 0, key: &[] }
+        Route::One { target: 0, key: RecordKey::None }
     }
 }
 
@@ -220,7 +220,7 @@ impl<V: ?Sized, const ALL: bool> Partition<V> for RoundRobin<ALL> {
     fn route(&mut self, _view: &V) -> Route<'_> {
         let target = self.next;
         self.next = if target + 1 == self.targets { 0 } else { target + 1 };
-        Route::One { target, hash: 0, key: &[] }
+        Route::One { target, key: RecordKey::None }
     }
 }
 
@@ -251,7 +251,7 @@ impl<V: ?Sized> Partition<V> for Global {
 
     #[inline(always)]
     fn route(&mut self, _view: &V) -> Route<'_> {
-        Route::One { target: 0, hash: 0, key: &[] }
+        Route::One { target: 0, key: RecordKey::None }
     }
 }
 
@@ -279,7 +279,7 @@ impl<V: ?Sized, F: FnMut(&V, usize) -> usize + Clone + Send + 'static> Partition
 
     #[inline(always)]
     fn route(&mut self, view: &V) -> Route<'_> {
-        Route::One { target: (self.choose)(view, self.targets) % self.targets, hash: 0, key: &[] }
+        Route::One { target: (self.choose)(view, self.targets) % self.targets, key: RecordKey::None }
     }
 }
 

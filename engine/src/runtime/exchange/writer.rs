@@ -17,7 +17,7 @@ use std::{collections::VecDeque, mem};
 use tidemill_storage::record::Record;
 
 use super::{
-    batch::{Batch, Columns},
+    batch::{Batch, Columns, RecordKey},
     channel::{Parcel, Sender},
     in_flight::{in_flight, write, write_batch},
     partition::{Partition, Route},
@@ -103,26 +103,24 @@ impl<T: Record, P> EdgeWriter<T, P> {
 }
 
 impl<T: Record> Target<T> {
-    /// Archives one record; sends the batch when that filled it, and returns the bytes sent then.
+    /// Archives one record; returns whether the batch has to be [sent](Self::ship) now.
     #[inline(always)]
     fn put<I: Ship<Record = T>>(
         &mut self,
         item: &I::Ref<'_>,
         timestamp: Timestamp,
-        hash: u64,
-        key: &[u8],
+        key: RecordKey<'_>,
         operator: OperatorIndex,
         context: &mut StepContext,
-    ) -> u64 {
+    ) -> bool {
         if self.open.is_empty() {
             self.open.opened = context.now;
             self.open.ingest = context.ingest;
         }
-        if let Err(error) = I::put(item, &mut self.open, timestamp, hash, key) {
+        I::put(item, &mut self.open, timestamp, key).unwrap_or_else(|error| {
             context.fail(operator, Box::new(error));
-            return 0;
-        }
-        if self.open.is_full() { self.ship(context) } else { 0 }
+            false
+        })
     }
 
     /// Sends the open batch and takes another buffer; returns the bytes sent.
@@ -204,13 +202,17 @@ impl<T: Record, P> EdgeWriter<T, P> {
         let Self { operator, partition, targets, counters } = self;
         let route = Blame::on(*operator, || partition.route(I::view(item)));
         match route {
-            Route::One { target, hash, key } => {
-                counters.bytes_out +=
-                    targets[target].put::<I>(item, timestamp, hash, key, *operator, context);
+            Route::One { target, key } => {
+                let target = &mut targets[target];
+                if target.put::<I>(item, timestamp, key, *operator, context) {
+                    counters.bytes_out += target.ship(context);
+                }
             }
             Route::All => {
                 for target in targets.iter_mut() {
-                    counters.bytes_out += target.put::<I>(item, timestamp, 0, &[], *operator, context);
+                    if target.put::<I>(item, timestamp, RecordKey::None, *operator, context) {
+                        counters.bytes_out += target.ship(context);
+                    }
                 }
             }
         }
