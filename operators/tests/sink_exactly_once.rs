@@ -302,6 +302,39 @@ fn a_simulated_job_that_is_killed_at_any_turn_commits_every_row_once() {
 }
 
 #[test]
+fn files_are_made_durable_while_state_is_written() {
+    let mut ahead = 0;
+    for seed in 0..20 {
+        let disk = MemoryDisk::default();
+        let platform = SimPlatform::new(seed).disk(Arc::new(disk.clone())).turn_ns_max(200_000);
+        let trace = platform.trace();
+        let checkpoints = CheckpointConfig { interval_ms: 1, ..CheckpointConfig::new("/checkpoints") };
+        let config = JobConfig {
+            parallelism: 2,
+            step_records_max: 8,
+            max_parallelism: Some(128),
+            checkpoints: Some(checkpoints),
+            ..JobConfig::default()
+        };
+        let environment = StreamEnvironment::on(Arc::new(platform), config);
+        environment
+            .from_source("numbers", from_vec((0..ROWS * 5).collect()), WatermarkStrategy::none())
+            .key_by(|number| *number)
+            .fold(0, |last: &mut u64, number| *last = number.to_native())
+            .map(|(_, number)| number)
+            .sink("files", sink());
+        environment.execute().unwrap();
+        assert_eq!(visible(&disk), (0..ROWS * 5).collect::<Vec<_>>(), "seed {seed}");
+        let trace = trace.to_string();
+        ahead += trace.lines().filter(|line| line.ends_with("sinks are ahead of its state")).count();
+        // The end waits for both.
+        let end = trace.lines().last().unwrap_or_default();
+        assert!(!end.ends_with("sinks are ahead of its state"), "{trace}");
+    }
+    assert!(ahead > 20, "{ahead}");
+}
+
+#[test]
 fn a_job_without_checkpoints_commits_at_its_end() {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("out");

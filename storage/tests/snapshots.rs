@@ -297,6 +297,50 @@ fn a_new_store_in_an_old_directory_leaves_its_files_until_told() {
 }
 
 #[test]
+fn a_snapshot_does_not_wait_until_hundreds_of_files_are_gone() {
+    let (memory, disk) = memory();
+    let directory = Path::new("state");
+    let mut core = WriterCore::open(Arc::clone(&disk), settings(directory, 1, 0..GROUPS)).unwrap();
+    let (table, block) = (TableId(1), Arc::new(Block::holding(&[7; 8192])));
+    let range =
+        |id, from| SealedRange { table, block: BlockId(id), memory: Arc::clone(&block), from, to: from + 16 };
+    let count = || disk.list(directory).unwrap().len();
+    // Each snapshot has a segment more, all with a piece of the same block.
+    for snapshot in 1..=300 {
+        let mut sealed = Sealed { ranges: vec![range(0, 16 * snapshot as u32)], ..Sealed::default() };
+        if snapshot == 1 {
+            let layout = Layout::Stride { stride: 16, value_at: 8, value_len: 8 };
+            let (keys, values) = ("u64".into(), "u64".into());
+            let name = StateName::new("count", "counts");
+            sealed.states = vec![StateDeclaration { id: StateId(0), name, keys, values, layout }];
+            sealed.tables = vec![TableDeclaration { table, state: StateId(0), slice: 0 }];
+        }
+        core.handle(Command::Snapshot { snapshot, seal: snapshot, sealed });
+        core.handle(Command::Release { snapshot: snapshot - 1 });
+    }
+    assert_eq!(count(), 301);
+    memory.set_faults(Faults::default());
+    let (ranges, freed) = (vec![range(1, 16)], vec![(table, BlockId(0))]);
+    let sealed = Sealed { ranges, freed, ..Sealed::default() };
+    let events = core.perform(Command::Snapshot { snapshot: 301, seal: 301, sealed });
+    assert!(
+        matches!(&events[..], [Event::Durable(_), Event::SnapshotDone { segments: 1, .. }]),
+        "{events:?}"
+    );
+    core.perform(Command::Release { snapshot: 300 });
+    assert!(memory.operations() < 12, "{} operations", memory.operations());
+    assert_eq!(count(), 303);
+    memory.set_faults(Faults { fail_at: Some(1), ..Faults::default() });
+    core.remove_one();
+    assert!(core.has_garbage());
+    core.remove_one();
+    assert!(!core.has_garbage(), "what cannot be removed is not tried again at once");
+    assert_eq!(count(), 302);
+    core.handle(Command::Release { snapshot: 300 });
+    assert_eq!(disk.list(directory).unwrap(), [manifest_path(directory, 301), segment_path(directory, 300)]);
+}
+
+#[test]
 fn an_export_is_whole_and_costs_what_is_new() {
     for form in [ExportForm::Link, ExportForm::Copy] {
         let (_, disk) = memory();

@@ -83,6 +83,8 @@ struct Underway {
     /// Tasks that have not passed its barrier.
     missing: usize,
     operators: BTreeMap<OperatorIndex, OperatorState>,
+    /// What sinks have prepared and made sure of already.
+    secured: Prepared,
     bytes_written: u64,
     /// Who has asked for it, if it was asked for.
     request: Option<Request>,
@@ -157,6 +159,7 @@ impl Coordinator {
             began: now,
             missing: self.tasks,
             operators: BTreeMap::new(),
+            secured: Prepared::new(),
             bytes_written: 0,
             request,
         });
@@ -167,6 +170,9 @@ impl Coordinator {
     fn hear(&mut self) {
         while let Some(message) = self.shared.next_for_control() {
             match message {
+                FromWorker::Prepared { checkpoint, committables } => {
+                    self.secure_early(checkpoint, committables.into_iter().collect());
+                }
                 FromWorker::Passed(passed) => self.note(*passed),
                 FromWorker::Declined { checkpoint, operator, subtask, cause } => {
                     let name = &self.plan.operators[operator as usize].name;

@@ -222,6 +222,14 @@ pub enum ToWorker {
 /// What a worker says to the control plane.
 #[derive(Debug)]
 pub enum FromWorker {
+    /// What the sinks of a task have prepared that has passed a barrier, and whose state is not durable yet: both become so at the
+    /// same time. It is in [`Passed`](Self::Passed) once more.
+    Prepared {
+        /// Which checkpoint.
+        checkpoint: CheckpointId,
+        /// By operator.
+        committables: Vec<(OperatorIndex, Vec<Committable>)>,
+    },
     /// A task has passed a barrier, and what its operators added is durable.
     Passed(Box<Passed>),
     /// A task's state could not be made durable. The job goes on; the checkpoint does not.

@@ -88,7 +88,11 @@ impl CheckpointDesk {
         let TaskAt { index: task, subtask, is_source } = task;
         let passed = Passed { checkpoint: barrier.checkpoint, subtask, operators, bytes_written: 0 };
         let records = barrier.kind == BarrierKind::Overtaking && !is_source;
-        self.waiting.push(Waiting { task, passed, stores, records });
+        let waiting = Waiting { task, passed, stores, records };
+        if !waiting.is_whole() {
+            self.tell_prepared(&waiting.passed);
+        }
+        self.waiting.push(waiting);
         self.tell();
     }
 
@@ -168,6 +172,17 @@ impl CheckpointDesk {
         let waiting = self.waiting.iter_mut().find(is_it)?;
         waiting.stores.retain(|open| *open != operator);
         Some(&mut waiting.passed)
+    }
+
+    /// Tells what sinks have prepared, as it takes time to make sure of that, too.
+    fn tell_prepared(&self, passed: &Passed) {
+        let prepared = passed.operators.iter().filter(|(_, state)| !state.committables.is_empty());
+        let committables: Vec<_> =
+            prepared.map(|(operator, state)| (*operator, state.committables.clone())).collect();
+        if !committables.is_empty() {
+            let checkpoint = passed.checkpoint;
+            self.shared.tell_control(FromWorker::Prepared { checkpoint, committables });
+        }
     }
 
     /// Tells of all that is durable.

@@ -63,20 +63,20 @@ impl InlineWriter {
 
     /// Whether there is something to do or to be heard.
     pub fn is_busy(&self) -> bool {
-        !self.commands.is_empty() || !self.events.is_empty()
+        !self.commands.is_empty() || !self.events.is_empty() || self.core.has_garbage()
     }
 
     /// The next event, if its time has come.
     pub fn poll(&mut self) -> Option<Event> {
-        if !self.commands.is_empty() && self.may_go_on() {
-            self.handle_next();
+        if (!self.commands.is_empty() || self.core.has_garbage()) && self.may_go_on() && !self.do_next() {
+            self.core.remove_one();
         }
         if self.events.is_empty() || !self.may_go_on() { None } else { self.events.pop_front() }
     }
 
     /// The next event, whenever it was to come; `None` when nothing is under way.
     pub fn wait(&mut self) -> Option<Event> {
-        while self.events.is_empty() && self.handle_next() {}
+        while self.events.is_empty() && self.do_next() {}
         self.events.pop_front()
     }
 
@@ -85,9 +85,10 @@ impl InlineWriter {
     }
 
     /// Does the next command; whether there was one.
-    fn handle_next(&mut self) -> bool {
+    fn do_next(&mut self) -> bool {
         let Some(command) = self.commands.pop_front() else { return false };
-        self.events.extend(self.core.handle(command));
+        self.core.remove_some();
+        self.events.extend(self.core.perform(command));
         true
     }
 }

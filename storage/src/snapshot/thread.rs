@@ -59,8 +59,8 @@ impl Writer {
             stand_back();
             // On Linux that is this thread alone. Refusal only costs latency.
             let _ = setpriority_process(None, NICE);
-            while let Ok(command) = inbox.recv() {
-                for event in core.handle(command) {
+            while let Some(command) = next(&inbox, &mut core) {
+                for event in core.perform(command) {
                     // Nobody may listen any more; what was asked is done all the same.
                     let _ = outbox.send(event);
                     wake();
@@ -131,6 +131,20 @@ impl Writer {
     fn died(&self) -> StateError {
         let source = io::Error::other("the state writer's thread has ended; see its panic message");
         failed("write to", &self.directory)(source)
+    }
+}
+
+/// The next command; `None` when there is none any more. As long as none waits, files that nothing needs are removed, and
+/// some in any case.
+fn next(inbox: &Receiver<Command>, core: &mut WriterCore) -> Option<Command> {
+    core.remove_some();
+    loop {
+        match inbox.try_recv() {
+            Ok(command) => return Some(command),
+            Err(_) if core.has_garbage() => core.remove_one(),
+            Err(TryRecvError::Empty) => return inbox.recv().ok(),
+            Err(TryRecvError::Disconnected) => return None,
+        }
     }
 }
 

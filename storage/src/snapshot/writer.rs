@@ -7,6 +7,7 @@
 //! with the next segment, and files that were finished are never touched.
 
 use std::{
+    collections::VecDeque,
     fmt, io,
     ops::Range,
     path::{Path, PathBuf},
@@ -29,6 +30,9 @@ use crate::{
     log::seal::{BlockId, Sealed, TableId},
     state::StateError,
 };
+
+/// Files that are removed between two commands at least, if there are so many: a snapshot makes two.
+const REMOVED_MIN: usize = 2;
 
 /// Whose snapshots are written, and where.
 #[derive(Clone, Debug)]
@@ -176,8 +180,10 @@ pub struct WriterCore {
     next_segment: u64,
     /// Files of stores that had the directory before.
     earlier: Vec<PathBuf>,
-    /// Files that are needed no more and could not be removed yet.
-    garbage: Vec<PathBuf>,
+    /// Files that are needed no more, in the order in which they have to go: a manifest before the segments that it names.
+    garbage: VecDeque<PathBuf>,
+    /// The first of them could not be removed.
+    is_stuck: bool,
     /// Last, so that it is given back when all else is gone.
     _lock: DirectoryLock,
 }
@@ -192,7 +198,7 @@ impl WriterCore {
         disk.create_directory(directory).map_err(failed("create", directory))?;
         let lock = disk.lock(directory)?;
         let mut next_segment = 0;
-        let (mut earlier, mut garbage) = (Vec::new(), Vec::new());
+        let (mut earlier, mut garbage) = (Vec::new(), VecDeque::new());
         for path in disk.list(directory).map_err(failed("list", directory))? {
             match kind_of(&path) {
                 Some(FileKind::Segment(number)) => {
@@ -200,12 +206,12 @@ impl WriterCore {
                     earlier.push(path);
                 }
                 Some(FileKind::Manifest(_)) => earlier.push(path),
-                Some(FileKind::Unfinished) => garbage.push(path),
+                Some(FileKind::Unfinished) => garbage.push_back(path),
                 None => {}
             }
         }
         let catalog = Catalog::default();
-        Ok(Self { disk, settings, catalog, next_segment, earlier, garbage, _lock: lock })
+        Ok(Self { disk, settings, catalog, next_segment, earlier, garbage, is_stuck: false, _lock: lock })
     }
 
     /// Gives the segments of a part that the store is restored from names in its own directory, so that it can take them over.
@@ -229,8 +235,17 @@ impl WriterCore {
         Some(numbers)
     }
 
-    /// Does what is asked, and says what became of it.
+    /// Does what is asked, removes all that nothing needs any more, and says what became of what was asked.
     pub fn handle(&mut self, command: Command) -> Vec<Event> {
+        let events = self.perform(command);
+        while self.has_garbage() {
+            self.remove_one();
+        }
+        events
+    }
+
+    /// Does what is asked, and says what became of it. What nothing needs any more is left to [`remove_one`](Self::remove_one).
+    pub fn perform(&mut self, command: Command) -> Vec<Event> {
         let mut events = Vec::new();
         let (snapshot, result) = match command {
             Command::Spill { seal, sealed } => {
@@ -245,7 +260,7 @@ impl WriterCore {
             }
             Command::Release { snapshot } => {
                 if self.catalog.release(snapshot) {
-                    self.garbage.push(manifest_path(&self.settings.directory, snapshot));
+                    self.garbage.push_back(manifest_path(&self.settings.directory, snapshot));
                 }
                 events.push(Event::Released { snapshot });
                 (Some(snapshot), Ok(()))
@@ -254,15 +269,41 @@ impl WriterCore {
                 (Some(snapshot), self.export(snapshot, &directory, form, &mut events))
             }
             Command::RemoveEarlier => {
-                self.garbage.append(&mut self.earlier);
+                self.garbage.extend(self.earlier.drain(..));
                 (None, Ok(()))
             }
         };
         if let Err(error) = result {
             events.push(Event::Failed { snapshot, error });
         }
-        self.remove_unneeded();
+        let directory = &self.settings.directory;
+        let unneeded = self.catalog.take_unneeded();
+        self.garbage.extend(unneeded.into_iter().map(|number| segment_path(directory, number)));
+        // It may work by now.
+        self.is_stuck = false;
         events
+    }
+
+    /// Whether there are files to be removed, and no reason to think that they cannot be.
+    pub fn has_garbage(&self) -> bool {
+        !self.is_stuck && !self.garbage.is_empty()
+    }
+
+    /// Removes one file that nothing needs any more. Hundreds of segments can become useless at once, and no snapshot is to wait until
+    /// they are gone. What cannot be removed is tried again, it and what is behind it, when something else was done.
+    pub fn remove_one(&mut self) {
+        let Some(path) = self.garbage.front().filter(|_| !self.is_stuck) else { return };
+        match self.disk.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => self.is_stuck = true,
+            _ => drop(self.garbage.pop_front()),
+        }
+    }
+
+    /// Removes some files between two commands, so that they do not pile up where commands come without a pause.
+    pub fn remove_some(&mut self) {
+        for _ in 0..REMOVED_MIN {
+            self.remove_one();
+        }
     }
 
     /// The store's own directory.
@@ -293,7 +334,7 @@ impl WriterCore {
         let (written, file) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                self.garbage.push(path);
+                self.garbage.push_back(path);
                 return Err(error);
             }
         };
@@ -339,7 +380,7 @@ impl WriterCore {
                 // an earlier store left under the name is not ours to remove.
                 let path = manifest_path(directory, snapshot);
                 if !self.earlier.contains(&path) {
-                    self.garbage.push(path);
+                    self.garbage.push_back(path);
                 }
                 return Err(error);
             }
@@ -373,19 +414,5 @@ impl WriterCore {
         let exported = export::export(&*self.disk, store, snapshot, directory, form)?;
         events.push(Event::Exported { snapshot, exported });
         Ok(())
-    }
-
-    fn remove_unneeded(&mut self) {
-        let directory = &self.settings.directory;
-        let unneeded = self.catalog.take_unneeded();
-        self.garbage.extend(unneeded.into_iter().map(|number| segment_path(directory, number)));
-        // Manifests were put in before the segments that they name, and go before them. What cannot be removed now is
-        // tried again, it and what is behind it.
-        let mut stuck = false;
-        self.garbage.retain(|path| {
-            stuck =
-                stuck || self.disk.remove(path).is_err_and(|error| error.kind() != io::ErrorKind::NotFound);
-            stuck
-        });
     }
 }

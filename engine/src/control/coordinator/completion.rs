@@ -40,6 +40,23 @@ impl Coordinator {
         }
     }
 
+    /// Has sinks make sure of what a task has prepared, while its state is made durable.
+    pub(super) fn secure_early(&mut self, checkpoint: CheckpointId, prepared: Prepared) {
+        let Some(own) = self.underway.iter_mut().find(|own| own.checkpoint == checkpoint) else { return };
+        let secured = self.vault.lock().commits.secure(&prepared);
+        match secured {
+            Ok(()) => {
+                self.platform
+                    .note(&|| format!("checkpoint {checkpoint}: a task's sinks are ahead of its state"));
+                for (operator, committables) in prepared {
+                    own.secured.entry(operator).or_default().extend(committables);
+                }
+            }
+            // What it has prepared comes with the rest of what the task has, and is carried over.
+            Err(error) => self.fail_checkpoint(checkpoint, error.to_string()),
+        }
+    }
+
     /// All tasks have passed the barrier, and their state is durable.
     fn complete(&mut self, mut own: Underway) {
         let later = self.carried.split_off(&own.checkpoint);
@@ -157,7 +174,7 @@ impl Coordinator {
         prepared: &Prepared,
     ) -> Result<Option<(JobManifest, Option<PathBuf>)>, CheckpointError> {
         let mut vault = self.vault.lock();
-        vault.commits.secure(prepared)?;
+        vault.commits.secure(&without(prepared, &own.secured))?;
         let Some(library) = &mut vault.library else { return Ok(None) };
         let operators = own.operators.iter().map(|(operator, state)| {
             let id = self.plan.operators[*operator as usize].id.clone();
@@ -211,6 +228,16 @@ impl Coordinator {
             BarrierKind::Final => self.board.note_finished(),
         }
     }
+}
+
+/// What sinks have prepared and not made sure of yet.
+fn without(prepared: &Prepared, secured: &Prepared) -> Prepared {
+    let left = prepared.iter().map(|(operator, committables)| {
+        let secured = secured.get(operator).map(Vec::as_slice).unwrap_or_default();
+        let left = committables.iter().filter(|committable| !secured.contains(committable));
+        (*operator, left.cloned().collect::<Vec<_>>())
+    });
+    left.filter(|(_, left)| !left.is_empty()).collect()
 }
 
 /// What sinks have prepared for any of these checkpoints.
