@@ -37,6 +37,8 @@ const LAST: usize = 3;
 const STRIDE: usize = 8;
 /// Keys under way at once, as a power of two.
 const UNDER_WAY: usize = 64;
+/// Records by which the tail is fetched ahead of those that are copied to it.
+const TAIL_AHEAD: usize = 16;
 /// Keys whose cold records are read together.
 const COLD_BATCH: usize = 1024;
 
@@ -204,6 +206,8 @@ impl<K: Key, V: Record> LogTable<K, V> {
         }
         let shape = Form::<K, V>::SHAPE;
         let (address, memory) = self.blocks.append(1, shape);
+        // Nobody has touched the tail further on: what is written to it would be read again before its line has come.
+        prefetch(memory.wrapping_add(TAIL_AHEAD * shape.unit));
         Place(memory).copy::<K, V>(old, 1);
         self.blocks.died(slot.address(), 1, shape);
         slot.set(address);

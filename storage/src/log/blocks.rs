@@ -471,6 +471,12 @@ impl Blocks {
         self.marks[block].get(unit as usize / 64).is_some_and(|word| word >> (unit % 64) & 1 == 1)
     }
 
+    /// As [`live_units`] does, of a block whose records have one unit each.
+    #[inline(always)]
+    pub(super) fn live_units(&self, block: usize, from: u32, to: u32, live: &mut [u32]) -> (usize, u32) {
+        live_units(&self.marks[block], from, to, live)
+    }
+
     /// Whether some record counts no more: else there are no marks to be fetched.
     #[inline(always)]
     pub(super) fn has_dead(&self) -> bool {
@@ -643,8 +649,61 @@ impl Blocks {
     }
 }
 
+/// Puts the units from `from` on that are not marked into `live`, until it is full or `to` is reached: how many they are, and
+/// where to go on. What is behind the marks is not marked.
+#[inline(always)]
+fn live_units(marks: &[u64], from: u32, to: u32, live: &mut [u32]) -> (usize, u32) {
+    let (mut found, mut unit) = (0, from);
+    while unit < to {
+        let first = unit / 64 * 64;
+        let end = to.min(first + 64);
+        let mut rest = !marks.get(unit as usize / 64).copied().unwrap_or(0) & (u64::MAX << (unit % 64));
+        while rest != 0 {
+            unit = first + rest.trailing_zeros();
+            if unit >= end {
+                break;
+            }
+            if found == live.len() {
+                return (found, unit);
+            }
+            live[found] = unit;
+            found += 1;
+            rest &= rest - 1;
+        }
+        unit = end;
+    }
+    (found, unit)
+}
+
 impl Drop for Blocks {
     fn drop(&mut self) {
         self.shared.dropped(self.table);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn live_units_are_those_that_are_not_marked() {
+        let marks = [0b1011, u64::MAX, 1 << 63];
+        let is_live =
+            |unit: &u32| marks.get(*unit as usize / 64).is_none_or(|word| word >> (unit % 64) & 1 == 0);
+        for (from, to) in
+            [(0, 0), (0, 3), (2, 3), (3, 130), (64, 128), (70, 191), (5, 192), (100, 230), (0, 230)]
+        {
+            let expected: Vec<_> = (from..to).filter(is_live).collect();
+            for room in [1, 7, 61, 64, 300] {
+                let (mut found, mut unit, mut live) = (Vec::new(), from, vec![0; room]);
+                while unit < to {
+                    let (count, next) = live_units(&marks, unit, to, &mut live);
+                    assert!(next > unit && (count == room || next == to));
+                    found.extend_from_slice(&live[..count]);
+                    unit = next;
+                }
+                assert_eq!(found, expected, "{from}..{to} with room for {room}");
+            }
+        }
     }
 }

@@ -5,10 +5,10 @@
 //!
 //! Each block has a bit per record that says whether it is dead, so nothing is looked up for dead ones. Where the table is half
 //! dead and all keys change alike, four of five records of the oldest block are: compaction then costs a quarter of a move per
-//! update.
+//! update. Where all records have one size, those of the next step are fetched from memory while those of this one move.
 
 use super::{
-    index::prefetch,
+    index::{Slot, prefetch},
     place::{Form, Place},
     table::LogTable,
 };
@@ -18,14 +18,6 @@ use crate::{key::Key, record::Record};
 const STEP_RECORDS: usize = 64;
 /// Units looked at in one step.
 const STEP_UNITS: u32 = 16 * STEP_RECORDS as u32;
-
-/// What the look-ups of a step wait for.
-#[derive(Clone, Copy)]
-enum Stage {
-    Record,
-    First,
-    Next,
-}
 
 impl<K: Key, V: Record> LogTable<K, V> {
     /// Does as much of what has to be done now and then as the `records` just updated have made necessary.
@@ -51,19 +43,25 @@ impl<K: Key, V: Record> LogTable<K, V> {
         let Some((block, from)) = self.under_compaction() else { return false };
         let (shape, used) = (Form::<K, V>::SHAPE, self.blocks.used(block));
         let first = self.blocks.first(block, shape);
-        let (mut addresses, mut live) = ([0; STEP_RECORDS], 0);
-        let mut unit = from;
-        while unit < used && live < STEP_RECORDS && unit - from < STEP_UNITS {
-            if !self.blocks.is_dead(block, unit) {
-                addresses[live] = first + unit;
-                live += 1;
+        let (mut addresses, mut live, mut unit) = ([0; STEP_RECORDS], 0, from);
+        if Form::<K, V>::STRIDED {
+            let to = used.min(from + STEP_UNITS);
+            (live, unit) = self.blocks.live_units(block, from, to, &mut addresses);
+            addresses[..live].iter_mut().for_each(|address| *address += first);
+        } else {
+            while unit < used && live < STEP_RECORDS && unit - from < STEP_UNITS {
+                if !self.blocks.is_dead(block, unit) {
+                    addresses[live] = first + unit;
+                    live += 1;
+                }
+                unit += self.place(first + unit).units::<K, V>();
             }
-            unit += self.place(first + unit).units::<K, V>();
         }
-        self.fetch_slots(&addresses[..live]);
-        for address in &addresses[..live] {
+        let slots = self.fetch_slots(&addresses[..live]);
+        self.fetch_ahead(block, unit, used);
+        for (address, slot) in addresses[..live].iter().zip(slots) {
             let place = self.place(*address);
-            let Some(slot) = self.index.find(place.hash(), |own| own == *address) else {
+            let Some(slot) = slot.or_else(|| self.index.find(place.hash(), |own| own == *address)) else {
                 unreachable!("a record that was replaced or removed is marked")
             };
             let (key, value) = (place.key::<K, V>(), place.value::<K, V>());
@@ -85,25 +83,42 @@ impl<K: Key, V: Record> LogTable<K, V> {
         true
     }
 
-    /// Fetches the slots of some records. All look-ups wait for memory together, not one after the other: for the records,
-    /// for the buckets in which their slots may be, and for those behind them where they are not.
+    /// The slots of some records, of those that are in the bucket where their search begins. All look-ups wait for memory
+    /// together, not one after the other: for the records, for these buckets, and for those behind them where they are not.
     #[inline(always)]
-    fn fetch_slots(&self, addresses: &[u32]) {
+    fn fetch_slots(&self, addresses: &[u32]) -> [Option<Slot>; STEP_RECORDS] {
         let mut buckets = [std::ptr::null_mut(); STEP_RECORDS];
-        for stage in [Stage::Record, Stage::First, Stage::Next] {
-            for (bucket, address) in buckets.iter_mut().zip(addresses) {
-                let place = self.place(*address);
-                match stage {
-                    Stage::Record => prefetch(place.0),
-                    Stage::First => *bucket = self.index.prefetch(place.hash()),
-                    Stage::Next => {
-                        let mut found = self.index.candidates(*bucket, place.hash());
-                        if !found.any(|slot| slot.address() == *address) {
-                            self.index.prefetch_next(*bucket, place.hash());
-                        }
-                    }
-                }
+        let mut slots = [None; STEP_RECORDS];
+        if !Form::<K, V>::STRIDED {
+            addresses.iter().for_each(|address| prefetch(self.place(*address).0));
+        }
+        for (bucket, address) in buckets.iter_mut().zip(addresses) {
+            *bucket = self.index.prefetch(self.place(*address).hash());
+        }
+        for ((slot, bucket), address) in slots.iter_mut().zip(buckets).zip(addresses) {
+            let hash = self.place(*address).hash();
+            *slot = self.index.candidates(bucket, hash).find(|slot| slot.address() == *address);
+            if slot.is_none() {
+                self.index.prefetch_next(bucket, hash);
             }
+        }
+        slots
+    }
+
+    /// Fetches the records that the next step moves, if it goes on in this block and it can be told which they are.
+    #[inline(always)]
+    fn fetch_ahead(&self, block: usize, from: u32, used: u32) {
+        if !Form::<K, V>::STRIDED {
+            return;
+        }
+        let mut units = [0; STEP_RECORDS];
+        let (live, _) = self.blocks.live_units(block, from, used.min(from + STEP_UNITS), &mut units);
+        let first = self.blocks.first(block, Form::<K, V>::SHAPE);
+        for unit in &units[..live] {
+            let record = self.place(first + unit).0;
+            prefetch(record);
+            // Most records are not aligned to cache lines.
+            prefetch(record.wrapping_add(Form::<K, V>::STRIDE - 8));
         }
     }
 

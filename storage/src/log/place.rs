@@ -261,8 +261,14 @@ impl Place {
     #[inline(always)]
     pub fn copy<K: Key, V: Record>(self, from: *const u8, units: u32) {
         let bytes = units as usize * Form::<K, V>::SHAPE.unit;
-        // SAFETY: both places have room for a record of this size, and are apart.
-        unsafe { self.0.copy_from_nonoverlapping(from, bytes) };
+        // In two parts, so that the value, which is read next as a rule, is written by itself: what is read across the
+        // border of two writes waits until both have left the core.
+        let value = if Form::<K, V>::STRIDED { Form::<K, V>::VALUE.start } else { 0 };
+        // SAFETY: both places have room for a record of this size, and are apart; a value begins within its record.
+        unsafe {
+            self.0.copy_from_nonoverlapping(from, value);
+            self.0.add(value).copy_from_nonoverlapping(from.add(value), bytes - value);
+        }
     }
 }
 

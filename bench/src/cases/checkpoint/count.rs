@@ -16,7 +16,7 @@ use crate::{
     cases::{Options, scratch::Scratch},
     error::BenchError,
     report::{Latencies, Line, Reporter},
-    versus::{Versus, per_second},
+    versus::{Rounds, Versus, per_second},
 };
 
 /// A record: a key, and a number that is added up.
@@ -36,6 +36,8 @@ pub(super) struct Count {
     pub(super) keys: u64,
     /// Records after each key was touched once.
     pub(super) records: u64,
+    /// Records after these, by which the memory of what changes no longer grows.
+    pub(super) later: u64,
     /// Keys that these touch, from 0 on.
     pub(super) touched: u64,
     /// Workers.
@@ -46,6 +48,8 @@ pub(super) struct Count {
 #[derive(Default)]
 struct Meter {
     began: AtomicU64,
+    /// When the later ones began.
+    turned: AtomicU64,
     ended: AtomicU64,
     /// While this is set, more of the same records come before those that are counted.
     is_held: AtomicBool,
@@ -68,16 +72,22 @@ impl Count {
         start: Instant,
         each: impl FnMut((u64, Sums)) + Clone + Send + 'static,
     ) {
-        let Self { keys, records, touched, .. } = *self;
+        let Self { keys, records, later, touched, .. } = *self;
         let meter = Arc::clone(meter);
         let source = from_parallel_iter(move |subtask, parallelism| {
             let (index, of) = (subtask as u64, parallelism as u64);
             let first = (keys * index / of..keys * (index + 1) / of).map(|key| Touch { key, amount: 1 });
-            let share = records * index / of..records * (index + 1) / of;
-            let (begins, held, ends) = (Arc::clone(&meter), Arc::clone(&meter), Arc::clone(&meter));
+            let share = |from, number| from + number * index / of..from + number * (index + 1) / of;
+            let (share, rest) = (share(0, records), share(records, later));
+            let (begins, held) = (Arc::clone(&meter), Arc::clone(&meter));
+            let (turns, ends) = (Arc::clone(&meter), Arc::clone(&meter));
             let now = move || start.elapsed().as_nanos() as u64;
             let begin = std::iter::once_with(move || {
                 let _ = begins.began.compare_exchange(0, now(), Ordering::Relaxed, Ordering::Relaxed);
+                Touch { key: 0, amount: 0 }
+            });
+            let turn = std::iter::once_with(move || {
+                turns.turned.fetch_max(now(), Ordering::Relaxed);
                 Touch { key: 0, amount: 0 }
             });
             let end = std::iter::once_with(move || {
@@ -86,7 +96,8 @@ impl Count {
             });
             let touch = move |n| Touch { key: spread(n) % touched, amount: n };
             let more = (0..).take_while(move |_| held.is_held.load(Ordering::Relaxed)).map(touch);
-            first.chain(begin).chain(more).chain(share.map(touch)).chain(end)
+            let counted = share.map(touch).chain(turn).chain(rest.map(touch));
+            first.chain(begin).chain(more).chain(counted).chain(end)
         });
         env.from_source("touches", source, WatermarkStrategy::none())
             .key_by(|touch| touch.key)
@@ -112,16 +123,19 @@ impl Count {
         StreamEnvironment::with_config(config)
     }
 
-    /// Runs it; the time that the records took behind the first touch of all keys, and what there is to know.
-    fn run(&self, checkpoints: Option<CheckpointConfig>) -> Result<(Duration, JobMetrics), BenchError> {
+    /// Runs it; the times that the records took behind the first touch of all keys and the later ones behind them, and what
+    /// there is to know.
+    fn run(&self, checkpoints: Option<CheckpointConfig>) -> Result<([Duration; 2], JobMetrics), BenchError> {
         let env = self.environment(checkpoints);
         let meter = Arc::default();
         self.metered(&env, &meter, Instant::now(), |counted| {
             std::hint::black_box(counted);
         });
         let metrics = env.execute()?;
-        let (began, ended) = (meter.began.load(Ordering::Relaxed), meter.ended.load(Ordering::Relaxed));
-        Ok((Duration::from_nanos(ended.saturating_sub(began)), metrics))
+        let [began, turned, ended] =
+            [&meter.began, &meter.turned, &meter.ended].map(|time| time.load(Ordering::Relaxed));
+        let took = [turned.saturating_sub(began), ended.saturating_sub(turned)];
+        Ok((took.map(Duration::from_nanos), metrics))
     }
 }
 
@@ -137,21 +151,31 @@ pub(super) fn cost(
     options: &Options,
     reporter: &mut Reporter,
 ) -> Result<(), BenchError> {
-    let (keys, records, rounds) = options.pick((10_000_000, 60_000_000, 3), (100_000, 1_000_000, 1));
-    let count = Count { keys, records, touched: keys, cores: options.cores };
+    let (keys, records, later, rounds) =
+        options.pick((10_000_000, 60_000_000, 90_000_000, 3), (100_000, 1_000_000, 1_000_000, 1));
+    let count = Count { keys, records, later, touched: keys, cores: options.cores };
     let (mut completed, mut bytes) = (0, 0);
+    let (mut ours, mut others) = (Vec::new(), Vec::new());
+    let rates = |took: [Duration; 2], of_later: &mut Vec<f64>| {
+        of_later.push(per_second(later, took[1]));
+        per_second(records, took[0])
+    };
     let versus = Versus::alternate(
         rounds,
         || {
             let place = Scratch::new(row)?;
             let (took, metrics) = count.run(Some(checkpoints(place.path(), interval_ms)))?;
             (completed, bytes) = (metrics.checkpoints.completed, metrics.checkpoints.bytes_written);
-            Ok::<_, BenchError>(per_second(records, took))
+            Ok::<_, BenchError>(rates(took, &mut ours))
         },
-        || Ok(per_second(records, count.run(None)?.0)),
+        || Ok(rates(count.run(None)?.0, &mut others)),
     )?;
-    let line = Line::new("checkpoint", row, options.cores);
-    reporter.print(&line.versus(&versus, "records/s", "without checkpoints").over(records, None))?;
+    let line = |row: &str| Line::new("checkpoint", row, options.cores);
+    reporter.print(&line(row).versus(&versus, "records/s", "without checkpoints").over(records, None))?;
+    let [ours, others] = [ours, others].map(|mut rates| Rounds::from(rates.split_off(rates.len() - rounds)));
+    let versus = Versus { ours, peer: others };
+    let row_later = line(&format!("{row}-later"));
+    reporter.print(&row_later.versus(&versus, "records/s", "without checkpoints").over(later, None))?;
     let figure = |what: &str, value: f64, unit| {
         Line::new("checkpoint", &format!("{row}-{what}"), options.cores).value(value, unit)
     };
@@ -161,7 +185,7 @@ pub(super) fn cost(
 
 pub(super) fn stall(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
     let (keys, records) = options.pick((10_000_000, 120_000_000), (100_000, 4_000_000));
-    let count = Count { keys, records, touched: keys, cores: options.cores };
+    let count = Count { keys, records, later: 0, touched: keys, cores: options.cores };
     let place = Scratch::new("stall")?;
     let (_, metrics) = count.run(Some(checkpoints(place.path(), 100)))?;
     let stalls = &metrics.checkpoints.stalls;
@@ -178,7 +202,7 @@ pub(super) fn bytes(
     reporter: &mut Reporter,
 ) -> Result<(), BenchError> {
     let (keys, records) = options.pick((4_000_000, 40_000_000), (100_000, 2_000_000));
-    let count = Count { keys, records, touched: keys * percent / 100, cores: options.cores };
+    let count = Count { keys, records, later: 0, touched: keys * percent / 100, cores: options.cores };
     let place = Scratch::new(row)?;
     // Only those that are asked for, and the last.
     let env = count.environment(Some(checkpoints(place.path(), 600_000)));

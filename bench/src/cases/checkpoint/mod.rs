@@ -2,7 +2,7 @@
 //!
 //! | row | measures |
 //! |---|---|
-//! | `count-1s`, `count-100ms`, `count-10ms` | a count by 10 M keys with a checkpoint per interval, against the same without |
+//! | `count-1s`, `count-100ms`, `count-10ms` | a count by 10 M keys with a checkpoint per interval, against the same without; `-later`: of the records after the first ones, when the memory for what changed is there |
 //! | `q5-1s`, `q5-100ms`, `q5-10ms` | the same of Nexmark q5 |
 //! | `stall` | how long a task handles no record because it passes a barrier, at 10 M keys, 100 ms apart |
 //! | `bytes-1`, `bytes-10`, `bytes-100` | bytes per checkpoint when 1 %, 10 % or all of the keys are touched between two |

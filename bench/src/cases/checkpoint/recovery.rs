@@ -45,7 +45,13 @@ fn say(word: &str) {
 pub(super) fn run_job() -> Result<(), BenchError> {
     let directory = PathBuf::from(env::var_os(DIRECTORY_VARIABLE).unwrap_or_default());
     let keys = number(KEYS_VARIABLE);
-    let count = Count { keys, records: u64::MAX / 4, touched: keys, cores: number(CORES_VARIABLE) as usize };
+    let count = Count {
+        keys,
+        records: u64::MAX / 4,
+        later: 0,
+        touched: keys,
+        cores: number(CORES_VARIABLE) as usize,
+    };
     let config = JobConfig {
         name: "recovery".to_owned(),
         parallelism: count.cores,
