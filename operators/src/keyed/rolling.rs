@@ -29,6 +29,10 @@ use crate::{
 
 /// Name of the state.
 const ACCUMULATORS: &str = "accumulators";
+/// Records whose accumulators are updated together, before their results are handed on: enough for a backend to
+/// fetch what they need from memory at once, and few enough for the results to stay in the nearest cache.
+const TOGETHER_MAX: usize = 256;
+
 /// What a rolling operator does with the records of a key.
 pub trait Rolling<K: Key, T: Record>: Clone + Send + 'static {
     /// What is kept per key.
@@ -83,7 +87,8 @@ impl<K: Key, T: Record, R: Rolling<K, T>> HeadBuilder for Roll<K, T, R> {
         let state =
             backend.open::<K, R::Accumulator>(name, Vec::new()).map_err(backend::refused(operator))?;
         let state = backend.table::<K, _>(state, WHOLE);
-        Ok(RollHead { operator, rolling, backend, state, held: VecDeque::new(), records: 0, down })
+        let results = Vec::with_capacity(TOGETHER_MAX);
+        Ok(RollHead { operator, rolling, backend, state, results, held: VecDeque::new(), records: 0, down })
     }
 }
 
@@ -93,6 +98,8 @@ pub struct RollHead<K: Key, T: Record, R: Rolling<K, T>, D> {
     rolling: R,
     backend: JobBackend,
     state: JobTable<K, R::Accumulator>,
+    /// Results of records that were updated together. Empty between two calls.
+    results: Vec<R::Value>,
     /// Results for which no room was left, of records of the batch in work. The head has said how many it handed on, so it
     /// is given the same batch again before anything else, from the first of these on.
     held: VecDeque<R::Value>,
@@ -107,32 +114,19 @@ where
     R: Rolling<K, T>,
     D: Push<Owned<R::Output>>,
 {
-    /// Hands on results that were held, of the first of these records, as long as the context lets it or `regardless`; returns
-    /// the record that is next.
-    fn let_go(
-        &mut self,
-        batch: &Batch<T>,
-        records: Range<usize>,
-        regardless: bool,
-        context: &mut StepContext,
-    ) -> usize {
-        let Self { operator, rolling, held, down, .. } = self;
-        let mut next = records.start;
-        while next < records.end
-            && (regardless || !context.is_blocked())
-            && let Some(value) = held.pop_front()
-        {
-            hand_on(*operator, rolling, down, batch, next, value, context);
-            next += 1;
+    /// Hands on the result of record `i`.
+    #[inline(always)]
+    fn hand_on(&mut self, batch: &Batch<T>, i: usize, value: R::Value, context: &mut StepContext) {
+        match self.rolling.output(batch.key(i), value) {
+            Ok(output) => self.down.push(output, batch.timestamp(i), context),
+            Err(error) => context.fail(self.operator, error),
         }
-        next
     }
 
-    /// Updates the accumulators of the records in `range`, all at once so that the backend can fetch what it needs ahead, and
-    /// hands on their results, until there is no room: the rest is held.
+    /// Updates the accumulators of the records in `range` and keeps their results.
     #[inline(always)]
-    fn update(&mut self, batch: &Batch<T>, range: Range<usize>, context: &mut StepContext) {
-        let Self { operator, rolling, state, held, down, .. } = self;
+    fn update(&mut self, batch: &Batch<T>, range: Range<usize>) {
+        let Self { operator, rolling, state, results, .. } = self;
         let (records, first) = (batch.records(), Cell::new(usize::MAX));
         Blame::on(*operator, || {
             state.update_batch(
@@ -146,32 +140,10 @@ where
                     if first.get() != i {
                         rolling.add(accumulator, &records[i]);
                     }
-                    let value = rolling.value(accumulator);
-                    if context.is_blocked() {
-                        held.push_back(value);
-                    } else {
-                        hand_on(*operator, rolling, down, batch, i, value, context);
-                    }
+                    results.push(rolling.value(accumulator));
                 },
             );
         });
-    }
-}
-
-/// Hands on the result of record `i`.
-#[inline(always)]
-fn hand_on<K: Key, T: Record, R: Rolling<K, T>, D: Push<Owned<R::Output>>>(
-    operator: OperatorIndex,
-    rolling: &R,
-    down: &mut D,
-    batch: &Batch<T>,
-    i: usize,
-    value: R::Value,
-    context: &mut StepContext,
-) {
-    match rolling.output(batch.key(i), value) {
-        Ok(output) => down.push(output, batch.timestamp(i), context),
-        Err(error) => context.fail(operator, error),
     }
 }
 
@@ -184,17 +156,38 @@ where
 {
     fn batch(&mut self, batch: &Batch<T>, records: Range<usize>, context: &mut StepContext) -> usize {
         let Range { start: from, end } = records;
-        let mut next = self.let_go(batch, from..end, false, context);
-        if next < end && !context.is_blocked() {
-            self.update(batch, next..end, context);
-            next = end - self.held.len();
+        let mut next = from;
+        while next < end
+            && !context.is_blocked()
+            && let Some(value) = self.held.pop_front()
+        {
+            self.hand_on(batch, next, value, context);
+            next += 1;
+        }
+        while next < end && !context.is_blocked() {
+            self.update(batch, next..end.min(next + TOGETHER_MAX));
+            let mut results = std::mem::take(&mut self.results);
+            let mut rest = results.drain(..);
+            for value in rest.by_ref() {
+                self.hand_on(batch, next, value, context);
+                next += 1;
+                if context.is_blocked() {
+                    break;
+                }
+            }
+            self.held.extend(rest);
+            self.results = results;
         }
         self.records += (next - from) as u64;
         next
     }
 
     fn catch_up(&mut self, batch: &Batch<T>, from: usize, context: &mut StepContext) -> usize {
-        let next = self.let_go(batch, from..batch.len(), true, context);
+        let mut next = from;
+        while let Some(value) = self.held.pop_front() {
+            self.hand_on(batch, next, value, context);
+            next += 1;
+        }
         self.records += (next - from) as u64;
         next
     }

@@ -91,7 +91,11 @@ impl<K: Key, V: Record> LogTable<K, V> {
         while from < range.end {
             let to = if self.blocks.cold > 0 { range.end.min(from + COLD_BATCH) } else { range.end };
             self.warm(keys, from..to);
-            self.run(keys, from..to, &mut create, &mut update);
+            if self.is_near() {
+                self.run_near(keys, from..to, &mut create, &mut update);
+            } else {
+                self.run(keys, from..to, &mut create, &mut update);
+            }
             from = to;
         }
         self.after_batch(range.len());
@@ -103,7 +107,8 @@ impl<K: Key, V: Record> LogTable<K, V> {
         Form::<K, V>::STRIDED && self.index.len() <= self.near_keys_max
     }
 
-    /// The record in a slot, to be changed in place, if it is in memory and the hash's; of records of one size.
+    /// The record in a slot, to be changed in place, if it is in memory and the hash's, as that of the first tag that fits nearly
+    /// always is; of records of one size.
     #[inline(always)]
     fn likely_place(&mut self, slot: Slot, hash: u64) -> Option<Place> {
         let (memory, open) = self.blocks.look(slot.address(), Form::<K, V>::SHAPE);
@@ -122,8 +127,33 @@ impl<K: Key, V: Record> LogTable<K, V> {
         }
     }
 
-    /// All stations; of a near table the last one alone.
-    #[inline(always)]
+    /// One key after the other. A function of its own, as [`run`](Self::run) is: these are the loops that count, and each has
+    /// the registers for itself.
+    #[inline(never)]
+    fn run_near<C: KeyColumn>(
+        &mut self,
+        keys: &C,
+        range: Range<usize>,
+        create: &mut impl FnMut(usize) -> V,
+        update: &mut impl FnMut(usize, &mut V),
+    ) {
+        for i in range {
+            let key = keys.key(i);
+            if Form::<K, V>::STRIDED && V::PLAIN {
+                let likely = self.index.candidates(self.index.home(key.hash), key.hash).next();
+                let place = match likely.and_then(|slot| self.likely_place(slot, key.hash)) {
+                    Some(place) => place,
+                    None => self.plain_place(key, || create(i)),
+                };
+                update(i, place.plain::<K, V>());
+            } else {
+                self.update_one(key, || create(i), |value| update(i, value));
+            }
+        }
+    }
+
+    /// All stations.
+    #[inline(never)]
     fn run<C: KeyColumn>(
         &mut self,
         keys: &C,
@@ -132,21 +162,13 @@ impl<K: Key, V: Record> LogTable<K, V> {
         update: &mut impl FnMut(usize, &mut V),
     ) {
         let (from, len) = (range.start, range.len());
-        let behind = if self.is_near() { 0 } else { LAST * DISTANCE };
         let mut way = Way::new(self.blocks.has_dead(), self.index.moves());
-        for front in (0..len + behind).step_by(STRIDE) {
-            if behind > 0 {
-                self.fetch(keys, from, front, len, &mut way);
-            }
-            for i in stretch(front, behind, len) {
+        for front in (0..len + LAST * DISTANCE).step_by(STRIDE) {
+            self.fetch(keys, from, front, len, &mut way);
+            for i in stretch(front, LAST * DISTANCE, len) {
                 let key = keys.key(from + i);
                 if Form::<K, V>::STRIDED && V::PLAIN {
-                    // The first record whose tag fits is nearly always the one.
-                    let likely = match behind {
-                        0 => self.index.candidates(self.index.home(key.hash), key.hash).next(),
-                        _ => way.slot(i),
-                    };
-                    let place = match likely.and_then(|slot| self.likely_place(slot, key.hash)) {
+                    let place = match way.slot(i).and_then(|slot| self.likely_place(slot, key.hash)) {
                         Some(place) => place,
                         None => {
                             let place = self.plain_place(key, || create(from + i));
