@@ -189,6 +189,8 @@ impl<T: Record> Batch<T> {
     ) -> Result<bool, rancor::Error> {
         let (at, capacity) = (self.len, self.capacity);
         assert!(at < capacity, "a record was put into a full batch");
+        let kind = (!matches!(key, RecordKey::None), matches!(key, RecordKey::Wide(..)));
+        debug_assert_eq!(kind, (self.columns.hashes, self.columns.keys), "a key of the kind of the edge");
         if let RecordKey::Wide(_, key) = key {
             let start = self.bytes.append_bytes(key);
             // A batch is far below 4 GiB: its bytes are bounded by `bytes_max` plus one record.
