@@ -11,7 +11,7 @@
 //! struct Reading { sensor: u32, at_ms: i64, celsius: f64 }
 //!
 //! let readings = (0..100).map(|n| Reading { sensor: n % 2, at_ms: i64::from(n) * 100, celsius: f64::from(n) });
-//! let env = StreamEnvironment::with_config(JobConfig { parallelism: 2, ..JobConfig::default() });
+//! let env = StreamEnvironment::new().parallelism(2);
 //! let (hottest, results) = CollectSink::new();
 //! env.from_source(
 //!     "readings",
@@ -71,6 +71,7 @@ pub mod prelude {
     pub use tidemill_operators::{
         aggregate::{AggregateFunction, Count},
         api::{
+            combined::CombinedStream,
             environment::StreamEnvironment,
             keyed::KeyedStream,
             stream::{ExchangedStream, Stream},

@@ -286,3 +286,18 @@ pub fn with_archived<T: Record, R>(value: &T, lend: impl FnOnce(&T::Archived) ->
     // SAFETY: the writer has just put the root of this type last.
     lend(unsafe { access_unchecked::<T>(bytes, root) })
 }
+
+/// Archives a value into `scratch`, whose contents are lost, and gives the archive to read.
+///
+/// # Errors
+/// As [`RecordWriter::put_root_as`].
+#[inline(always)]
+pub fn archived_in<'s, T: Record>(
+    value: &impl WriteAs<T>,
+    scratch: &'s mut RecordWriter,
+) -> Result<&'s T::Archived, Error> {
+    scratch.reset(size_of::<T::Archived>());
+    scratch.put_root_as(0, value)?;
+    // SAFETY: the root was put there just now.
+    Ok(unsafe { access_unchecked::<T>(scratch.bytes(), 0) })
+}

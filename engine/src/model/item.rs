@@ -3,7 +3,10 @@
 use std::marker::PhantomData;
 
 use rkyv::{Archived, rancor};
-use tidemill_storage::record::{Record, WriteAs, restore};
+use tidemill_storage::{
+    record::{Record, WriteAs, archived_in, restore, with_archived},
+    writer::RecordWriter,
+};
 
 use super::time::Timestamp;
 use crate::runtime::exchange::batch::{Batch, RecordKey};
@@ -85,6 +88,36 @@ impl<V: 'static, T: Record> Item for ViewAs<V, T> {
     }
 }
 
+/// A value that knows the key by which it is exchanged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keyed<T> {
+    /// The key's hash.
+    pub hash: u64,
+    /// The key's bytes if it is wide, else none.
+    pub key: Vec<u8>,
+    /// The value.
+    pub value: T,
+}
+
+/// Values that know their keys; a [`Keyed<T>`] crosses an exchange as a `T`.
+pub struct WithKey<T>(PhantomData<T>);
+
+impl<T: Record> Item for WithKey<T> {
+    type Native = Keyed<T>;
+    type Ref<'a> = Keyed<T>;
+    type View = Keyed<T>;
+
+    #[inline(always)]
+    fn view(item: &Keyed<T>) -> &Keyed<T> {
+        item
+    }
+
+    #[inline(always)]
+    fn into_native(item: Keyed<T>) -> Keyed<T> {
+        item
+    }
+}
+
 /// Items that can cross an exchange.
 pub trait Ship: Item {
     /// What they are on the other side.
@@ -100,6 +133,16 @@ pub trait Ship: Item {
         timestamp: Timestamp,
         key: RecordKey<'_>,
     ) -> Result<bool, rancor::Error>;
+
+    /// Lends what one would be on the other side: in place where it has those bytes, else archived into `scratch`.
+    ///
+    /// # Errors
+    /// When a field cannot be serialized.
+    fn lend<R>(
+        item: &Self::Ref<'_>,
+        scratch: &mut RecordWriter,
+        look: impl FnOnce(&Archived<Self::Record>) -> R,
+    ) -> Result<R, rancor::Error>;
 }
 
 impl<T: Record> Ship for Owned<T> {
@@ -113,6 +156,15 @@ impl<T: Record> Ship for Owned<T> {
         key: RecordKey<'_>,
     ) -> Result<bool, rancor::Error> {
         batch.put(item, timestamp, key)
+    }
+
+    #[inline(always)]
+    fn lend<R>(
+        item: &T,
+        scratch: &mut RecordWriter,
+        look: impl FnOnce(&Archived<T>) -> R,
+    ) -> Result<R, rancor::Error> {
+        if T::PLAIN { Ok(with_archived(item, look)) } else { archived_in(item, scratch).map(look) }
     }
 }
 
@@ -128,6 +180,15 @@ impl<T: Record> Ship for InPlace<T> {
     ) -> Result<bool, rancor::Error> {
         batch.put(&restore(*item), timestamp, key)
     }
+
+    #[inline(always)]
+    fn lend<R>(
+        item: &&Archived<T>,
+        _scratch: &mut RecordWriter,
+        look: impl FnOnce(&Archived<T>) -> R,
+    ) -> Result<R, rancor::Error> {
+        Ok(look(item))
+    }
 }
 
 impl<V: WriteAs<T> + 'static, T: Record> Ship for ViewAs<V, T> {
@@ -141,5 +202,37 @@ impl<V: WriteAs<T> + 'static, T: Record> Ship for ViewAs<V, T> {
         key: RecordKey<'_>,
     ) -> Result<bool, rancor::Error> {
         batch.put_view(item, timestamp, key)
+    }
+
+    #[inline(always)]
+    fn lend<R>(
+        item: &V,
+        scratch: &mut RecordWriter,
+        look: impl FnOnce(&Archived<T>) -> R,
+    ) -> Result<R, rancor::Error> {
+        archived_in(item, scratch).map(look)
+    }
+}
+
+impl<T: Record> Ship for WithKey<T> {
+    type Record = T;
+
+    #[inline(always)]
+    fn put(
+        item: &Keyed<T>,
+        batch: &mut Batch<T>,
+        timestamp: Timestamp,
+        key: RecordKey<'_>,
+    ) -> Result<bool, rancor::Error> {
+        batch.put(&item.value, timestamp, key)
+    }
+
+    #[inline(always)]
+    fn lend<R>(
+        item: &Keyed<T>,
+        scratch: &mut RecordWriter,
+        look: impl FnOnce(&Archived<T>) -> R,
+    ) -> Result<R, rancor::Error> {
+        <Owned<T> as Ship>::lend(&item.value, scratch, look)
     }
 }

@@ -57,6 +57,24 @@ impl StreamEnvironment {
         Self { graph: Rc::default(), config, platform }
     }
 
+    /// Names the job; see [`JobConfig::name`].
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.config.name = name.into();
+        self
+    }
+
+    /// Sets the number of workers, which is that of the subtasks of each operator; see [`JobConfig::parallelism`].
+    pub fn parallelism(mut self, workers: usize) -> Self {
+        self.config.parallelism = workers;
+        self
+    }
+
+    /// Sets the number of key groups, the bound on parallelism for the life of the job's state; see [`JobConfig::max_parallelism`].
+    pub fn max_parallelism(mut self, key_groups: u32) -> Self {
+        self.config.max_parallelism = Some(key_groups);
+        self
+    }
+
     /// Chooses where keyed operators keep their state.
     pub fn state_backend(mut self, backend: StateBackendKind) -> Self {
         self.config.state_backend = backend;

@@ -13,9 +13,8 @@ use tidemill_engine::{
     runtime::exchange::{
         batch::Columns,
         edge::Edge,
-        partition::{
-            Broadcast, Custom, Forward, Global, KeyBy, KeyByRef, Partition, Pattern, Rebalance, Rescale,
-        },
+        key_of::{Borrowed, Extracted},
+        partition::{Broadcast, Custom, Forward, Global, KeyBy, Partition, Pattern, Rebalance, Rescale},
     },
 };
 use tidemill_storage::{
@@ -23,7 +22,7 @@ use tidemill_storage::{
     record::{Record, WriteAs},
 };
 
-use super::{environment::SharedGraph, keyed::KeyedStream};
+use super::{combined::CombinedStream, environment::SharedGraph, keyed::KeyedStream};
 use crate::{
     assign_timestamps::Timestamped,
     ends,
@@ -269,7 +268,7 @@ where
         F: FnMut(&ViewOf<C>) -> K + Clone + Send + 'static,
     {
         let workers = self.base.workers;
-        let (base, edge) = self.base.exchange(self.chain, "key_by", KeyBy::new(key), workers);
+        let (base, edge) = self.base.exchange(self.chain, "key_by", KeyBy::new(Extracted::new(key)), workers);
         KeyedStream::new(base, edge)
     }
 
@@ -281,8 +280,30 @@ where
         F: FnMut(&ViewOf<C>) -> &Q + Clone + Send + 'static,
     {
         let workers = self.base.workers;
-        let (base, edge) = self.base.exchange(self.chain, "key_by", KeyByRef::new(key), workers);
+        let (base, edge) = self.base.exchange(self.chain, "key_by", KeyBy::new(Borrowed::new(key)), workers);
         KeyedStream::new(base, edge)
+    }
+
+    /// As [`key_by`](Self::key_by), for windows that sum up: every subtask first combines its own records of a key, and what
+    /// crosses to the key's subtask is what they came to. Worth it where a key has several records per subtask and slice
+    /// of a window, or few keys have most records, which one core would otherwise have to take in alone.
+    ///
+    /// See [`CombinedStream`] for what it costs.
+    pub fn combine_by<K, F>(self, key: F) -> CombinedStream<C, Extracted<K, F>>
+    where
+        K: Key,
+        F: FnMut(&ViewOf<C>) -> K + Clone + Send + 'static,
+    {
+        CombinedStream::new(self.base, self.chain, Extracted::new(key))
+    }
+
+    /// As [`combine_by`](Self::combine_by), with a key borrowed from the record, as in [`key_by_ref`](Self::key_by_ref).
+    pub fn combine_by_ref<Q, F>(self, key: F) -> CombinedStream<C, Borrowed<Q, F>>
+    where
+        Q: KeyRef + ?Sized + 'static,
+        F: FnMut(&ViewOf<C>) -> &Q + Clone + Send + 'static,
+    {
+        CombinedStream::new(self.base, self.chain, Borrowed::new(key))
     }
 
     /// Spreads records evenly, one after the other over all subtasks.

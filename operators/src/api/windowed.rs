@@ -85,7 +85,7 @@ impl<K: Key, T: Record, L: LateBuilder<T>> WindowedStream<K, T, L> {
         self
     }
 
-    fn then<W: WindowFunction<K, T>>(self, name: &str, function: W) -> Windowed<K, T, W, L> {
+    pub(super) fn then<W: WindowFunction<K, T>>(self, name: &str, function: W) -> Windowed<K, T, W, L> {
         let Self { mut base, edge, windows, allowed_lateness, late, .. } = self;
         let operator = base.add_operator(name);
         let builder = Window::new(operator, windows, allowed_lateness, function, late);

@@ -122,6 +122,19 @@ fn sliding_windows_and_all_records_of_a_window_survive() {
     });
 }
 
+#[test]
+fn what_subtasks_combine_before_they_exchange_it_is_neither_lost_nor_counted_twice() {
+    check(windowed(600, 200), |environment, sink| {
+        environment
+            .from_source("numbers", from_vec(numbers()), in_event_time())
+            .combine_by(|number| number % KEYS)
+            .window(SlidingEventTime::of(Duration::from_millis(600), Duration::from_millis(200)))
+            .aggregate(Sum)
+            .map(|result| (result.key, result.window.start, result.value))
+            .sink("windows", sink);
+    });
+}
+
 /// The number of windows by key that end together, and the sum of their numbers.
 #[test]
 fn united_streams_and_windows_of_windows_survive() {

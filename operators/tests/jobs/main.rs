@@ -4,6 +4,7 @@
 extern crate tidemill_storage as tidemill;
 
 mod changed_job;
+mod combine;
 mod equality;
 mod event_time;
 mod exactly_once;

@@ -85,13 +85,13 @@ pub(super) fn run(job: Job, checkpoints: Option<CheckpointConfig>) -> Result<Que
     let strategy =
         WatermarkStrategy::for_bounded_out_of_orderness(delay).with_timestamps(|bid: &Bid| bid.date_time);
     job.source::<{ fields::Q5 }, _, _, _>(&env, bid, strategy)
-        .key_by(|bid| bid.auction)
+        .combine_by(|bid| bid.auction)
         .window(SlidingEventTime::of(size, slide))
         .aggregate(Count)
         .map(Bids::from)
         // The results of one window have one time, its last millisecond: a tumbling window of the slide's size holds
         // them and nothing else.
-        .key_by(|counted| counted.window_start)
+        .combine_by(|counted| counted.window_start)
         .window(TumblingEventTime::of(slide))
         .aggregate(MostBids)
         .flat_map(|best| {

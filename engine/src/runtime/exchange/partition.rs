@@ -1,10 +1,8 @@
 //! Partitioners: which subtasks of the next chain a record goes to.
 
-use std::marker::PhantomData;
+use tidemill_storage::key::{key_group, subtask_of};
 
-use tidemill_storage::key::{Key, KeyRef, key_group, subtask_of};
-
-use super::batch::RecordKey;
+use super::{batch::RecordKey, key_of::KeyOf};
 
 /// Which pairs of subtasks an edge connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,99 +60,40 @@ pub trait Partition<V: ?Sized>: Clone + Send + 'static {
     fn open(&mut self, subtask: usize, targets: usize, max_parallelism: u32);
 
     /// Chooses the target of one record.
-    fn route(&mut self, view: &V) -> Route<'_>;
+    fn route<'a>(&'a mut self, view: &'a V) -> Route<'a>;
 }
 
 /// By the hash of a key: all records with one key go to the subtask that owns the key's group.
-pub struct KeyBy<K, F> {
-    extract: F,
+#[derive(Clone)]
+pub struct KeyBy<X> {
+    keys: X,
     owners: KeyGroupOwners,
-    scratch: Vec<u8>,
-    key: PhantomData<fn() -> K>,
 }
 
-impl<K, F> KeyBy<K, F> {
-    /// A partitioner by the key that `extract` gives.
-    pub fn new(extract: F) -> Self {
-        Self { extract, owners: KeyGroupOwners::default(), scratch: Vec::new(), key: PhantomData }
+impl<X> KeyBy<X> {
+    /// A partitioner by the key that `keys` finds in a record.
+    pub fn new(keys: X) -> Self {
+        Self { keys, owners: KeyGroupOwners::default() }
     }
 }
 
-impl<K, F: Clone> Clone for KeyBy<K, F> {
-    fn clone(&self) -> Self {
-        Self::new(self.extract.clone())
-    }
-}
-
-impl<V: ?Sized, K: Key, F: FnMut(&V) -> K + Clone + Send + 'static> Partition<V> for KeyBy<K, F> {
+impl<V: ?Sized, X: KeyOf<V>> Partition<V> for KeyBy<X> {
     const PATTERN: Pattern = Pattern::AllToAll;
     const HASHED: bool = true;
-    const WIDE: bool = !K::WIDTH.is_narrow();
+    const WIDE: bool = X::WIDE;
 
     fn open(&mut self, _subtask: usize, targets: usize, max_parallelism: u32) {
         self.owners = KeyGroupOwners::new(targets, max_parallelism);
     }
 
     #[inline(always)]
-    fn route(&mut self, view: &V) -> Route<'_> {
-        let key = (self.extract)(view);
-        if K::WIDTH.is_narrow() {
-            let hash = key.key_hash(&mut self.scratch);
-            return Route::One { target: self.owners.target(hash), key: RecordKey::Narrow(hash) };
-        }
-        self.scratch.clear();
-        key.encode(&mut self.scratch);
-        let hash = tidemill_storage::key::hash_bytes(&self.scratch);
-        Route::One { target: self.owners.target(hash), key: RecordKey::Wide(hash, &self.scratch) }
-    }
-}
-
-/// As [`KeyBy`], with a key that is borrowed from the record: no allocation per record.
-pub struct KeyByRef<Q: ?Sized, F> {
-    extract: F,
-    owners: KeyGroupOwners,
-    scratch: Vec<u8>,
-    key: PhantomData<fn(&Q)>,
-}
-
-impl<Q: ?Sized, F> KeyByRef<Q, F> {
-    /// A partitioner by the key that `extract` borrows from the record.
-    pub fn new(extract: F) -> Self {
-        Self { extract, owners: KeyGroupOwners::default(), scratch: Vec::new(), key: PhantomData }
-    }
-}
-
-impl<Q: ?Sized, F: Clone> Clone for KeyByRef<Q, F> {
-    fn clone(&self) -> Self {
-        Self::new(self.extract.clone())
-    }
-}
-
-impl<V, Q, F> Partition<V> for KeyByRef<Q, F>
-where
-    V: ?Sized,
-    Q: KeyRef + ?Sized + 'static,
-    F: FnMut(&V) -> &Q + Clone + Send + 'static,
-{
-    const PATTERN: Pattern = Pattern::AllToAll;
-    const HASHED: bool = true;
-    const WIDE: bool = !<Q::Owned as Key>::WIDTH.is_narrow();
-
-    fn open(&mut self, _subtask: usize, targets: usize, max_parallelism: u32) {
-        self.owners = KeyGroupOwners::new(targets, max_parallelism);
-    }
-
-    #[inline(always)]
-    fn route(&mut self, view: &V) -> Route<'_> {
-        let key = (self.extract)(view);
-        if <Q::Owned as Key>::WIDTH.is_narrow() {
-            let hash = key.key_hash_ref(&mut self.scratch);
-            return Route::One { target: self.owners.target(hash), key: RecordKey::Narrow(hash) };
-        }
-        self.scratch.clear();
-        key.encode_ref(&mut self.scratch);
-        let hash = tidemill_storage::key::hash_bytes(&self.scratch);
-        Route::One { target: self.owners.target(hash), key: RecordKey::Wide(hash, &self.scratch) }
+    fn route<'a>(&'a mut self, view: &'a V) -> Route<'a> {
+        let key = self.keys.key_of(view);
+        let target = match key {
+            RecordKey::Narrow(hash) | RecordKey::Wide(hash, _) => self.owners.target(hash),
+            RecordKey::None => 0,
+        };
+        Route::One { target, key }
     }
 }
 
@@ -190,7 +129,7 @@ impl<V: ?Sized> Partition<V> for Forward {
     fn open(&mut self, _subtask: usize, _targets: usize, _max_parallelism: u32) {}
 
     #[inline(always)]
-    fn route(&mut self, _view: &V) -> Route<'_> {
+    fn route<'a>(&'a mut self, _view: &'a V) -> Route<'a> {
         Route::One { target: 0, key: RecordKey::None }
     }
 }
@@ -217,7 +156,7 @@ impl<V: ?Sized, const ALL: bool> Partition<V> for RoundRobin<ALL> {
     }
 
     #[inline(always)]
-    fn route(&mut self, _view: &V) -> Route<'_> {
+    fn route<'a>(&'a mut self, _view: &'a V) -> Route<'a> {
         let target = self.next;
         self.next = if target + 1 == self.targets { 0 } else { target + 1 };
         Route::One { target, key: RecordKey::None }
@@ -235,7 +174,7 @@ impl<V: ?Sized> Partition<V> for Broadcast {
     fn open(&mut self, _subtask: usize, _targets: usize, _max_parallelism: u32) {}
 
     #[inline(always)]
-    fn route(&mut self, _view: &V) -> Route<'_> {
+    fn route<'a>(&'a mut self, _view: &'a V) -> Route<'a> {
         Route::All
     }
 }
@@ -250,7 +189,7 @@ impl<V: ?Sized> Partition<V> for Global {
     fn open(&mut self, _subtask: usize, _targets: usize, _max_parallelism: u32) {}
 
     #[inline(always)]
-    fn route(&mut self, _view: &V) -> Route<'_> {
+    fn route<'a>(&'a mut self, _view: &'a V) -> Route<'a> {
         Route::One { target: 0, key: RecordKey::None }
     }
 }
@@ -278,7 +217,7 @@ impl<V: ?Sized, F: FnMut(&V, usize) -> usize + Clone + Send + 'static> Partition
     }
 
     #[inline(always)]
-    fn route(&mut self, view: &V) -> Route<'_> {
+    fn route<'a>(&'a mut self, view: &'a V) -> Route<'a> {
         Route::One { target: (self.choose)(view, self.targets) % self.targets, key: RecordKey::None }
     }
 }
