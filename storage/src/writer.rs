@@ -87,13 +87,30 @@ impl RecordWriter {
     /// When the root does not fit at `position`.
     #[inline]
     pub fn put_root<T: Record>(&mut self, position: usize, value: &T) -> Result<(), Error> {
-        assert!(
-            position + size_of::<T::Archived>() <= self.bytes.len(),
-            "root outside the room kept for roots"
-        );
+        self.assert_room::<T>(position);
+        // SAFETY: there is room, as was just checked.
+        unsafe { self.put_root_unchecked(position, value) }
+    }
+
+    fn assert_room<T: Record>(&self, position: usize) {
+        let end = position + size_of::<T::Archived>();
+        assert!(end <= self.bytes.len(), "root outside the room kept for roots");
+        assert_eq!(position % align_of::<T::Archived>(), 0, "misaligned root");
+    }
+
+    /// As [`put_root`](Self::put_root), without looking whether there is room.
+    ///
+    /// # Errors
+    /// As [`put_root`](Self::put_root).
+    ///
+    /// # Safety
+    /// The root fits at `position`, which is aligned.
+    #[inline(always)]
+    pub unsafe fn put_root_unchecked<T: Record>(&mut self, position: usize, value: &T) -> Result<(), Error> {
+        debug_assert!(position + size_of::<T::Archived>() <= self.bytes.len(), "root outside the room");
         debug_assert_eq!(position % align_of::<T::Archived>(), 0);
         if T::COPY_OPTIMIZATION.is_enabled() {
-            // SAFETY: the place lies within the buffer (asserted) and is aligned; `COPY_OPTIMIZATION`
+            // SAFETY: the place lies within the buffer and is aligned, says the caller; `COPY_OPTIMIZATION`
             // promises that `T`'s bytes are those of its archived form.
             unsafe {
                 let place = self.bytes.as_mut_ptr().add(position).cast::<T>();
@@ -102,7 +119,7 @@ impl RecordWriter {
             return Ok(());
         }
         let resolver = value.serialize(Strategy::wrap(self))?;
-        // SAFETY: the place lies within the buffer (asserted above; serializing only grows it), is
+        // SAFETY: the place lies within the buffer (says the caller; serializing only grows it), is
         // aligned because the buffer is and `position` is, and nothing else borrows it.
         unsafe {
             let pointer = self.bytes.as_mut_ptr().add(position).cast::<T::Archived>();
@@ -121,13 +138,28 @@ impl RecordWriter {
     /// When the root does not fit at `position`.
     #[inline]
     pub fn put_root_as<T: Record>(&mut self, position: usize, value: &impl WriteAs<T>) -> Result<(), Error> {
-        assert!(
-            position + size_of::<T::Archived>() <= self.bytes.len(),
-            "root outside the room kept for roots"
-        );
+        self.assert_room::<T>(position);
+        // SAFETY: there is room, as was just checked.
+        unsafe { self.put_root_as_unchecked(position, value) }
+    }
+
+    /// As [`put_root_as`](Self::put_root_as), without looking whether there is room.
+    ///
+    /// # Errors
+    /// As [`put_root`](Self::put_root).
+    ///
+    /// # Safety
+    /// As [`put_root_unchecked`](Self::put_root_unchecked).
+    #[inline(always)]
+    pub unsafe fn put_root_as_unchecked<T: Record>(
+        &mut self,
+        position: usize,
+        value: &impl WriteAs<T>,
+    ) -> Result<(), Error> {
+        debug_assert!(position + size_of::<T::Archived>() <= self.bytes.len(), "root outside the room");
         debug_assert_eq!(position % align_of::<T::Archived>(), 0);
         let resolver = value.serialize_as(Strategy::wrap(self))?;
-        // SAFETY: as in `put_root`; `WriteAs` promises the archive of a `T`.
+        // SAFETY: as in `put_root_unchecked`; `WriteAs` promises the archive of a `T`.
         unsafe {
             let pointer = self.bytes.as_mut_ptr().add(position).cast::<T::Archived>();
             value.resolve_as(resolver, Place::new_unchecked(position, pointer));
@@ -143,7 +175,7 @@ impl RecordWriter {
         let resolver = value.serialize(Strategy::wrap(self))?;
         let position = self.bytes.len().next_multiple_of(align_of::<T::Archived>());
         self.bytes.resize(position + size_of::<T::Archived>(), 0);
-        // SAFETY: as in `put_root`; the room was made just above.
+        // SAFETY: as in `put_root_unchecked`; the room was made just above.
         unsafe {
             let pointer = self.bytes.as_mut_ptr().add(position).cast::<T::Archived>();
             Archive::resolve(value, resolver, Place::new_unchecked(position, pointer));

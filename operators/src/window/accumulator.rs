@@ -185,4 +185,9 @@ impl<V> KeyColumn for Gathered<V> {
         let (hash, bytes) = &self.keys[i];
         KeyView { hash: *hash, bytes: &self.bytes[bytes.clone()] }
     }
+
+    #[inline(always)]
+    fn hash(&self, i: usize) -> u64 {
+        self.keys[i].0
+    }
 }

@@ -139,6 +139,11 @@ impl KeyColumn for CompositeColumn {
         let (hash, end) = self.keys[i];
         KeyView { hash, bytes: &self.bytes[from..end] }
     }
+
+    #[inline]
+    fn hash(&self, i: usize) -> u64 {
+        self.keys[i].0
+    }
 }
 
 /// The key type of a table of entries: a key `K` with a suffix `S`.

@@ -10,8 +10,8 @@
 //! costs as much as ten other keys do. So there is a station between the last two: it reads the next bucket,
 //! which the one before has fetched, and fetches the record.
 //!
-//! A table that is small enough to lie in the core's own caches has nothing to wait for: there each key is looked up and updated
-//! at once.
+//! A table that is small enough to lie in the core's own caches has little to wait for: there a few keys are looked up together and
+//! then updated, without stations.
 
 use std::{
     ops::Range,
@@ -37,6 +37,8 @@ const LAST: usize = 3;
 const STRIDE: usize = 8;
 /// Keys under way at once, as a power of two.
 const UNDER_WAY: usize = 64;
+/// Keys of a small table that are looked up together.
+const NEAR_TOGETHER: usize = 16;
 /// Records by which the tail is fetched ahead of those that are copied to it.
 const TAIL_AHEAD: usize = 16;
 /// Keys whose cold records are read together.
@@ -91,7 +93,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
         while from < range.end {
             let to = if self.blocks.cold > 0 { range.end.min(from + COLD_BATCH) } else { range.end };
             self.warm(keys, from..to);
-            if self.is_near() {
+            if Form::<K, V>::STRIDED && self.index.len() <= self.near_keys_max {
                 self.run_near(keys, from..to, &mut create, &mut update);
             } else {
                 self.run(keys, from..to, &mut create, &mut update);
@@ -99,12 +101,6 @@ impl<K: Key, V: Record> LogTable<K, V> {
             from = to;
         }
         self.after_batch(range.len());
-    }
-
-    /// Whether fetching ahead would cost more than it saves.
-    #[inline(always)]
-    fn is_near(&self) -> bool {
-        Form::<K, V>::STRIDED && self.index.len() <= self.near_keys_max
     }
 
     /// The record in a slot, to be changed in place, if it is in memory and the hash's, as that of the first tag that fits nearly
@@ -127,8 +123,9 @@ impl<K: Key, V: Record> LogTable<K, V> {
         }
     }
 
-    /// One key after the other. A function of its own, as [`run`](Self::run) is: these are the loops that count, and each has
-    /// the registers for itself.
+    /// A few plain values after a few others: all are looked up, then all updated, so that no look-up waits for the record of the
+    /// one before. A function of its own, as [`run`](Self::run) is: these are the loops that count, and each has the registers for
+    /// itself.
     #[inline(never)]
     fn run_near<C: KeyColumn>(
         &mut self,
@@ -137,19 +134,47 @@ impl<K: Key, V: Record> LogTable<K, V> {
         create: &mut impl FnMut(usize) -> V,
         update: &mut impl FnMut(usize, &mut V),
     ) {
-        for i in range {
-            let key = keys.key(i);
-            if Form::<K, V>::STRIDED && V::PLAIN {
-                let likely = self.index.candidates(self.index.home(key.hash), key.hash).next();
-                let place = match likely.and_then(|slot| self.likely_place(slot, key.hash)) {
-                    Some(place) => place,
-                    None => self.plain_place(key, || create(i)),
-                };
-                update(i, place.plain::<K, V>());
-            } else {
-                self.update_one(key, || create(i), |value| update(i, value));
+        if !V::PLAIN {
+            for i in range {
+                self.update_one(key_of::<K>(keys, i), || create(i), |value| update(i, value));
+            }
+            return;
+        }
+        let mut from = range.start;
+        while from < range.end {
+            let together = from..range.end.min(from + NEAR_TOGETHER);
+            from = together.end;
+            let mut likely = [null_mut(); NEAR_TOGETHER];
+            let mut homes = [null_mut(); NEAR_TOGETHER];
+            for (home, i) in homes.iter_mut().zip(together.clone()) {
+                *home = self.index.prefetch(keys.hash(i));
+            }
+            for ((place, home), i) in likely.iter_mut().zip(&homes).zip(together.clone()) {
+                *place = self.likely_open(*home, keys.hash(i));
+                prefetch(*place);
+            }
+            let mut capacity = self.blocks.tail_capacity();
+            for (at, i) in together.enumerate() {
+                let (place, key) = (likely[at], key_of::<K>(keys, i));
+                if !place.is_null() && Place(place).hash() == key.hash {
+                    update(i, Place(place).plain::<K, V>());
+                    continue;
+                }
+                update(i, self.plain_place(key, || create(i)).plain::<K, V>());
+                if capacity != self.blocks.tail_capacity() {
+                    // A small block has moved, since it has grown.
+                    capacity = self.blocks.tail_capacity();
+                    likely = [null_mut(); NEAR_TOGETHER];
+                }
             }
         }
+    }
+
+    /// The record that a hash's first tag leads to, if it may be changed in place, or null; of records of one size.
+    #[inline(always)]
+    fn likely_open(&self, home: *mut Bucket, hash: u64) -> *mut u8 {
+        let likely = self.index.candidates(home, hash).next();
+        likely.map_or(null_mut(), |slot| self.blocks.open_at(slot.address(), Form::<K, V>::SHAPE))
     }
 
     /// All stations.
@@ -166,7 +191,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
         for front in (0..len + LAST * DISTANCE).step_by(STRIDE) {
             self.fetch(keys, from, front, len, &mut way);
             for i in stretch(front, LAST * DISTANCE, len) {
-                let key = keys.key(from + i);
+                let key = key_of::<K>(keys, from + i);
                 if Form::<K, V>::STRIDED && V::PLAIN {
                     let place = match way.slot(i).and_then(|slot| self.likely_place(slot, key.hash)) {
                         Some(place) => place,
@@ -189,10 +214,10 @@ impl<K: Key, V: Record> LogTable<K, V> {
     #[inline(always)]
     fn fetch<C: KeyColumn>(&self, keys: &C, from: usize, front: usize, len: usize, way: &mut Way) {
         for i in stretch(front, 0, len) {
-            way.buckets[i % UNDER_WAY] = self.index.prefetch(keys.key(from + i).hash);
+            way.buckets[i % UNDER_WAY] = self.index.prefetch(keys.hash(from + i));
         }
         for i in stretch(front, DISTANCE, len) {
-            let hash = keys.key(from + i).hash;
+            let hash = keys.hash(from + i);
             let has_moved = i < way.moved_at;
             let bucket = if has_moved { self.index.prefetch(hash) } else { way.buckets[i % UNDER_WAY] };
             let mut candidates = self.index.candidates(bucket, hash);
@@ -212,7 +237,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
         for i in stretch(front, 2 * DISTANCE, len) {
             let bucket = way.buckets[i % UNDER_WAY];
             if way.slots[i % UNDER_WAY].is_none() && i >= way.moved_at && !bucket.is_null() {
-                let candidates = self.index.candidates(bucket, keys.key(from + i).hash);
+                let candidates = self.index.candidates(bucket, keys.hash(from + i));
                 way.slots[i % UNDER_WAY] = candidates.clone().next();
                 candidates.for_each(|slot| self.prefetch_record(slot, way.mark));
             }
@@ -244,9 +269,17 @@ impl<K: Key, V: Record> LogTable<K, V> {
         }
         let record = self.blocks.at(slot.address(), Form::<K, V>::SHAPE);
         prefetch(record);
-        // Most records are not aligned to cache lines.
-        prefetch(record.wrapping_add(if Form::<K, V>::STRIDED { Form::<K, V>::STRIDE - 8 } else { 64 }));
+        // Records do not begin with a cache line, but some sizes never cross into another.
+        if !Form::<K, V>::STRIDED || !64_usize.is_multiple_of(Form::<K, V>::STRIDE) {
+            prefetch(record.wrapping_add(if Form::<K, V>::STRIDED { Form::<K, V>::STRIDE - 8 } else { 64 }));
+        }
     }
+}
+
+/// The key of record `i`, of which only the hash is asked for if it is all there is.
+#[inline(always)]
+fn key_of<'k, K: Key>(keys: &'k impl KeyColumn, i: usize) -> KeyView<'k> {
+    if K::WIDTH.is_narrow() { KeyView { hash: keys.hash(i), bytes: &[] } } else { keys.key(i) }
 }
 
 /// The keys that a station `behind` the front takes now.

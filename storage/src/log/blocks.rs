@@ -243,6 +243,12 @@ impl Blocks {
         self.tail.used < self.tail.capacity
     }
 
+    /// Room of the tail in units, used or not. A block that moves, since it has grown, has another.
+    #[inline(always)]
+    pub(super) fn tail_capacity(&self) -> u32 {
+        self.tail.capacity
+    }
+
     /// As after a seal, of nothing: files know of the table that none of its seals was written to.
     pub(super) fn begin_sealed(&mut self) {
         debug_assert!(self.seals == 0 && self.tail.block == usize::MAX, "a new table");

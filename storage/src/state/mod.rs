@@ -39,6 +39,12 @@ pub struct KeyView<'a> {
 pub trait KeyColumn {
     /// The key of record `i`.
     fn key(&self, i: usize) -> KeyView<'_>;
+
+    /// The hash of the key of record `i`: of a narrow one all there is.
+    #[inline(always)]
+    fn hash(&self, i: usize) -> u64 {
+        self.key(i).hash
+    }
 }
 
 /// Under which name a state is stored: both parts stay the same for the life of the job's state.

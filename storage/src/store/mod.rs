@@ -65,7 +65,7 @@ use crate::{
 };
 
 /// A quarter of the second-level cache of a server's core, which has 1 to 2 MiB of it: the rest is for what the job does beside.
-pub const NEAR_BYTES_MAX: usize = 512 << 10;
+pub const NEAR_BYTES_MAX: usize = 1536 << 10;
 
 /// What a store is made with.
 #[derive(Clone, Debug)]

@@ -67,6 +67,7 @@ pub struct Batch<T> {
     capacity: usize,
     bytes_max: usize,
     columns: Columns,
+    /// With a place for each record that there is room for, if there is such a column, as the next.
     timestamps: Vec<Timestamp>,
     hashes: Vec<u64>,
     keys: Vec<KeySpan>,
@@ -90,8 +91,8 @@ impl<T: Record> Batch<T> {
             capacity,
             bytes_max,
             columns,
-            timestamps: Vec::with_capacity(column(columns.timestamps)),
-            hashes: Vec::with_capacity(column(columns.hashes)),
+            timestamps: vec![0; column(columns.timestamps)],
+            hashes: vec![0; column(columns.hashes)],
             keys: Vec::with_capacity(column(columns.keys)),
             ingest: 0,
             opened: 0,
@@ -109,8 +110,6 @@ impl<T: Record> Batch<T> {
         }
         self.bytes.reset(roots);
         self.len = 0;
-        self.timestamps.clear();
-        self.hashes.clear();
         self.keys.clear();
     }
 
@@ -159,7 +158,8 @@ impl<T: Record> Batch<T> {
         timestamp: Timestamp,
         key: RecordKey<'_>,
     ) -> Result<bool, rancor::Error> {
-        self.put_with(timestamp, key, |bytes, at| bytes.put_root(at, record))
+        // SAFETY: `put_with` gives a place in the room for roots.
+        self.put_with(timestamp, key, |bytes, at| unsafe { bytes.put_root_unchecked(at, record) })
     }
 
     /// As [`put`](Self::put), with a value that is archived as a `T`.
@@ -176,10 +176,12 @@ impl<T: Record> Batch<T> {
         timestamp: Timestamp,
         key: RecordKey<'_>,
     ) -> Result<bool, rancor::Error> {
-        self.put_with(timestamp, key, |bytes, at| bytes.put_root_as::<T>(at, view))
+        // SAFETY: as in `put`.
+        self.put_with(timestamp, key, |bytes, at| unsafe { bytes.put_root_as_unchecked::<T>(at, view) })
     }
 
-    /// What is known of the type and of the kind of key when this is compiled is not asked for each record.
+    /// Puts a record whose root `put_root` writes at a place in the room for roots. What is known of the type and of the kind of key
+    /// when this is compiled is not asked for each record.
     #[inline(always)]
     fn put_with(
         &mut self,
@@ -196,15 +198,19 @@ impl<T: Record> Batch<T> {
             // A batch is far below 4 GiB: its bytes are bounded by `bytes_max` plus one record.
             self.keys.push(KeySpan { start: start as u32, length: key.len() as u32 });
         }
+        debug_assert!(
+            self.bytes.len() >= capacity * Self::STRIDE,
+            "room for all roots, as `clear` has made it"
+        );
         if let Err(error) = put_root(&mut self.bytes, at * Self::STRIDE) {
             self.keys.truncate(at);
             return Err(error);
         }
         if self.columns.timestamps {
-            push_within_capacity(&mut self.timestamps, timestamp);
+            self.timestamps[at] = timestamp;
         }
         if let RecordKey::Narrow(hash) | RecordKey::Wide(hash, _) = key {
-            self.hashes.push(hash);
+            self.hashes[at] = hash;
         }
         self.len = at + 1;
         let grows = !T::FIXED || matches!(key, RecordKey::Wide(..));
@@ -230,8 +236,8 @@ impl<T: Record> Batch<T> {
         out.extend_from_slice(&(parts.len() as u64).to_le_bytes());
         out.extend_from_slice(roots);
         out.extend_from_slice(parts);
-        self.timestamps.iter().for_each(|at| out.extend_from_slice(&at.to_le_bytes()));
-        self.hashes.iter().for_each(|hash| out.extend_from_slice(&hash.to_le_bytes()));
+        self.timestamps().iter().for_each(|at| out.extend_from_slice(&at.to_le_bytes()));
+        self.hashes().iter().for_each(|hash| out.extend_from_slice(&hash.to_le_bytes()));
         for KeySpan { start, length } in &self.keys {
             out.extend_from_slice(&start.to_le_bytes());
             out.extend_from_slice(&length.to_le_bytes());
@@ -261,11 +267,11 @@ impl<T: Record> Batch<T> {
         batch.bytes.append_bytes(roots);
         batch.bytes.reset(capacity * Self::STRIDE);
         batch.bytes.append_bytes(parts);
-        for _ in 0..if columns.timestamps { len } else { 0 } {
-            push_within_capacity(&mut batch.timestamps, bytes.long()? as Timestamp);
+        for timestamp in batch.timestamps.iter_mut().take(len) {
+            *timestamp = bytes.long()? as Timestamp;
         }
-        for _ in 0..if columns.hashes { len } else { 0 } {
-            push_within_capacity(&mut batch.hashes, bytes.long()?);
+        for hash in batch.hashes.iter_mut().take(len) {
+            *hash = bytes.long()?;
         }
         for _ in 0..if columns.keys { len } else { 0 } {
             let span = KeySpan { start: bytes.number()?, length: bytes.number()? };
@@ -293,7 +299,7 @@ impl<T: Record> Batch<T> {
         let mut part = Self::new(self.capacity, self.bytes_max, self.columns);
         (part.ingest, part.opened) = (self.ingest, self.opened);
         for i in records {
-            let key = match self.hashes.get(i) {
+            let key = match self.hashes().get(i) {
                 None => RecordKey::None,
                 Some(hash) if self.columns.keys => RecordKey::Wide(*hash, self.key_bytes(i)),
                 Some(hash) => RecordKey::Narrow(*hash),
@@ -329,13 +335,13 @@ impl<T: Record> Batch<T> {
     /// The column of timestamps; empty on an edge without event time.
     #[inline(always)]
     pub fn timestamps(&self) -> &[Timestamp] {
-        &self.timestamps
+        self.timestamps.get(..self.len).unwrap_or_default()
     }
 
     /// The column of key hashes; empty on an edge that is not keyed.
     #[inline(always)]
     pub fn hashes(&self) -> &[u64] {
-        &self.hashes
+        self.hashes.get(..self.len).unwrap_or_default()
     }
 
     /// Bytes of the key of record `i`; empty unless the edge has wide keys.
@@ -352,6 +358,11 @@ impl<T: Record> KeyColumn for Batch<T> {
     #[inline(always)]
     fn key(&self, i: usize) -> KeyView<'_> {
         KeyView { hash: self.hashes[i], bytes: self.key_bytes(i) }
+    }
+
+    #[inline(always)]
+    fn hash(&self, i: usize) -> u64 {
+        self.hashes[i]
     }
 }
 
@@ -375,19 +386,6 @@ impl<'b> Bytes<'b> {
         let (number, rest) = self.0.split_first_chunk().ok_or("a batch is cut off")?;
         self.0 = rest;
         Ok(u64::from_le_bytes(*number))
-    }
-}
-
-/// Pushes into a vector that was made with room for every record of a batch; no growth path in the hot loop.
-#[inline(always)]
-fn push_within_capacity<V: Copy>(column: &mut Vec<V>, value: V) {
-    let at = column.len();
-    debug_assert!(at < column.capacity());
-    // SAFETY: `Batch::new` reserved `capacity` entries and `put` asserts `len < capacity`; a column has
-    // as many entries as the batch has records.
-    unsafe {
-        column.as_mut_ptr().add(at).write(value);
-        column.set_len(at + 1);
     }
 }
 
