@@ -1,22 +1,17 @@
-//! Updates of many keys at once, as a pipeline that keeps the memory busy.
+//! Updates of many keys at once, in groups that keep the memory busy.
 //!
 //! A look-up waits for two cache misses one after the other: the bucket of the index, then the record. So
-//! the keys pass stations, a few keys apart: fetch the bucket; read it and fetch the likely record; update. While
-//! one key waits, sixteen others do. At the last station, the record is nearly always the one: its hash says so,
-//! and no search is needed.
+//! a few keys together take each step: fetch all buckets; read them and fetch the likely records; update. While one key waits, the
+//! others of its group do. At the last step, the record is nearly always the one: its hash says so, and no search
+//! is needed. (A pipeline, in which each key is a few steps behind the next, was no faster where all is in memory, and slower where it
+//! is in a cache: what it keeps of keys under way costs more than the gaps between groups.)
 //!
 //! Where pages of the index are nearly full, one key in twenty is not in its own bucket but in one behind it. A search
-//! for it at the last station would wait for that bucket and then for its record with nothing else under way, which
-//! costs as much as ten other keys do. So there is a station between the last two: it reads the next bucket,
+//! for it at the last step would wait for that bucket and then for its record with nothing else under way, which
+//! costs as much as ten other keys do. So there is a step for them before the last: it reads the next bucket,
 //! which the one before has fetched, and fetches the record.
-//!
-//! A table that is small enough to lie in the core's own caches has little to wait for: there a few keys are looked up together and
-//! then updated, without stations.
 
-use std::{
-    ops::Range,
-    ptr::{NonNull, null_mut},
-};
+use std::{ops::Range, ptr::null_mut};
 
 use super::{
     index::{Bucket, Slot, prefetch},
@@ -29,60 +24,34 @@ use crate::{
     state::{KeyColumn, KeyView},
 };
 
-/// Keys between two stations: enough to hide a miss, few enough for the core's miss buffers.
-const DISTANCE: usize = 16;
-/// The last station, in distances behind the first.
-const LAST: usize = 3;
-/// Keys that one station takes in a row.
-const STRIDE: usize = 8;
-/// Keys under way at once, as a power of two.
-const UNDER_WAY: usize = 64;
-/// Keys of a small table that are looked up together.
-const NEAR_TOGETHER: usize = 16;
+/// Keys that take each step together: enough to hide a miss, and few enough for what they fetch to stay in the nearest cache.
+const GROUP: usize = 64;
+/// The same, of a table that lies in the core's cache: there is less to hide.
+const NEAR_GROUP: usize = 16;
 /// Records by which the tail is fetched ahead of those that are copied to it.
 const TAIL_AHEAD: usize = 16;
 /// Keys whose cold records are read together.
 const COLD_BATCH: usize = 1024;
 
-const _: () = assert!(LAST * DISTANCE + STRIDE <= UNDER_WAY && DISTANCE.is_multiple_of(STRIDE));
-
-/// What was found for the keys under way.
-struct Way {
-    buckets: [*mut Bucket; UNDER_WAY],
-    slots: [Option<Slot>; UNDER_WAY],
-    /// Whether the marks of records are fetched.
-    mark: bool,
-    /// How often pages of the index have moved. Slots and buckets found before that, by keys before `moved_at`, are not to be
-    /// followed.
-    moves: u64,
-    moved_at: usize,
+/// What is known of the records of a group before they are updated.
+struct Ahead<const GROUP: usize> {
+    /// Where they lie, if they may be changed in place, else null.
+    open: [*mut u8; GROUP],
+    /// Their likely slots; none of a near table.
+    slots: [Option<Slot>; GROUP],
 }
 
-impl Way {
+impl<const GROUP: usize> Ahead<GROUP> {
     #[inline(always)]
-    fn new(mark: bool, moves: u64) -> Self {
-        Self { buckets: [null_mut(); UNDER_WAY], slots: [None; UNDER_WAY], mark, moves, moved_at: 0 }
-    }
-
-    #[inline(always)]
-    fn slot(&self, i: usize) -> Option<Slot> {
-        if i >= self.moved_at { self.slots[i % UNDER_WAY] } else { None }
-    }
-
-    /// Notes that pages may have moved when the front was here.
-    #[inline(always)]
-    fn note_moves(&mut self, moves: u64, front: usize) {
-        if self.moves != moves {
-            // All that passed the first station by now.
-            (self.moves, self.moved_at) = (moves, front + STRIDE);
-        }
+    fn nothing() -> Self {
+        Self { open: [null_mut(); GROUP], slots: [None; GROUP] }
     }
 }
 
 impl<K: Key, V: Record> LogTable<K, V> {
     /// Updates the values of the keys of all records in `range`, in this order.
     #[inline]
-    pub(super) fn pipeline<C: KeyColumn>(
+    pub(super) fn update_all<C: KeyColumn>(
         &mut self,
         keys: &C,
         range: Range<usize>,
@@ -94,9 +63,9 @@ impl<K: Key, V: Record> LogTable<K, V> {
             let to = if self.blocks.cold > 0 { range.end.min(from + COLD_BATCH) } else { range.end };
             self.warm(keys, from..to);
             if Form::<K, V>::STRIDED && self.index.len() <= self.near_keys_max {
-                self.run_near(keys, from..to, &mut create, &mut update);
+                self.run::<true, NEAR_GROUP, C>(keys, from..to, &mut create, &mut update);
             } else {
-                self.run(keys, from..to, &mut create, &mut update);
+                self.run::<false, GROUP, C>(keys, from..to, &mut create, &mut update);
             }
             from = to;
         }
@@ -123,125 +92,112 @@ impl<K: Key, V: Record> LogTable<K, V> {
         }
     }
 
-    /// A few plain values after a few others: all are looked up, then all updated, so that no look-up waits for the record of the
-    /// one before. A function of its own, as [`run`](Self::run) is: these are the loops that count, and each has the registers for
-    /// itself.
+    /// All groups, as [`look_near`](Self::look_near) or [`look_far`](Self::look_far) has them. A function of its own, so that the
+    /// loops that count have the registers for themselves.
     #[inline(never)]
-    fn run_near<C: KeyColumn>(
+    fn run<const NEAR: bool, const GROUP: usize, C: KeyColumn>(
         &mut self,
         keys: &C,
         range: Range<usize>,
         create: &mut impl FnMut(usize) -> V,
         update: &mut impl FnMut(usize, &mut V),
     ) {
-        if !V::PLAIN {
-            for i in range {
-                self.update_one(key_of::<K>(keys, i), || create(i), |value| update(i, value));
-            }
-            return;
-        }
         let mut from = range.start;
         while from < range.end {
-            let together = from..range.end.min(from + NEAR_TOGETHER);
-            from = together.end;
-            let mut likely = [null_mut(); NEAR_TOGETHER];
-            let mut homes = [null_mut(); NEAR_TOGETHER];
-            for (home, i) in homes.iter_mut().zip(together.clone()) {
-                *home = self.index.prefetch(keys.hash(i));
-            }
-            for ((place, home), i) in likely.iter_mut().zip(&homes).zip(together.clone()) {
-                *place = self.likely_open(*home, keys.hash(i));
-                prefetch(*place);
-            }
-            let mut capacity = self.blocks.tail_capacity();
-            for (at, i) in together.enumerate() {
-                let (place, key) = (likely[at], key_of::<K>(keys, i));
-                if !place.is_null() && Place(place).hash() == key.hash {
-                    update(i, Place(place).plain::<K, V>());
+            let group = from..range.end.min(from + GROUP);
+            from = group.end;
+            let mut ahead: Ahead<GROUP> =
+                if NEAR { self.look_near(keys, group.clone()) } else { self.look_far(keys, group.clone()) };
+            let mut moves = self.moves();
+            for (at, i) in group.enumerate() {
+                let key = key_of::<K>(keys, i);
+                if !Form::<K, V>::STRIDED || !V::PLAIN {
+                    self.update_one(key, || create(i), |value| update(i, value));
                     continue;
                 }
-                update(i, self.plain_place(key, || create(i)).plain::<K, V>());
-                if capacity != self.blocks.tail_capacity() {
-                    // A small block has moved, since it has grown.
-                    capacity = self.blocks.tail_capacity();
-                    likely = [null_mut(); NEAR_TOGETHER];
+                let place = Place(ahead.open[at]);
+                if !place.0.is_null() && place.hash() == key.hash {
+                    update(i, place.plain::<K, V>());
+                    continue;
+                }
+                let place = match ahead.slots[at].and_then(|slot| self.likely_place(slot, key.hash)) {
+                    Some(place) => place,
+                    None => self.plain_place(key, || create(i)),
+                };
+                update(i, place.plain::<K, V>());
+                if moves != self.moves() {
+                    moves = self.moves();
+                    ahead = Ahead::nothing();
                 }
             }
         }
     }
 
-    /// The record that a hash's first tag leads to, if it may be changed in place, or null; of records of one size.
+    /// Changes when a page of the index or a small block has moved, the one since it was split and the other since it has grown.
     #[inline(always)]
-    fn likely_open(&self, home: *mut Bucket, hash: u64) -> *mut u8 {
-        let likely = self.index.candidates(home, hash).next();
-        likely.map_or(null_mut(), |slot| self.blocks.open_at(slot.address(), Form::<K, V>::SHAPE))
+    fn moves(&self) -> (u64, u32) {
+        (self.index.moves(), self.blocks.tail_capacity())
     }
 
-    /// All stations.
-    #[inline(never)]
-    fn run<C: KeyColumn>(
-        &mut self,
-        keys: &C,
-        range: Range<usize>,
-        create: &mut impl FnMut(usize) -> V,
-        update: &mut impl FnMut(usize, &mut V),
-    ) {
-        let (from, len) = (range.start, range.len());
-        let mut way = Way::new(self.blocks.has_dead(), self.index.moves());
-        for front in (0..len + LAST * DISTANCE).step_by(STRIDE) {
-            self.fetch(keys, from, front, len, &mut way);
-            for i in stretch(front, LAST * DISTANCE, len) {
-                let key = key_of::<K>(keys, from + i);
-                if Form::<K, V>::STRIDED && V::PLAIN {
-                    let place = match way.slot(i).and_then(|slot| self.likely_place(slot, key.hash)) {
-                        Some(place) => place,
-                        None => {
-                            let place = self.plain_place(key, || create(from + i));
-                            way.note_moves(self.index.moves(), front);
-                            place
-                        }
-                    };
-                    update(from + i, place.plain::<K, V>());
-                } else {
-                    self.update_one(key, || create(from + i), |value| update(from + i, value));
-                    way.note_moves(self.index.moves(), front);
-                }
-            }
-        }
-    }
-
-    /// The stations before the last.
+    /// The steps before the last, of a table that lies in the core's cache, with nothing fetched that is seldom needed.
     #[inline(always)]
-    fn fetch<C: KeyColumn>(&self, keys: &C, from: usize, front: usize, len: usize, way: &mut Way) {
-        for i in stretch(front, 0, len) {
-            way.buckets[i % UNDER_WAY] = self.index.prefetch(keys.hash(from + i));
+    fn look_near<const GROUP: usize>(&self, keys: &impl KeyColumn, group: Range<usize>) -> Ahead<GROUP> {
+        let mut ahead = Ahead::nothing();
+        let mut buckets = [null_mut(); GROUP];
+        for (bucket, i) in buckets.iter_mut().zip(group.clone()) {
+            *bucket = self.index.prefetch(keys.hash(i));
         }
-        for i in stretch(front, DISTANCE, len) {
-            let hash = keys.hash(from + i);
-            let has_moved = i < way.moved_at;
-            let bucket = if has_moved { self.index.prefetch(hash) } else { way.buckets[i % UNDER_WAY] };
-            let mut candidates = self.index.candidates(bucket, hash);
-            let likely = candidates.next();
-            way.slots[i % UNDER_WAY] = likely;
-            match likely {
-                Some(slot) => {
-                    self.prefetch_record(slot, way.mark);
-                    candidates.for_each(|slot| self.prefetch_record(slot, way.mark));
-                }
-                None => {
-                    let next = self.index.prefetch_next(bucket, hash);
-                    way.buckets[i % UNDER_WAY] = next.map_or(null_mut(), NonNull::as_ptr);
-                }
+        for ((open, bucket), i) in ahead.open.iter_mut().zip(&buckets).zip(group) {
+            if let Some(slot) = self.index.candidates(*bucket, keys.hash(i)).next() {
+                *open = self.blocks.open_at(slot.address(), Form::<K, V>::SHAPE);
+                prefetch(*open);
             }
         }
-        for i in stretch(front, 2 * DISTANCE, len) {
-            let bucket = way.buckets[i % UNDER_WAY];
-            if way.slots[i % UNDER_WAY].is_none() && i >= way.moved_at && !bucket.is_null() {
-                let candidates = self.index.candidates(bucket, keys.hash(from + i));
-                way.slots[i % UNDER_WAY] = candidates.clone().next();
-                candidates.for_each(|slot| self.prefetch_record(slot, way.mark));
+        ahead
+    }
+
+    /// The steps before the last.
+    #[inline(always)]
+    fn look_far<const GROUP: usize>(&self, keys: &impl KeyColumn, group: Range<usize>) -> Ahead<GROUP> {
+        let mark = self.blocks.has_dead();
+        let mut ahead = Ahead::nothing();
+        let mut buckets = [null_mut(); GROUP];
+        for (bucket, i) in buckets.iter_mut().zip(group.clone()) {
+            *bucket = self.index.prefetch(keys.hash(i));
+        }
+        let (mut elsewhere, mut count) = ([0; GROUP], 0);
+        for (at, i) in group.clone().enumerate() {
+            if self.fetch(buckets[at], keys.hash(i), mark, at, &mut ahead) {
+                continue;
+            }
+            if let Some(next) = self.index.prefetch_next(buckets[at], keys.hash(i)) {
+                buckets[at] = next.as_ptr();
+                elsewhere[count] = at;
+                count += 1;
             }
         }
+        for at in elsewhere.into_iter().take(count) {
+            self.fetch(buckets[at], keys.hash(group.start + at), mark, at, &mut ahead);
+        }
+        ahead
+    }
+
+    /// Fetches the records in a bucket that a hash may be of. Whether there are any.
+    #[inline(always)]
+    fn fetch<const GROUP: usize>(
+        &self,
+        bucket: *mut Bucket,
+        hash: u64,
+        mark: bool,
+        at: usize,
+        ahead: &mut Ahead<GROUP>,
+    ) -> bool {
+        let mut candidates = self.index.candidates(bucket, hash);
+        let Some(slot) = candidates.next() else { return false };
+        ahead.slots[at] = Some(slot);
+        ahead.open[at] = self.fetch_record(slot, mark);
+        candidates.for_each(|slot| _ = self.fetch_record(slot, mark));
+        true
     }
 
     /// Copies a sealed record, which lies at `old`, to the tail, as [`copy_to_tail`](Self::copy_to_tail) does.
@@ -261,18 +217,20 @@ impl<K: Key, V: Record> LogTable<K, V> {
         Place(memory)
     }
 
-    /// Fetches what a record has in its first lines, and with `mark` the mark that it gets if it is sealed.
+    /// Fetches what a record has in its first lines, and with `mark` the mark that it gets if it is sealed. Where it lies, if it may be
+    /// changed in place, else null.
     #[inline(always)]
-    fn prefetch_record(&self, slot: Slot, mark: bool) {
+    fn fetch_record(&self, slot: Slot, mark: bool) -> *mut u8 {
         if mark {
             self.blocks.prefetch_mark(slot.address(), Form::<K, V>::SHAPE);
         }
-        let record = self.blocks.at(slot.address(), Form::<K, V>::SHAPE);
+        let (record, open) = self.blocks.look(slot.address(), Form::<K, V>::SHAPE);
         prefetch(record);
         // Records do not begin with a cache line, but some sizes never cross into another.
         if !Form::<K, V>::STRIDED || !64_usize.is_multiple_of(Form::<K, V>::STRIDE) {
             prefetch(record.wrapping_add(if Form::<K, V>::STRIDED { Form::<K, V>::STRIDE - 8 } else { 64 }));
         }
+        if open { record } else { null_mut() }
     }
 }
 
@@ -280,13 +238,4 @@ impl<K: Key, V: Record> LogTable<K, V> {
 #[inline(always)]
 fn key_of<'k, K: Key>(keys: &'k impl KeyColumn, i: usize) -> KeyView<'k> {
     if K::WIDTH.is_narrow() { KeyView { hash: keys.hash(i), bytes: &[] } } else { keys.key(i) }
-}
-
-/// The keys that a station `behind` the front takes now.
-#[inline(always)]
-fn stretch(front: usize, behind: usize, len: usize) -> Range<usize> {
-    match front.checked_sub(behind) {
-        Some(at) => at.min(len)..(at + STRIDE).min(len),
-        None => 0..0,
-    }
 }

@@ -39,7 +39,7 @@ pub struct LogTable<K: Key, V: Record> {
     pub(super) table: TableId,
     pub(super) index: Index,
     pub(super) blocks: Blocks,
-    /// Keys up to which batches fetch nothing ahead.
+    /// Keys up to which the table is taken to lie in the core's cache.
     pub(super) near_keys_max: usize,
     pub(super) scratch: RecordWriter,
     /// Keys removed since the last seal, as [`RemovedKeys`] holds them.
@@ -327,7 +327,7 @@ impl<K: Key, V: Record> KeyedTable<K, V> for LogTable<K, V> {
         update: impl FnMut(usize, &mut V),
     ) {
         self.touched = true;
-        self.pipeline(keys, range, create, update);
+        self.update_all(keys, range, create, update);
     }
 
     fn put(&mut self, key: KeyView<'_>, value: &V) {

@@ -64,7 +64,8 @@ use crate::{
     state::{Migration, Slice, StateBackend, StateError, StateId, StateName, fault},
 };
 
-/// A quarter of the second-level cache of a server's core, which has 1 to 2 MiB of it: the rest is for what the job does beside.
+/// Most of the second-level cache of a server's core: what a key waits for there is less than what fetching for every case
+/// costs.
 pub const NEAR_BYTES_MAX: usize = 1536 << 10;
 
 /// What a store is made with.
@@ -80,7 +81,7 @@ pub struct StoreOptions {
     /// index, 7 to 18 bytes per key, is always in memory and not counted. A bound needs `files`.
     pub memory_bytes_max: usize,
     /// Bytes of index and records up to which a table is taken to lie in the core's own caches: batches of updates fetch
-    /// nothing ahead then, which would cost more than it saves.
+    /// only what nearly every key needs then, since more would cost more than it saves.
     pub near_bytes_max: usize,
     /// Where it keeps files; `None` if it is never to be snapshotted nor to outgrow its memory.
     pub files: Option<FileOptions>,
