@@ -140,7 +140,7 @@ impl<T: Record> Batch<T> {
     /// Bytes of the records, columns included.
     pub fn payload_bytes(&self) -> u64 {
         let out_of_line = self.bytes.len() - self.capacity * Self::STRIDE;
-        let columns = 8 * (self.timestamps.len() + self.hashes.len() + self.keys.len());
+        let columns = 8 * (self.timestamps().len() + self.hashes().len() + self.keys.len());
         (self.len * Self::STRIDE + out_of_line + columns) as u64
     }
 
