@@ -277,14 +277,13 @@ pub fn with_archived<T: Record, R>(value: &T, lend: impl FnOnce(&T::Archived) ->
         // SAFETY: as in `with_value`.
         return lend(unsafe { &*std::ptr::from_ref(value).cast::<T::Archived>() });
     }
-    let written = match to_bytes(value) {
-        Ok(written) => written,
-        Err(error) => panic!("{error}: {error:?}"),
-    };
-    let bytes = written.bytes();
-    let root = bytes.len() - size_of::<T::Archived>();
-    // SAFETY: the writer has just put the root of this type last.
-    lend(unsafe { access_unchecked::<T>(bytes, root) })
+    match archived_in(value, &mut RecordWriter::default()) {
+        Ok(archived) => lend(archived),
+        Err(source) => {
+            let error = RecordError::Write { record: T::schema(), source };
+            panic!("{error}: {error:?}")
+        }
+    }
 }
 
 /// Archives a value into `scratch`, whose contents are lost, and gives the archive to read.

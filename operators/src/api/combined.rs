@@ -41,7 +41,7 @@ pub type CombinedWindow<C, X, A> = Windowed<
 ///
 /// A subtask holds a few thousand keys. It hands on what a key came to when another key needs the place, when the watermark has
 /// passed the slice, and before each checkpoint; so nothing waits longer than it would have waited in the window, and no
-/// state is added. Where almost every record has a key of its own it only costs some nanoseconds per record.
+/// state is added. Where almost every record has a key of its own it only costs.
 ///
 /// * What is counted as late is what was combined, not the records in it, and is no stream of its own.
 /// * Records of a key are combined in another order than they came in: the function must not depend on it.

@@ -11,14 +11,12 @@ use tidemill_engine::{
         operator::{Chain, OpenError, OperatorIndex, Push, Signal, StepContext},
         time::{NO_TIMESTAMP, Timestamp},
     },
-    runtime::{
-        blame::Blame,
-        exchange::{batch::RecordKey, key_of::KeyOf},
-    },
+    runtime::{blame::Blame, exchange::key_of::KeyOf},
 };
 use tidemill_storage::{record::Record, writer::RecordWriter};
 
 use super::{
+    NO_EVENT_TIME,
     accumulator::WindowAccumulator,
     assigner::EventTimeWindows,
     partials::{Partial, Partials},
@@ -150,16 +148,12 @@ where
         let Self { operator, windows, keys, function, current, scratch, held } = self;
         if !current.holds(timestamp) {
             if timestamp == NO_TIMESTAMP {
-                return context
-                    .fail(*operator, "a record without a timestamp came to a window of event time".into());
+                return context.fail(*operator, NO_EVENT_TIME.into());
             }
             *current = Slice::of(timestamp, windows);
         }
-        let (hash, wide) = match Blame::on(*operator, || keys.key_of(I::view(&item))) {
-            RecordKey::Wide(hash, key) => (hash, Some(key)),
-            RecordKey::Narrow(hash) => (hash, None),
-            RecordKey::None => (0, None),
-        };
+        let key = Blame::on(*operator, || keys.key_of(I::view(&item)));
+        let (hash, wide) = (key.hash(), key.wide());
         let place = held.partials.place(hash, current.spread);
         let outcome = match place {
             Some(partial) if partial.is_of(current.first, hash, wide) => {

@@ -15,3 +15,6 @@ pub mod operator;
 pub mod pane;
 mod partials;
 mod timeline;
+
+/// Why a window of event time stops the job at a record that has none.
+const NO_EVENT_TIME: &str = "a record without a timestamp came to a window of event time";

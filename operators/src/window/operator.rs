@@ -34,6 +34,7 @@ use tidemill_storage::{
 };
 
 use super::{
+    NO_EVENT_TIME,
     assigner::{EventTimeWindows, TimeWindow},
     late::LateBuilder,
     pane::{Outlet, WindowFunction},
@@ -333,10 +334,7 @@ where
         while start < records.end && !context.is_blocked() {
             let timestamp = timestamps.get(start).copied().unwrap_or(NO_TIMESTAMP);
             if timestamp == NO_TIMESTAMP {
-                context.fail(
-                    self.operator,
-                    "a record without a timestamp came to a window of event time".into(),
-                );
+                context.fail(self.operator, NO_EVENT_TIME.into());
                 break;
             }
             let slice = self.timeline.windows.slice_of(timestamp);

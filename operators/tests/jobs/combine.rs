@@ -3,11 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use rkyv::Archived;
-use tidemill_engine::model::{
-    config::JobConfig,
-    time::Timestamp,
-    watermark::{TimestampFn, WatermarkStrategy},
-};
+use tidemill_engine::model::{config::JobConfig, time::Timestamp, watermark::WatermarkStrategy};
 use tidemill_operators::{
     aggregate::{AggregateFunction, Count},
     testkit::{
@@ -19,41 +15,34 @@ use tidemill_operators::{
 };
 use tidemill_storage::{Record, WriteAs, record::InPlaceOf};
 
-use crate::records::{DISORDER_MS, Trade, trades};
+use crate::{
+    records::{Trade, trades},
+    windows::{by_window, millis, unruly, within_bound},
+};
 
 /// A window's start, a key and what the window has of it.
 type Row<K> = (i64, K, i64);
-
-fn millis(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
-
-fn within_bound() -> WatermarkStrategy<TimestampFn<fn(&Trade) -> Timestamp>> {
-    WatermarkStrategy::for_bounded_out_of_orderness(millis(DISORDER_MS))
-        .with_timestamps(|trade: &Trade| trade.at)
-}
 
 fn source() -> ScriptSource<Trade> {
     ScriptSource::dealt(trades(200), 4)
 }
 
-/// What `fold` makes of the trades of each window and key, by trying every window there could be.
-fn by_window<K: Ord>(
+/// What `fold` makes of the trades of each window and key.
+fn rows<K: Ord>(
     trades: &[Trade],
     (size, slide, offset): (i64, i64, i64),
     key: impl Fn(&Trade) -> K,
     fold: impl Fn(Option<i64>, &Trade) -> i64,
 ) -> Vec<Row<K>> {
-    let mut windows: BTreeMap<(i64, K), i64> = BTreeMap::new();
-    for trade in trades {
-        for start in trade.at - size + 1..=trade.at {
-            if (start - offset).rem_euclid(slide) == 0 {
-                let before = windows.get(&(start, key(trade))).copied();
-                windows.insert((start, key(trade)), fold(before, trade));
-            }
+    let mut values: BTreeMap<(i64, K), i64> = BTreeMap::new();
+    for ((window, _account), trades) in by_window(trades, size, slide, offset) {
+        for trade in &trades {
+            let at = (window.start, key(trade));
+            let value = fold(values.get(&at).copied(), trade);
+            values.insert(at, value);
         }
     }
-    windows.into_iter().map(|((start, key), value)| (start, key, value)).collect()
+    values.into_iter().map(|((start, key), value)| (start, key, value)).collect()
 }
 
 fn one_more(count: Option<i64>, _trade: &Trade) -> i64 {
@@ -61,7 +50,7 @@ fn one_more(count: Option<i64>, _trade: &Trade) -> i64 {
 }
 
 fn counts(size: i64, slide: i64, offset: i64) -> Vec<Row<u32>> {
-    by_window(&trades(200), (size, slide, offset), |trade| trade.account, one_more)
+    rows(&trades(200), (size, slide, offset), |trade| trade.account, one_more)
 }
 
 #[test]
@@ -97,7 +86,7 @@ fn records_are_combined_in_place_behind_an_exchange() {
 #[test]
 fn a_reduce_combines_results_of_subtasks() {
     let largest = |most: Option<i64>, trade: &Trade| most.unwrap_or(i64::MIN).max(trade.amount);
-    let expected = by_window(&trades(200), (100, 50, 0), |trade| trade.account, largest);
+    let expected = rows(&trades(200), (100, 50, 0), |trade| trade.account, largest);
     same_everywhere(expected, |environment, results| {
         environment
             .from_source("trades", source(), within_bound())
@@ -157,7 +146,7 @@ impl AggregateFunction<Order> for Lengths {
 #[test]
 fn wide_keys_borrowed_from_records_and_views_with_text() {
     let length = |sum: Option<i64>, trade: &Trade| sum.unwrap_or(0) + client(trade).len() as i64;
-    let expected = by_window(&trades(200), (100, 100, 0), |trade| client(trade).to_owned(), length);
+    let expected = rows(&trades(200), (100, 100, 0), |trade| client(trade).to_owned(), length);
     same_everywhere(expected.clone(), |environment, results| {
         environment
             .from_source("trades", source(), within_bound())
@@ -231,15 +220,9 @@ fn what_crosses_is_one_record_per_key_slice_and_subtask() {
     }
 }
 
-/// Trades of which every fifth comes much later than it says.
-fn unruly() -> Vec<Trade> {
-    let behind = |trade: Trade| Trade { at: trade.at - 400 * i64::from(trade.id.is_multiple_of(5)), ..trade };
-    trades(200).into_iter().map(behind).collect()
-}
-
 #[test]
 fn with_lateness_enough_the_last_result_of_a_window_has_every_record() {
-    let expected = by_window(&unruly(), (60, 20, 0), |trade| trade.account, one_more);
+    let expected = rows(&unruly(), (60, 20, 0), |trade| trade.account, one_more);
     for setting in settings(2) {
         let fired: Vec<Row<u32>> = run(&setting, |environment, results| {
             environment

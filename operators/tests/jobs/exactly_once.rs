@@ -261,7 +261,7 @@ fn process_functions_keep_values_lists_maps_and_timers() {
 #[test]
 fn a_job_that_restarts_before_its_first_record_goes_on() {
     let records = (0..60_u64).map(|number| (number % KEYS, number / KEYS + 1));
-    let report = Simulation::new().seeds(SEEDS).kills_max(5).check(records, |environment, sink| {
+    let report = Simulation::new().seeds(SEEDS).kills_max(8).check(records, |environment, sink| {
         // Silent over many checkpoints; and one split has nothing ever.
         let silent = [Event::Wait(Duration::from_millis(60))].into_iter();
         let script = ScriptSource::of_events([silent.chain((0..60).map(Event::Record)).collect(), vec![]]);
@@ -272,8 +272,7 @@ fn a_job_that_restarts_before_its_first_record_goes_on() {
             .sink("counts", sink);
     });
     let runs = report.runs;
-    let enough =
-        report.deaths >= runs && report.recoveries >= runs * 3 / 4 && report.checkpoints >= 10 * runs;
+    let enough = report.deaths >= runs && report.recoveries >= runs && report.checkpoints >= 10 * runs;
     assert!(enough, "too little went wrong: {report:?}");
 }
 

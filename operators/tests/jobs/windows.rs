@@ -47,11 +47,11 @@ macro_rules! rows {
     )*};
 }
 
-fn millis(millis: u64) -> Duration {
+pub fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn within_bound() -> WatermarkStrategy<TimestampFn<fn(&Trade) -> Timestamp>> {
+pub fn within_bound() -> WatermarkStrategy<TimestampFn<fn(&Trade) -> Timestamp>> {
     WatermarkStrategy::for_bounded_out_of_orderness(millis(DISORDER_MS))
         .with_timestamps(|trade: &Trade| trade.at)
 }
@@ -61,7 +61,7 @@ fn source(splits: usize) -> ScriptSource<Trade> {
 }
 
 /// The trades of every window and account, by trying every window there could be.
-fn by_window(
+pub fn by_window(
     trades: &[Trade],
     size: i64,
     slide: i64,
@@ -280,7 +280,7 @@ rows! {
 }
 
 /// Trades of which every fifth comes much later than it says.
-fn unruly() -> Vec<Trade> {
+pub fn unruly() -> Vec<Trade> {
     let behind = |trade: Trade| Trade { at: trade.at - 400 * i64::from(trade.id.is_multiple_of(5)), ..trade };
     trades(200).into_iter().map(behind).collect()
 }

@@ -143,10 +143,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
     #[inline(always)]
     fn look_near<const GROUP: usize>(&self, keys: &impl KeyColumn, group: Range<usize>) -> Ahead<GROUP> {
         let mut ahead = Ahead::nothing();
-        let mut buckets = [null_mut(); GROUP];
-        for (bucket, i) in buckets.iter_mut().zip(group.clone()) {
-            *bucket = self.index.prefetch(keys.hash(i));
-        }
+        let buckets: [_; GROUP] = self.fetch_buckets(keys, group.clone());
         for ((open, bucket), i) in ahead.open.iter_mut().zip(&buckets).zip(group) {
             if let Some(slot) = self.index.candidates(*bucket, keys.hash(i)).next() {
                 *open = self.blocks.open_at(slot.address(), Form::<K, V>::SHAPE);
@@ -161,10 +158,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
     fn look_far<const GROUP: usize>(&self, keys: &impl KeyColumn, group: Range<usize>) -> Ahead<GROUP> {
         let mark = self.blocks.has_dead();
         let mut ahead = Ahead::nothing();
-        let mut buckets = [null_mut(); GROUP];
-        for (bucket, i) in buckets.iter_mut().zip(group.clone()) {
-            *bucket = self.index.prefetch(keys.hash(i));
-        }
+        let mut buckets: [_; GROUP] = self.fetch_buckets(keys, group.clone());
         let (mut elsewhere, mut count) = ([0; GROUP], 0);
         for (at, i) in group.clone().enumerate() {
             if self.fetch(buckets[at], keys.hash(i), mark, at, &mut ahead) {
@@ -180,6 +174,20 @@ impl<K: Key, V: Record> LogTable<K, V> {
             self.fetch(buckets[at], keys.hash(group.start + at), mark, at, &mut ahead);
         }
         ahead
+    }
+
+    /// The first step: fetches the buckets in which the searches begin.
+    #[inline(always)]
+    fn fetch_buckets<const GROUP: usize>(
+        &self,
+        keys: &impl KeyColumn,
+        group: Range<usize>,
+    ) -> [*mut Bucket; GROUP] {
+        let mut buckets = [null_mut(); GROUP];
+        for (bucket, i) in buckets.iter_mut().zip(group) {
+            *bucket = self.index.prefetch(keys.hash(i));
+        }
+        buckets
     }
 
     /// Fetches the records in a bucket that a hash may be of. Whether there are any.

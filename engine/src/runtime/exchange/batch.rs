@@ -52,6 +52,23 @@ pub enum RecordKey<'k> {
     Wide(u64, &'k [u8]),
 }
 
+impl RecordKey<'_> {
+    /// The hash; 0 where there is no key.
+    #[inline(always)]
+    pub fn hash(&self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Narrow(hash) | Self::Wide(hash, _) => *hash,
+        }
+    }
+
+    /// The bytes of a wide key.
+    #[inline(always)]
+    pub fn wide(&self) -> Option<&[u8]> {
+        if let Self::Wide(_, bytes) = self { Some(bytes) } else { None }
+    }
+}
+
 /// Where the bytes of one record's key lie in the batch.
 #[derive(Clone, Copy, Debug)]
 struct KeySpan {

@@ -89,11 +89,7 @@ impl<V: ?Sized, X: KeyOf<V>> Partition<V> for KeyBy<X> {
     #[inline(always)]
     fn route<'a>(&'a mut self, view: &'a V) -> Route<'a> {
         let key = self.keys.key_of(view);
-        let target = match key {
-            RecordKey::Narrow(hash) | RecordKey::Wide(hash, _) => self.owners.target(hash),
-            RecordKey::None => 0,
-        };
-        Route::One { target, key }
+        Route::One { target: self.owners.target(key.hash()), key }
     }
 }
 
