@@ -45,7 +45,7 @@ struct Relay {
 }
 
 impl Drive for Relay {
-    fn turn(&mut self, _now: Nanos) -> Turn {
+    fn turn(&mut self, now: Nanos) -> Turn {
         if self.tokens[self.worker].load(Ordering::Acquire) <= self.lap {
             return Turn::Idle { wake_at: None };
         }
@@ -53,7 +53,7 @@ impl Drive for Relay {
         let next = (self.worker + 1) % self.tokens.len();
         self.tokens[next].fetch_add(1, Ordering::Release);
         self.wakers[next].wake();
-        if self.lap == self.laps { Turn::Done } else { Turn::Busy }
+        if self.lap == self.laps { Turn::Done } else { Turn::Busy { until: now } }
     }
 }
 
@@ -84,7 +84,7 @@ impl Drive for Timers {
             return Turn::Idle { wake_at: Some(at) };
         }
         self.next = None;
-        if self.due.is_empty() { Turn::Done } else { Turn::Busy }
+        if self.due.is_empty() { Turn::Done } else { Turn::Busy { until: now } }
     }
 }
 
@@ -118,10 +118,10 @@ fn a_panic_ends_its_worker_only_and_is_told() {
             }
             let seen = Arc::clone(&seen);
             let mut turns_left = 100;
-            Box::new(Closure(move |_| {
+            Box::new(Closure(move |now| {
                 turns_left -= 1;
                 if turns_left > 0 {
-                    return Turn::Busy;
+                    return Turn::Busy { until: now };
                 }
                 seen.lock().unwrap().push(worker);
                 Turn::Done

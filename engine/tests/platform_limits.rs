@@ -28,9 +28,9 @@ fn said(output: &Output) -> String {
 struct Turns(u32);
 
 impl Drive for Turns {
-    fn turn(&mut self, _now: Nanos) -> Turn {
+    fn turn(&mut self, now: Nanos) -> Turn {
         self.0 -= 1;
-        if self.0 == 0 { Turn::Done } else { Turn::Busy }
+        if self.0 == 0 { Turn::Done } else { Turn::Busy { until: now } }
     }
 }
 

@@ -50,7 +50,7 @@ fn trace(seed: u64) -> Trace {
             match left {
                 0 => Turn::Done,
                 n if n % 7 == 0 => Turn::Idle { wake_at: Some(now + 5_000) },
-                _ => Turn::Busy,
+                _ => Turn::Busy { until: now },
             }
         }
     })
@@ -117,12 +117,12 @@ fn a_deadlock_is_told_with_its_seed() {
     for seed in 0..20 {
         let outcome = run(&SimPlatform::new(seed), 3, |worker, _| {
             let mut turns = 0;
-            move |_| {
+            move |now| {
                 turns += 1;
                 if worker == 0 && turns == 5 {
                     return Turn::Done;
                 }
-                if worker == 0 { Turn::Busy } else { IDLE }
+                if worker == 0 { Turn::Busy { until: now } } else { IDLE }
             }
         });
         assert!(matches!(outcome, Err(PlatformError::Stalled { seed: told }) if told == seed), "{outcome:?}");

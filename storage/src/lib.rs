@@ -14,6 +14,7 @@ pub mod background;
 pub mod key;
 pub mod kinds;
 pub mod log;
+pub mod prefetch;
 pub mod record;
 pub mod snapshot;
 pub mod state;

@@ -37,7 +37,7 @@ impl Wake for Bell {
 pub(super) fn drive(mut drive: Box<dyn Drive>, clock: &dyn Clock, bell: &Bell) {
     loop {
         match drive.turn(clock.now()) {
-            Turn::Busy => {}
+            Turn::Busy { .. } => {}
             Turn::Idle { wake_at } => bell.wait(until(wake_at, clock.now()).min(WAIT_MAX)),
             Turn::Done => return,
         }

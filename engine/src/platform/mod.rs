@@ -40,7 +40,8 @@ pub type Nanos = u64;
 
 /// What a platform drives: one worker, on the thread that it lives on.
 pub trait Drive {
-    /// One turn of the loop: polls inputs, steps ready tasks within their budget, flushes. Never blocks.
+    /// One turn of the loop: polls inputs, steps ready tasks within their budget, flushes. Never blocks. `now` may be some idle
+    /// turns old.
     fn turn(&mut self, now: Nanos) -> Turn;
 }
 
@@ -48,7 +49,11 @@ pub trait Drive {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// Work was done; there may be more.
-    Busy,
+    Busy {
+        /// When it ended, so that the next turn begins without another look at the clock; the turn's own `now` where nobody has
+        /// looked.
+        until: Nanos,
+    },
     /// Nothing to do until another thread wakes this worker, or until `wake_at`.
     Idle {
         /// The earliest timer, if there is one.

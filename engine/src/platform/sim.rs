@@ -412,7 +412,7 @@ impl Simulation {
         let hand = &mut self.hands[worker];
         let Some(drive) = hand.drive.as_mut() else { return };
         match catch_unwind(AssertUnwindSafe(|| drive.turn(now))) {
-            Ok(Turn::Busy) => hand.idle = None,
+            Ok(Turn::Busy { .. }) => hand.idle = None,
             Ok(Turn::Idle { wake_at }) => hand.idle = Some(wake_at),
             Ok(Turn::Done) => self.retire(worker),
             Err(panic) => {

@@ -145,14 +145,14 @@ impl Drive for Counter {
                 self.latency_ns.saturating_record(now.saturating_sub(slot.sent_at.load(Ordering::Relaxed)));
                 *seen = sent;
                 slot.seen.store(sent, Ordering::Release);
-                turn = Turn::Busy;
+                turn = Turn::Busy { until: now };
             }
         }
         if self.boxes.stop.load(Ordering::Acquire) {
             let _ = self.tell.send((self.parks, self.latency_ns.clone()));
             return Turn::Done;
         }
-        if turn == Turn::Busy {
+        if matches!(turn, Turn::Busy { .. }) {
             self.parks += u64::from(self.idle_turns >= 2);
             self.idle_turns = 0;
         } else {

@@ -126,6 +126,8 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
             }
         }
         self.gate.listen();
+        // There may be no next step for long.
+        self.gate.give_back();
         Step::Blocked
     }
 
@@ -214,6 +216,7 @@ impl<T: Record, H: Head<T>> ExchangeTask<T, H> {
 
 impl<T: Record, H: Head<T>> Task for ExchangeTask<T, H> {
     fn step(&mut self, context: &mut StepContext) -> Step {
+        self.gate.give_back();
         self.head.drain(context);
         if context.is_blocked() {
             let step = self.run_blocked(context);

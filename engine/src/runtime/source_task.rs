@@ -131,10 +131,15 @@ impl<A, D> StepOutput<'_, A, D> {
             self.grant(1);
             return Flow::Yield;
         }
+        self.go_on();
+        Flow::Continue
+    }
+
+    /// Grants records up to the next look at the clock.
+    fn go_on(&mut self) {
         let stride = self.left.min(CLOCK_STRIDE);
         self.left -= stride;
         self.grant(stride);
-        Flow::Continue
     }
 
     fn grant(&mut self, records: u64) {
@@ -310,7 +315,7 @@ where
             left: self.config.step_records_max as u64,
             granted: 0,
         };
-        let _flow = output.look_up();
+        output.go_on();
         let reader = &mut self.reader;
         let polled = Blame::on(self.config.operator, || reader.poll(&mut output, now));
         let emitted = output.emitted();

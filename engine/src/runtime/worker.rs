@@ -153,11 +153,11 @@ impl Worker {
                 Ok(_) => {
                     let failed = self.context.take_failure();
                     self.fail_task(index, failed.map(|failed| (Some(failed.operator), failed.cause)));
-                    return Turn::Busy;
+                    return Turn::Busy { until: now };
                 }
                 Err(panic) => {
                     self.fail_task(index, Some((Blame::take(), unwound(panic))));
-                    return Turn::Busy;
+                    return Turn::Busy { until: now };
                 }
             };
             let checkpoint = self.context.take_checkpoint();
@@ -195,7 +195,7 @@ impl Worker {
             self.leave();
             Turn::Done
         } else if busy {
-            Turn::Busy
+            Turn::Busy { until: now }
         } else {
             Turn::Idle { wake_at }
         }
@@ -490,7 +490,7 @@ mod tests {
         };
         worker.build(crew(1, vec![other]));
         for _ in 0..3 {
-            assert_eq!(worker.turn(0), Turn::Busy);
+            assert!(matches!(worker.turn(0), Turn::Busy { .. }));
         }
         assert_eq!(steps.load(Ordering::Relaxed), 2, "all but the turn of the panic");
         assert!(!shared.is_stopped() && shared.failure().is_none());
@@ -505,14 +505,14 @@ mod tests {
         let (mut worker, shared) = worker(2);
         worker.build(crew(0, vec![plan(0, |_| Step::Done)]));
         worker.build(crew(1, vec![plan(1, |_| Step::Idle)]));
-        assert_eq!(worker.turn(0), Turn::Busy);
+        assert!(matches!(worker.turn(0), Turn::Busy { .. }));
         assert!(matches!(shared.next_for_control(), Some(FromWorker::Done(0))));
         shared.tell_workers(ToWorker::Drop(1));
         assert_eq!(worker.turn(0), Turn::Idle { wake_at: None });
         assert!(matches!(shared.next_for_control(), Some(FromWorker::Dropped(1))));
         assert_eq!(worker.report().tasks.len(), 1);
         shared.send_crew(0, crew(1, vec![plan(1, |_| Step::Done)]));
-        assert_eq!(worker.turn(0), Turn::Busy);
+        assert!(matches!(worker.turn(0), Turn::Busy { .. }));
         assert!(matches!(shared.next_for_control(), Some(FromWorker::Done(1))));
         assert_eq!(worker.turn(0), Turn::Idle { wake_at: None }, "others may not have ended");
         shared.tell_workers(ToWorker::Leave);

@@ -14,12 +14,13 @@
 use std::{ops::Range, ptr::null_mut};
 
 use super::{
-    index::{Bucket, Slot, prefetch},
+    index::{Bucket, Slot},
     place::{Form, Place},
     table::LogTable,
 };
 use crate::{
     key::Key,
+    prefetch::prefetch,
     record::Record,
     state::{KeyColumn, KeyView},
 };

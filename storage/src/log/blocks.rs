@@ -18,12 +18,12 @@ use std::{
 
 use super::{
     block::Block,
-    index::prefetch,
     pool::CHUNK_BYTES,
     seal::{BlockId, Sealed, SealedRange, TableId},
     shared::Shared,
 };
 use crate::{
+    prefetch::prefetch,
     state::{StateError, fault},
     store::files::DurablePart,
 };

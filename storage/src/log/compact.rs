@@ -8,11 +8,11 @@
 //! update. Where all records have one size, those of the next step are fetched from memory while those of this one move.
 
 use super::{
-    index::{Slot, prefetch},
+    index::Slot,
     place::{Form, Place},
     table::LogTable,
 };
-use crate::{key::Key, record::Record};
+use crate::{key::Key, prefetch::prefetch, record::Record};
 
 /// Live records moved in one step: some microseconds.
 const STEP_RECORDS: usize = 64;

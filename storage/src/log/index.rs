@@ -33,6 +33,7 @@ use std::{
 };
 
 use super::pool::{BlockPool, HINTS_BYTES, PAGE_BYTES};
+use crate::prefetch::prefetch;
 
 const SLOTS: usize = 12;
 /// Keys per bucket, on average, at which a page is full.
@@ -693,18 +694,6 @@ impl Page {
         self.len -= 1;
         Some(address)
     }
-}
-
-/// Fetches the cache line at an address, which need not be mapped.
-#[inline(always)]
-pub fn prefetch(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch has no effect but on the cache, whatever the address.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }
 
 #[cfg(test)]

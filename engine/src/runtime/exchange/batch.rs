@@ -18,6 +18,7 @@ use std::marker::PhantomData;
 
 use rkyv::{Archived, rancor};
 use tidemill_storage::{
+    prefetch::{prefetch, prefetch_for_writing},
     record::{Record, WriteAs, access, restore},
     state::{KeyColumn, KeyView},
     writer::RecordWriter,
@@ -76,24 +77,30 @@ struct KeySpan {
     length: u32,
 }
 
-/// Records of type `T` on their way between two subtasks.
+/// Records of type `T` on their way between two subtasks. What is read of every batch lies in its first cache line, which is all
+/// that crosses to the other core where there are no columns.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Batch<T> {
     bytes: RecordWriter,
     len: usize,
     capacity: usize,
-    bytes_max: usize,
-    columns: Columns,
-    /// With a place for each record that there is room for, if there is such a column, as the next.
-    timestamps: Vec<Timestamp>,
-    hashes: Vec<u64>,
-    keys: Vec<KeySpan>,
     /// When the oldest record in it entered the job.
     pub ingest: Nanos,
     /// When the first record was put into it.
     pub opened: Nanos,
+    columns: Columns,
+    bytes_max: usize,
+    /// With a place for each record that there is room for, if there is such a column, as the next.
+    timestamps: Vec<Timestamp>,
+    hashes: Vec<u64>,
+    keys: Vec<KeySpan>,
     records: PhantomData<fn() -> T>,
 }
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+const _: () = assert!(std::mem::offset_of!(Batch<u8>, bytes_max) <= LINE, "what is read of every batch");
 
 impl<T: Record> Batch<T> {
     const STRIDE: usize = size_of::<Archived<T>>();
@@ -126,8 +133,12 @@ impl<T: Record> Batch<T> {
             self.bytes = RecordWriter::with_capacity(roots + self.bytes_max);
         }
         self.bytes.reset(roots);
+        // The other core has read it. It comes back while nothing waits for it.
+        prefetch_for_writing(self.bytes.bytes().as_ptr());
         self.len = 0;
-        self.keys.clear();
+        if self.columns.keys {
+            self.keys.clear();
+        }
     }
 
     /// Number of records.
@@ -157,8 +168,9 @@ impl<T: Record> Batch<T> {
     /// Bytes of the records, columns included.
     pub fn payload_bytes(&self) -> u64 {
         let out_of_line = self.bytes.len() - self.capacity * Self::STRIDE;
-        let columns = 8 * (self.timestamps().len() + self.hashes().len() + self.keys.len());
-        (self.len * Self::STRIDE + out_of_line + columns) as u64
+        let Columns { timestamps, hashes, keys } = self.columns;
+        let columns = 8 * [timestamps, hashes, keys].into_iter().filter(|used| *used).count();
+        (self.len * (Self::STRIDE + columns) + out_of_line) as u64
     }
 
     /// Archives one record, with the key that the batch's columns are for; returns whether the batch has to be sent now.
@@ -333,6 +345,20 @@ impl<T: Record> Batch<T> {
     pub fn of_keys(&self, is_wanted: impl Fn(u64) -> bool) -> Result<Option<Box<Self>>, rancor::Error> {
         let own = self.part((0..self.len).filter(|i| is_wanted(self.hashes[*i])))?;
         Ok((!own.is_empty()).then(|| Box::new(own)))
+    }
+
+    /// Where its records lie, for [`fetch`](Self::fetch). The same as long as nothing is put into it.
+    #[inline(always)]
+    pub fn place(&self) -> usize {
+        self.bytes.bytes().as_ptr().addr()
+    }
+
+    /// Fetches the first line of the batch and that of its records, which lie at `place`, at once: one after the other, as they are
+    /// found, each is a trip to another core.
+    #[inline(always)]
+    pub fn fetch(&self, place: usize) {
+        prefetch(std::ptr::from_ref(self).cast());
+        prefetch(std::ptr::without_provenance(place));
     }
 
     /// All records, read in place.

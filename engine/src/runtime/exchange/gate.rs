@@ -34,6 +34,14 @@ pub struct Gate<T> {
     signals: VecDeque<Signal>,
     alignment: Alignment,
     recorder: Recorder,
+    owed: Option<Owed<T>>,
+}
+
+/// What the sender of the last element has not been given back yet: to hear that there is room, and the buffer once it was
+/// emptied.
+struct Owed<T> {
+    channel: usize,
+    buffer: Option<Box<Batch<T>>>,
 }
 
 /// What is next.
@@ -109,7 +117,8 @@ impl<T: Record> Gate<T> {
         let merge = WatermarkMerge::new(channels.len());
         let alignment = Alignment::new(channels.len());
         let recorder = Recorder::new(channels.len());
-        Self { channels, next: 0, merge, signals: VecDeque::with_capacity(4), alignment, recorder }
+        let signals = VecDeque::with_capacity(4);
+        Self { channels, next: 0, merge, signals, alignment, recorder, owed: None }
     }
 
     /// Whether a barrier overtakes what waits. Signals that wait come from elements before it, and go before it.
@@ -226,6 +235,8 @@ impl<T: Record> Gate<T> {
                 && self.alignment.lets_through(channel)
                 && let Some(element) = self.channels[channel].receive()
             {
+                self.give_back();
+                self.owed = Some(Owed { channel, buffer: None });
                 return Next::Element(channel, element);
             }
         }
@@ -238,9 +249,23 @@ impl<T: Record> Gate<T> {
         self.signals.extend(outcome.rest);
     }
 
-    /// Gives an emptied batch back to the channel that it came through.
+    /// Takes an emptied batch, to be [given back](Self::give_back) to the channel that it came through.
     pub fn recycle(&mut self, batch: Box<Batch<T>>, channel: usize) {
-        self.channels[channel].recycle(batch);
+        self.owed = Some(Owed { channel, buffer: Some(batch) });
+    }
+
+    /// Gives the sender of the last element its room and its buffer back. Before the next element or in the next step, when what
+    /// came of this one has been sent: these are lines of the sender's core, and a lone record would wait for them.
+    #[inline]
+    pub fn give_back(&mut self) {
+        if let Some(Owed { channel, buffer }) = self.owed.take() {
+            let channel = &mut self.channels[channel];
+            // First, so that its fence does not wait for the lines of the other ring.
+            channel.wake_sender();
+            if let Some(buffer) = buffer {
+                channel.recycle(buffer);
+            }
+        }
     }
 
     /// The merged watermark.

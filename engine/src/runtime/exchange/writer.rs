@@ -179,11 +179,13 @@ impl<T: Record> Target<T> {
                 return 0;
             }
         }
+        // Asked before there is a record that would wait for the answer.
+        let is_drained = self.sender.is_drained();
         if self.open.is_empty() {
             return 0;
         }
         let due = self.open.opened + self.settings.linger;
-        if context.now >= due || self.sender.is_drained() {
+        if context.now >= due || is_drained {
             return self.ship(context);
         }
         context.wake_at(due);
