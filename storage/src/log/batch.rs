@@ -6,9 +6,9 @@
 //! is needed. (A pipeline, in which each key is a few steps behind the next, was no faster where all is in memory, and slower where it
 //! is in a cache: what it keeps of keys under way costs more than the gaps between groups.)
 //!
-//! Where pages of the index are nearly full, one key in twenty is not in its own bucket but in one behind it. A search
+//! Where pages of the index are nearly full, one key in thirty is not in its own bucket but in one behind it. A search
 //! for it at the last step would wait for that bucket and then for its record with nothing else under way, which
-//! costs as much as ten other keys do. So there is a step for them before the last: it reads the next bucket,
+//! costs as much as ten other keys do. So there are steps for them before the last: each reads the next bucket,
 //! which the one before has fetched, and fetches the record.
 
 use std::{ops::Range, ptr::null_mut};
@@ -29,6 +29,8 @@ use crate::{
 const GROUP: usize = 64;
 /// The same, of a table that lies in the core's cache: there is less to hide.
 const NEAR_GROUP: usize = 16;
+/// Buckets of one search that are fetched ahead of it.
+const BUCKETS_AHEAD: usize = 4;
 /// Records by which the tail is fetched ahead of those that are copied to it.
 const TAIL_AHEAD: usize = 16;
 /// Keys whose cold records are read together.
@@ -171,10 +173,40 @@ impl<K: Key, V: Record> LogTable<K, V> {
                 count += 1;
             }
         }
-        for at in elsewhere.into_iter().take(count) {
-            self.fetch(buckets[at], keys.hash(group.start + at), mark, at, &mut ahead);
+        let mut bucket = 1;
+        while count > 0 && bucket < BUCKETS_AHEAD {
+            let hash = |at| keys.hash(group.start + at);
+            count = self.look_elsewhere(hash, &mut elsewhere, count, mark, &mut buckets, &mut ahead);
+            bucket += 1;
         }
         ahead
+    }
+
+    /// Goes on with the searches of `count` keys, whose buckets were fetched: fetches their records, or the next buckets. How many
+    /// there are of the latter.
+    #[inline(never)]
+    fn look_elsewhere<const GROUP: usize>(
+        &self,
+        hash: impl Fn(usize) -> u64,
+        elsewhere: &mut [usize; GROUP],
+        count: usize,
+        mark: bool,
+        buckets: &mut [*mut Bucket; GROUP],
+        ahead: &mut Ahead<GROUP>,
+    ) -> usize {
+        let mut further = 0;
+        for n in 0..count {
+            let at = elsewhere[n];
+            if self.fetch(buckets[at], hash(at), mark, at, ahead) {
+                continue;
+            }
+            if let Some(next) = self.index.prefetch_next(buckets[at], hash(at)) {
+                buckets[at] = next.as_ptr();
+                elsewhere[further] = at;
+                further += 1;
+            }
+        }
+        further
     }
 
     /// The first step: fetches the buckets in which the searches begin.

@@ -5,7 +5,7 @@
 //! *overflows* says whether a key that is not here may be in the next bucket.
 //!
 //! Buckets lie in *pages* of up to 256. A page holds the keys of one range of hashes; when it is full it is split
-//! in two (extendible hashing, Fagin et al. 1979), which touches only its own 2,560 keys: growing never stalls the
+//! in two (extendible hashing, Fagin et al. 1979), which touches only its own 2,304 keys: growing never stalls the
 //! core, whatever the size. A *directory* of pages is indexed by the upper bits of the hash, so key groups, which are
 //! ranges of the upper bits too, are ranges of pages. Bucket and tag come from the lower bits, which vary within a
 //! key group.
@@ -36,8 +36,8 @@ use super::pool::{BlockPool, HINTS_BYTES, PAGE_BYTES};
 use crate::prefetch::prefetch;
 
 const SLOTS: usize = 12;
-/// Keys per bucket, on average, at which a page is full.
-const FILL_MAX: u32 = 10;
+/// Keys per bucket, on average, at which a page is full. With ten, twice as many lie behind their own bucket.
+const FILL_MAX: u32 = 9;
 /// Buckets in a page that is split when it is full, as a power of two.
 const PAGE_LOG2_MAX: u32 = 8;
 /// A count of overflows that is no longer kept: it stays.
