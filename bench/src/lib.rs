@@ -7,6 +7,7 @@ pub mod cases;
 pub mod error;
 pub mod floor;
 pub mod kernel;
+pub mod memory;
 pub mod nexmark;
 pub mod peers;
 pub mod report;

@@ -98,10 +98,20 @@ impl JobShared {
 
     /// Says something to the control plane, if there is one that listens.
     pub fn tell_control(&self, message: FromWorker) {
-        if let Some(control) = &self.control {
+        self.leave_for_control(message);
+        self.wake_control();
+    }
+
+    /// As [`tell_control`](Self::tell_control), to be heard when it is [woken](Self::wake_control) next.
+    pub fn leave_for_control(&self, message: FromWorker) {
+        if self.control.is_some() {
             self.from_workers.put(message);
-            control.wake();
         }
+    }
+
+    /// Wakes the control plane.
+    pub fn wake_control(&self) {
+        self.control.iter().for_each(|control| control.wake());
     }
 
     /// The next thing that a worker has said.
@@ -142,7 +152,7 @@ impl JobShared {
         drop(state);
         self.stop.store(true, Ordering::Release);
         self.wake_all();
-        self.control.iter().for_each(|control| control.wake());
+        self.wake_control();
     }
 
     /// Whether workers are to drop everything and leave.
@@ -172,7 +182,7 @@ impl JobShared {
     pub fn leave(&self, worker: usize) {
         self.state().reports[worker].done = true;
         self.changed.notify_all();
-        self.control.iter().for_each(|control| control.wake());
+        self.wake_control();
     }
 
     /// Asks every worker for a report and waits for it.

@@ -1,4 +1,7 @@
 //! A worker's share in checkpoints: keeps what its tasks have added until their state is durable, then tells the control plane.
+//!
+//! The control plane needs a core, and where none is idle it takes the worker's. So it is woken once all is told that the worker has
+//! in a checkpoint, and not for each of its tasks.
 
 use std::sync::Arc;
 
@@ -17,6 +20,8 @@ pub(super) struct CheckpointDesk {
     shared: Arc<JobShared>,
     stores: StoreRegistry,
     waiting: Vec<Waiting>,
+    /// The checkpoints of which something was told that the control plane was not woken for.
+    told: Vec<CheckpointId>,
 }
 
 /// A task that has passed a barrier, and what is not there yet of what it has in the checkpoint.
@@ -61,7 +66,7 @@ fn state_of(
 
 impl CheckpointDesk {
     pub(super) fn new(shared: Arc<JobShared>, stores: StoreRegistry) -> Self {
-        Self { shared, stores, waiting: Vec::new() }
+        Self { shared, stores, waiting: Vec::new(), told: Vec::new() }
     }
 
     /// Whether some state is not durable yet.
@@ -191,7 +196,28 @@ impl CheckpointDesk {
         self.waiting = waiting;
         let durable: Vec<Waiting> = durable;
         for Waiting { passed, .. } in durable {
-            self.shared.tell_control(FromWorker::Passed(Box::new(passed)));
+            self.told.push(passed.checkpoint);
+            self.shared.leave_for_control(FromWorker::Passed(Box::new(passed)));
+        }
+    }
+
+    /// Whether something was told that the control plane was not woken for.
+    #[inline]
+    pub(super) fn is_unheard(&self) -> bool {
+        !self.told.is_empty()
+    }
+
+    /// Wakes the control plane, if all was told that this worker has in some checkpoint. Each of its tasks has passed the barrier of
+    /// `passed`, or is done.
+    #[cold]
+    pub(super) fn wake_control(&mut self, passed: CheckpointId) {
+        let Self { waiting, told, .. } = self;
+        let before = told.len();
+        told.retain(|told| {
+            *told > passed || waiting.iter().any(|waiting| waiting.passed.checkpoint == *told)
+        });
+        if told.len() < before {
+            self.shared.wake_control();
         }
     }
 

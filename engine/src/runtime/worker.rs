@@ -188,6 +188,9 @@ impl Worker {
                 wake_at = Some(wake_at.map_or(at, |earlier: Nanos| earlier.min(at)));
             }
         }
+        if self.checkpoints.is_unheard() {
+            self.checkpoints.wake_control(self.passed(|_| true));
+        }
         if !self.untold.is_empty() && !self.checkpoints.is_waiting() {
             self.tell_done();
         }
@@ -218,9 +221,14 @@ impl Worker {
             let operator = failed.and_then(|_| first_operator(&*slot.task)).unwrap_or_default();
             self.checkpoints.add_overtaken(task, operator, checkpoint, overtaken);
         }
-        let sources = self.slots.iter().filter(|slot| slot.is_source && !slot.done);
-        let sent = sources.map(|slot| slot.passed).min().unwrap_or(CheckpointId::MAX);
+        let sent = self.passed(|slot| slot.is_source);
         self.context.triggers.retain(|barrier| barrier.checkpoint > sent);
+    }
+
+    /// The last checkpoint whose barrier all tasks among these have passed that are not done.
+    fn passed(&self, is_one: impl Fn(&Slot) -> bool) -> CheckpointId {
+        let open = self.slots.iter().filter(|slot| is_one(slot) && !slot.done);
+        open.map(|slot| slot.passed).min().unwrap_or(CheckpointId::MAX)
     }
 
     /// Does what the control plane asks for, and hears what became of snapshots.

@@ -15,6 +15,7 @@ use super::checkpoints;
 use crate::{
     cases::{Options, scratch::Scratch},
     error::BenchError,
+    memory,
     report::{Latencies, Line, Reporter},
     versus::{Rounds, Versus, per_second},
 };
@@ -28,6 +29,9 @@ struct Touch {
 
 /// What is kept by key: 32 bytes.
 type Sums = [u64; 4];
+
+/// Bytes of memory per key that are touched before a run: more than the state takes at its largest, whatever is sealed.
+const TOUCHED_PER_KEY: u64 = 160;
 
 /// One job.
 #[derive(Clone)]
@@ -123,9 +127,10 @@ impl Count {
         StreamEnvironment::with_config(config)
     }
 
-    /// Runs it; the times that the records took behind the first touch of all keys and the later ones behind them, and what
+    /// Runs it, just after as much memory as it needs was touched; the times that the records took behind the first touch of all keys and the later ones behind them, and what
     /// there is to know.
     fn run(&self, checkpoints: Option<CheckpointConfig>) -> Result<([Duration; 2], JobMetrics), BenchError> {
+        memory::touch((self.keys * TOUCHED_PER_KEY) as usize)?;
         let env = self.environment(checkpoints);
         let meter = Arc::default();
         self.metered(&env, &meter, Instant::now(), |counted| {
@@ -184,7 +189,7 @@ pub(super) fn cost(
 }
 
 pub(super) fn stall(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
-    let (keys, records) = options.pick((10_000_000, 120_000_000), (100_000, 4_000_000));
+    let (keys, records) = options.pick((10_000_000, 300_000_000), (100_000, 4_000_000));
     let count = Count { keys, records, later: 0, touched: keys, cores: options.cores };
     let place = Scratch::new("stall")?;
     let (_, metrics) = count.run(Some(checkpoints(place.path(), 100)))?;

@@ -130,17 +130,6 @@ impl Probe {
     }
 }
 
-/// Touches so much new memory, in huge pages, and gives it back.
-pub(super) fn touch(bytes: usize) -> io::Result<()> {
-    let mut memory = MmapMut::map_anon(bytes)?;
-    // Where there are no huge pages, it is small ones.
-    let _ = memory.advise(Advice::HugePage);
-    for at in (0..bytes).step_by(PAGE_BYTES) {
-        memory[at] = 1;
-    }
-    Ok(())
-}
-
 /// Every fourth large piece.
 fn offsets(bytes: u64, lane: usize) -> impl Iterator<Item = u64> {
     (lane as u64..bytes / LARGE_BYTES as u64).step_by(SEQUENTIAL).map(|piece| piece * LARGE_BYTES as u64)
