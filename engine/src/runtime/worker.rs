@@ -400,6 +400,16 @@ mod tests {
         fn wake(&self) {}
     }
 
+    /// How often somebody was woken.
+    #[derive(Default)]
+    struct Wakes(AtomicU64);
+
+    impl Wake for Wakes {
+        fn wake(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Does what it is told at each step.
     struct Puppet {
         act: Box<dyn FnMut(&mut StepContext) -> Step>,
@@ -440,6 +450,11 @@ mod tests {
 
     /// A worker with one task in each region, and what it shares.
     fn worker(regions: usize) -> (Worker, Arc<JobShared>) {
+        worker_under(Arc::new(Nobody), regions)
+    }
+
+    /// The same, with a control plane that is woken like this.
+    fn worker_under(coordinator: Arc<dyn Wake>, regions: usize) -> (Worker, Arc<JobShared>) {
         let platform = SimPlatform::new(1);
         let subtask = SubtaskContext {
             subtask: 0,
@@ -459,7 +474,7 @@ mod tests {
             checkpoints: CheckpointContext::default(),
             stores: StoreRegistry::default(),
         };
-        let shared = Arc::new(JobShared::new(vec![Arc::new(Nobody)]).with_control(Arc::new(Nobody)));
+        let shared = Arc::new(JobShared::new(vec![Arc::new(Nobody)]).with_control(coordinator));
         let places: Vec<Place> = (0..regions).map(|region| Place { region, is_source: false }).collect();
         let apart = Arc::new(Regions::apart(regions));
         (Worker::new(&places, apart, Arc::clone(&shared), Builder::new(template, None)), shared)
@@ -506,6 +521,33 @@ mod tests {
         let Some(FromWorker::Passed(passed)) = shared.next_for_control() else { panic!("it has passed") };
         assert_eq!((passed.checkpoint, passed.operators.len()), (3, 0));
         assert!(shared.next_for_control().is_none());
+    }
+
+    #[test]
+    fn the_control_plane_is_woken_when_all_tasks_have_told_what_they_have_in_a_checkpoint() {
+        let wakes = Arc::new(Wakes::default());
+        let (mut worker, shared) = worker_under(Arc::clone(&wakes) as Arc<dyn Wake>, 3);
+        // The third ends before its barrier has come.
+        for (slot, passes_at) in [(0, 1), (1, 3), (2, u64::MAX)] {
+            let mut steps = 0;
+            let act = move |context: &mut StepContext| {
+                steps += 1;
+                if steps == passes_at {
+                    context.pass(Barrier { checkpoint: 5, kind: BarrierKind::Running });
+                }
+                if steps == 5 && passes_at == u64::MAX { Step::Done } else { Step::Progress }
+            };
+            worker.build(crew(slot, vec![plan(slot, act)]));
+        }
+        let mut heard = Vec::new();
+        for _ in 0..5 {
+            assert!(matches!(worker.turn(0), Turn::Busy { .. }));
+            let told = std::iter::from_fn(|| shared.next_for_control());
+            let passed = told.filter(|told| matches!(told, FromWorker::Passed(_))).count();
+            heard.push((passed, wakes.0.swap(0, Ordering::Relaxed)));
+        }
+        // The end of the third wakes it once more, as the end of its region.
+        assert_eq!(heard, [(1, 0), (0, 0), (1, 0), (0, 0), (0, 2)]);
     }
 
     #[test]

@@ -127,8 +127,8 @@ impl Count {
         StreamEnvironment::with_config(config)
     }
 
-    /// Runs it, just after as much memory as it needs was touched; the times that the records took behind the first touch of all keys and the later ones behind them, and what
-    /// there is to know.
+    /// Runs it, just after as much memory as it needs was touched; the times that the records took behind the first touch of all
+    /// keys and the later ones behind them, and what there is to know.
     fn run(&self, checkpoints: Option<CheckpointConfig>) -> Result<([Duration; 2], JobMetrics), BenchError> {
         memory::touch((self.keys * TOUCHED_PER_KEY) as usize)?;
         let env = self.environment(checkpoints);
