@@ -24,6 +24,8 @@ mod sim;
 pub mod soak;
 pub mod sockets;
 pub mod threads;
+#[cfg(test)]
+pub(crate) mod wakes;
 
 pub use cores::Cores;
 pub use glommio::GlommioPlatform;

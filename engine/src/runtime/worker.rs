@@ -391,24 +391,8 @@ mod tests {
             task::Task,
             time::Timestamp,
         },
-        platform::{Platform, SimPlatform, Wake},
+        platform::{Platform, SimPlatform, Wake, wakes::Wakes},
     };
-
-    struct Nobody;
-
-    impl Wake for Nobody {
-        fn wake(&self) {}
-    }
-
-    /// How often somebody was woken.
-    #[derive(Default)]
-    struct Wakes(AtomicU64);
-
-    impl Wake for Wakes {
-        fn wake(&self) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 
     /// Does what it is told at each step.
     struct Puppet {
@@ -450,7 +434,7 @@ mod tests {
 
     /// A worker with one task in each region, and what it shares.
     fn worker(regions: usize) -> (Worker, Arc<JobShared>) {
-        worker_under(Arc::new(Nobody), regions)
+        worker_under(Arc::new(Wakes::default()), regions)
     }
 
     /// The same, with a control plane that is woken like this.
@@ -460,7 +444,7 @@ mod tests {
             subtask: 0,
             parallelism: 1,
             clock: platform.clock(),
-            waker: Arc::new(Nobody),
+            waker: Arc::new(Wakes::default()),
             disk: Platform::disk(&platform),
             inline_io: true,
         };
@@ -474,7 +458,7 @@ mod tests {
             checkpoints: CheckpointContext::default(),
             stores: StoreRegistry::default(),
         };
-        let shared = Arc::new(JobShared::new(vec![Arc::new(Nobody)]).with_control(coordinator));
+        let shared = Arc::new(JobShared::new(vec![Arc::new(Wakes::default())]).with_control(coordinator));
         let places: Vec<Place> = (0..regions).map(|region| Place { region, is_source: false }).collect();
         let apart = Arc::new(Regions::apart(regions));
         (Worker::new(&places, apart, Arc::clone(&shared), Builder::new(template, None)), shared)
@@ -544,7 +528,7 @@ mod tests {
             assert!(matches!(worker.turn(0), Turn::Busy { .. }));
             let told = std::iter::from_fn(|| shared.next_for_control());
             let passed = told.filter(|told| matches!(told, FromWorker::Passed(_))).count();
-            heard.push((passed, wakes.0.swap(0, Ordering::Relaxed)));
+            heard.push((passed, wakes.take()));
         }
         // The end of the third wakes it once more, as the end of its region.
         assert_eq!(heard, [(1, 0), (0, 0), (1, 0), (0, 0), (0, 2)]);

@@ -6,8 +6,8 @@
 //! is needed. (A pipeline, in which each key is a few steps behind the next, was no faster where all is in memory, and slower where it
 //! is in a cache: what it keeps of keys under way costs more than the gaps between groups.)
 //!
-//! Where pages of the index are nearly full, one key in thirty is not in its own bucket but in one behind it. A search
-//! for it at the last step would wait for that bucket and then for its record with nothing else under way, which
+//! Where pages of the index are nearly full, some keys are not in their own bucket but in one behind it. A search
+//! for such a key at the last step would wait for that bucket and then for its record with nothing else under way, which
 //! costs as much as ten other keys do. So there are steps for them before the last: each reads the next bucket,
 //! which the one before has fetched, and fetches the record.
 
@@ -163,6 +163,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
         let mut ahead = Ahead::nothing();
         let mut buckets: [_; GROUP] = self.fetch_buckets(keys, group.clone());
         let (mut elsewhere, mut count) = ([0; GROUP], 0);
+        // As `look_elsewhere`, of all keys: with one loop for both, updates of 100,000 keys were 4 % slower.
         for (at, i) in group.clone().enumerate() {
             if self.fetch(buckets[at], keys.hash(i), mark, at, &mut ahead) {
                 continue;

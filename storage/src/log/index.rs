@@ -36,7 +36,7 @@ use super::pool::{BlockPool, HINTS_BYTES, PAGE_BYTES};
 use crate::prefetch::prefetch;
 
 const SLOTS: usize = 12;
-/// Keys per bucket, on average, at which a page is full. With ten, twice as many lie behind their own bucket.
+/// Keys per bucket, on average, at which a page is full. With ten, updates of ten million keys took a tenth longer.
 const FILL_MAX: u32 = 9;
 /// Buckets in a page that is split when it is full, as a power of two.
 const PAGE_LOG2_MAX: u32 = 8;

@@ -288,15 +288,12 @@ impl<T: Record> Gate<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    };
+    use std::sync::Arc;
 
     use super::*;
     use crate::{
         model::checkpoint::{ChannelEnd, InFlight},
-        platform::Wake,
+        platform::{Wake, wakes::Wakes},
         runtime::exchange::{
             batch::{Columns, RecordKey},
             channel::{ChannelPlace, Sender, channel},
@@ -313,16 +310,6 @@ mod tests {
         (senders, Gate::new(receivers))
     }
 
-    /// How often somebody was woken.
-    #[derive(Default)]
-    struct Wakes(AtomicUsize);
-
-    impl Wake for Wakes {
-        fn wake(&self) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
     #[test]
     fn room_and_buffer_are_given_back_once_before_the_next_element_or_when_told() {
         let wakes = Arc::new(Wakes::default());
@@ -331,20 +318,23 @@ mod tests {
         let mut gate = Gate::new(vec![receiver]);
         (1..=2).for_each(|number| send(&mut sender, batch(number)));
         send(&mut sender, Element::Watermark(3));
-        let woken = || wakes.0.swap(0, Ordering::Relaxed);
         for elements_before in 0..2 {
             let Some(Arrival::Batch(batch, channel)) = gate.poll() else { panic!("a batch was sent") };
-            assert_eq!((woken(), sender.recycled().is_some()), (elements_before, elements_before == 1));
+            assert_eq!((wakes.take(), sender.recycled().is_some()), (elements_before, elements_before == 1));
             gate.recycle(batch, channel);
-            assert_eq!((woken(), sender.recycled().is_some()), (0, false), "what came of it is not sent yet");
+            assert_eq!(
+                (wakes.take(), sender.recycled().is_some()),
+                (0, false),
+                "what came of it is not sent yet"
+            );
         }
         gate.give_back();
-        assert_eq!((woken(), sender.recycled().is_some()), (1, true));
+        assert_eq!((wakes.take(), sender.recycled().is_some()), (1, true));
         assert!(matches!(gate.poll(), Some(Arrival::Signal(Signal::Watermark(3)))));
         gate.give_back();
-        assert_eq!(woken(), 1, "the watermark had room, too");
+        assert_eq!(wakes.take(), 1, "the watermark had room, too");
         gate.give_back();
-        assert_eq!(woken(), 0);
+        assert_eq!(wakes.take(), 0);
     }
 
     fn batch(number: u64) -> Element<Box<Batch<u64>>> {
