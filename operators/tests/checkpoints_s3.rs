@@ -13,7 +13,10 @@ use std::{
 
 use s3_kit::{Server, remote, with};
 use tidemill_engine::{
-    control::archive,
+    control::{
+        archive,
+        remote::{Ask, ask},
+    },
     model::{
         checkpoint_config::CheckpointConfig, config::JobConfig, error::Error, metrics::JobMetrics,
         watermark::WatermarkStrategy,
@@ -177,4 +180,46 @@ fn what_is_wrong_with_the_store_is_said_with_what_to_do() {
     fails(with(&endpoint, "no-such-bucket", "a-secret"), &["s3://no-such-bucket", "Make the bucket"]);
     server.switch(false);
     fails(remote(&endpoint), &["cannot list the log", "Check that the store is up"]);
+}
+
+/// A savepoint is asked for as the command does it, by a URL alone: the job knows how its server is reached.
+#[test]
+fn a_savepoint_in_s3_begins_a_job_that_has_nothing_else() {
+    const URL: &str = "s3://checkpoints/savepoints/orders-1";
+    let place = tempfile::tempdir().unwrap();
+    let place = place.path();
+    let server = Server::start(&place.join("s3"));
+    let own = remote(&server.endpoint());
+    let job = describe(place, own.clone()).start().unwrap();
+    let asked = |target: &str, stop| {
+        let what = Ask::Savepoint { target: target.to_owned(), stop, drain: false };
+        let said = serde_json::to_string(&what).unwrap();
+        assert!(!said.contains("a-secret"), "{said}");
+        ask(&place.join("checkpoints"), &what)
+    };
+    assert_eq!(asked(URL, false).unwrap(), URL);
+    let message = asked(URL, true).unwrap_err();
+    assert!(message.contains("s3://checkpoints/savepoints/orders-1 holds a savepoint already"), "{message}");
+    let message = asked("s3://no-such-bucket/orders", true).unwrap_err();
+    assert!(message.contains("Make the bucket") && !message.contains("a-secret"), "{message}");
+    let last = "s3://checkpoints/savepoints/orders-2";
+    assert_eq!(asked(last, true).unwrap(), last);
+    job.wait().unwrap();
+    let rows_before = check(place);
+    fs::remove_dir_all(place.join("checkpoints")).unwrap();
+    // The whole bucket of the job is lost; the savepoint has all that it needs.
+    fs::remove_dir_all(place.join("s3/checkpoints/jobs")).unwrap();
+    let mut config = config(place, own, 20);
+    config.parallelism = 3;
+    config.checkpoints.as_mut().unwrap().savepoint = Some(last.into());
+    let job = describe_with(place, config).start().unwrap();
+    assert!(job.metrics().checkpoints.restored_from.is_some());
+    job.monitor().checkpoint().unwrap();
+    job.monitor().suspend().unwrap();
+    job.wait().unwrap();
+    assert!(check(place) > rows_before);
+    let there = RemoteConfig::new(last).endpoint(server.endpoint()).region("eu-central-1");
+    let store = open(&there.credentials("a-key", "a-secret")).unwrap();
+    let verified = archive::verify(&*store, &GlommioPlatform::new()).unwrap();
+    assert!(matches!(verified.savepoint, Some(Ok(_))) && verified.unneeded == 0, "{verified:?}");
 }

@@ -1,13 +1,14 @@
-//! `tidemill checkpoint`, `savepoint`, `stop` and `cancel`, which ask something of a running job, and `checkpoints`, which looks at
-//! what there is: exit code 0 when it was done, 1 when it was not.
+//! `tidemill checkpoint`, `savepoint`, `stop` and `cancel`, which ask something of a running job: exit code 0 when it was done, 1 when it
+//! was not.
 
 use clap::Args;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use tidemill_engine::control::manifest::JobManifest;
 use tidemill_engine::control::remote::{Ask, ask};
-use tidemill_engine::control::{list_checkpoints, read_savepoint};
+use tidemill_engine::model::savepoint::SavepointPlace;
+
+use super::failed;
 
 /// Which job.
 #[derive(Args, Debug)]
@@ -21,9 +22,9 @@ impl Job {
     /// Asks, and says what became of it.
     fn ask(&self, what: &Ask) -> ExitCode {
         match ask(&self.job, what) {
-            Ok(path) => {
+            Ok(place) => {
                 // A reader that closes its pipe early has seen enough: it was done.
-                let _ = writeln!(io::stdout().lock(), "{}", path.display());
+                let _ = writeln!(io::stdout().lock(), "{place}");
                 ExitCode::SUCCESS
             }
             Err(why) => failed(&why),
@@ -31,14 +32,14 @@ impl Job {
     }
 }
 
-fn failed(why: &str) -> ExitCode {
-    eprintln!("tidemill: {why}");
-    ExitCode::FAILURE
-}
-
-/// A directory as the job has to name it, whose own working directory may be another.
-fn absolute(directory: &Path) -> Result<PathBuf, ExitCode> {
-    std::path::absolute(directory).map_err(|error| failed(&format!("{}: {error}", directory.display())))
+/// Where a savepoint is to go, as the job has to be told it: its own working directory may be another.
+fn target(text: &str) -> Result<String, ExitCode> {
+    let place = SavepointPlace::from(text);
+    place.check("the place of the savepoint").map_err(|error| failed(&error.to_string()))?;
+    let Some(directory) = place.as_directory() else { return Ok(text.to_owned()) };
+    let absolute = std::path::absolute(directory).map_err(|error| failed(&format!("{text}: {error}")))?;
+    let unnamed = || failed(&format!("{} is not text: name another directory", absolute.display()));
+    absolute.to_str().map(str::to_owned).ok_or_else(unnamed)
 }
 
 /// `tidemill checkpoint`.
@@ -60,19 +61,19 @@ impl Checkpoint {
 pub struct Savepoint {
     #[command(flatten)]
     job: Job,
-    /// Directory to write it to; made if it does not exist.
+    /// Directory to write it to, made if it does not exist; or a URL, s3://BUCKET/PREFIX or file:///DIRECTORY. The job reaches a store as
+    /// it reaches that of its own checkpoints, if it has one.
     #[arg(value_name = "TARGET")]
-    target: PathBuf,
+    target: String,
 }
 
 impl Savepoint {
-    /// Has it written and prints its directory.
+    /// Has it written and prints where it is.
     pub fn run(self) -> ExitCode {
-        let directory = match absolute(&self.target) {
-            Ok(directory) => directory,
-            Err(code) => return code,
-        };
-        self.job.ask(&Ask::Savepoint { directory, stop: false, drain: false })
+        match target(&self.target) {
+            Ok(target) => self.job.ask(&Ask::Savepoint { target, stop: false, drain: false }),
+            Err(code) => code,
+        }
     }
 }
 
@@ -81,9 +82,9 @@ impl Savepoint {
 pub struct Stop {
     #[command(flatten)]
     job: Job,
-    /// Write a savepoint there; otherwise the job takes a checkpoint of its own, and goes on from it when it is started again.
+    /// Write a savepoint there, to a directory or a URL; otherwise the job takes a checkpoint of its own, and goes on from it when it is started again.
     #[arg(long, value_name = "TARGET")]
-    savepoint: Option<PathBuf>,
+    savepoint: Option<String>,
     /// Let all windows and event-time timers fire first, as at the end of the input. Needs --savepoint.
     #[arg(long, requires = "savepoint")]
     drain: bool,
@@ -92,12 +93,11 @@ pub struct Stop {
 impl Stop {
     /// Stops it and prints where the checkpoint or savepoint is.
     pub fn run(self) -> ExitCode {
-        let Some(target) = &self.savepoint else { return self.job.ask(&Ask::Suspend) };
-        let directory = match absolute(target) {
-            Ok(directory) => directory,
-            Err(code) => return code,
-        };
-        self.job.ask(&Ask::Savepoint { directory, stop: true, drain: self.drain })
+        match self.savepoint.as_deref().map(target) {
+            None => self.job.ask(&Ask::Suspend),
+            Some(Ok(target)) => self.job.ask(&Ask::Savepoint { target, stop: true, drain: self.drain }),
+            Some(Err(code)) => code,
+        }
     }
 }
 
@@ -115,69 +115,17 @@ impl Cancel {
     }
 }
 
-/// `tidemill checkpoints`.
-#[derive(Args, Debug)]
-pub struct Checkpoints {
-    /// Directory of a job's checkpoints, or a savepoint.
-    #[arg(value_name = "DIR")]
-    directory: PathBuf,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Checkpoints {
-    /// Prints them, the newest last; damaged ones with what is wrong with them.
-    pub fn run(self) -> ExitCode {
-        if let Ok(savepoint) = read_savepoint(&self.directory) {
-            return print(&describe("savepoint", &savepoint));
+    #[test]
+    fn a_url_is_handed_on_as_it_is_and_a_directory_is_made_absolute() {
+        for url in ["s3://bucket/prefix", "file:///mnt/savepoints"] {
+            assert_eq!(target(url).ok().as_deref(), Some(url));
         }
-        let found = match list_checkpoints(&self.directory) {
-            Ok(found) if found.is_empty() => {
-                return failed(&format!("there are no checkpoints in {}", self.directory.display()));
-            }
-            Ok(found) => found,
-            Err(error) => return failed(&error.to_string()),
-        };
-        let sound = found.iter().all(Result::is_ok);
-        let text = found.iter().map(|checkpoint| match checkpoint {
-            Ok(manifest) => describe("checkpoint", manifest),
-            Err(error) => format!("unusable: {error}\n"),
-        });
-        let printed = print(&text.collect::<String>());
-        if sound { printed } else { ExitCode::FAILURE }
+        let here = std::path::absolute("savepoint").unwrap();
+        assert_eq!(target("savepoint").ok().as_deref(), here.to_str());
+        assert!(target("gs://bucket").is_err() && target("s3://").is_err());
     }
-}
-
-fn print(text: &str) -> ExitCode {
-    // A reader that closes its pipe early has seen enough.
-    let _ = io::stdout().lock().write_all(text.as_bytes());
-    ExitCode::SUCCESS
-}
-
-fn describe(kind: &str, manifest: &JobManifest) -> String {
-    let JobManifest { job, checkpoint, wall_millis, max_parallelism, operators, .. } = manifest;
-    let at = jiff::Timestamp::from_millisecond(*wall_millis).map(|at| at.to_string()).unwrap_or_default();
-    let mut text = format!("{kind} {checkpoint} of `{job}`, {at}, {max_parallelism} key groups\n");
-    for (id, operator) in operators {
-        let (mut splits, mut committables, mut bytes) = (0, 0, 0);
-        for subtask in &operator.subtasks {
-            splits += subtask.splits.as_ref().map_or(0, Vec::len);
-            committables += subtask.committables.len();
-            bytes += subtask.bytes.as_ref().map_or(0, Vec::len);
-        }
-        let parts = operator.manifests().len();
-        let subtasks = operator.subtasks.len();
-        let name = &operator.name;
-        text += &format!("  {id} ({name}): {subtasks} subtasks");
-        for (count, what) in [
-            (splits, "splits to read on"),
-            (parts, "parts of keyed state"),
-            (committables, "things to commit"),
-            (bytes, "bytes of its own"),
-        ] {
-            if count > 0 {
-                text += &format!(", {count} {what}");
-            }
-        }
-        text.push('\n');
-    }
-    text
 }

@@ -1,11 +1,14 @@
 //! The subcommands, one file each.
 
+mod checkpoints;
 mod doctor;
 mod job;
 mod state;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use std::sync::Arc;
+use tidemill_engine::platform::remote::{self, RemoteConfig, RemoteStore};
 
 /// A stream processing engine.
 #[derive(Debug, Parser)]
@@ -19,8 +22,8 @@ pub struct Command {
 enum Action {
     /// Checks whether this machine can run jobs, and says how to mend what is wrong.
     Doctor(doctor::Doctor),
-    /// Lists the checkpoints in a job's directory, or what a savepoint holds.
-    Checkpoints(job::Checkpoints),
+    /// Lists the checkpoints in a job's directory or remote store, or what a savepoint holds.
+    Checkpoints(checkpoints::Checkpoints),
     /// Has a running job take a checkpoint now.
     Checkpoint(job::Checkpoint),
     /// Has a running job write a savepoint, and goes on.
@@ -46,4 +49,15 @@ impl Command {
             Action::State(state) => state.run(),
         }
     }
+}
+
+/// Says why it was not done.
+fn failed(why: &str) -> ExitCode {
+    eprintln!("tidemill: {why}");
+    ExitCode::FAILURE
+}
+
+/// Opens a remote store, which is reached as the environment says.
+fn open(remote: &RemoteConfig) -> Result<Arc<dyn RemoteStore>, String> {
+    remote::open(remote).map_err(|error| error.to_string())
 }

@@ -1,11 +1,14 @@
 //! `tidemill state inspect` and `tidemill state verify`: exit code 0 when the snapshot is sound, 1 when it is not.
 
+mod remote;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use tidemill_engine::model::savepoint::SavepointPlace;
 use tidemill_storage::log::seal::Layout;
 use tidemill_storage::snapshot::disk::{Disk, os::OsDisk};
 use tidemill_storage::snapshot::inspect::{Count, SliceReport, SnapshotReport, StateReport, inspect};
@@ -23,7 +26,7 @@ pub struct State {
 enum Action {
     /// Says what a snapshot holds: operators, states and their types, keys and bytes, how much is dead.
     Inspect(Inspect),
-    /// Checks every byte of a snapshot, and names the first bad block.
+    /// Checks every byte of a snapshot, and names the first bad block; or every block in a remote store.
     Verify(Verify),
 }
 
@@ -43,7 +46,8 @@ struct Inspect {
 /// What to check.
 #[derive(Args, Debug)]
 struct Verify {
-    /// A part manifest (part-*.tmm), or a directory with such files in it or below.
+    /// A part manifest (part-*.tmm), or a directory with such files in it or below; or the URL of a remote store, s3://BUCKET/PREFIX or
+    /// file:///DIRECTORY, of which all checkpoints are checked, or the savepoint.
     path: PathBuf,
     /// Print one JSON object instead of text.
     #[arg(long)]
@@ -53,6 +57,11 @@ struct Verify {
 impl State {
     /// Looks and prints.
     pub fn run(self) -> ExitCode {
+        if let Action::Verify(asked) = &self.action
+            && let Some(SavepointPlace::Remote(remote)) = asked.path.to_str().map(SavepointPlace::from)
+        {
+            return remote::run(&remote, asked.json);
+        }
         let (found, as_json) = match self.action {
             Action::Inspect(asked) => (asked.run(), asked.json),
             Action::Verify(asked) => (asked.run(), asked.json),

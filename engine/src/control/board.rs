@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
 };
 
+use super::savepoint::Target;
 use crate::{
     model::{
         checkpoint::CheckpointId,
@@ -19,7 +20,7 @@ use crate::{
 /// A checkpoint that somebody has asked for.
 pub(super) struct Request {
     /// Where a savepoint is to be written; `None` for a checkpoint like others.
-    pub(super) directory: Option<PathBuf>,
+    pub(super) target: Option<Target>,
     /// Whether the job stops behind it.
     pub(super) stops: bool,
     /// Whether everything is brought to its end first, as if the input had ended.
@@ -97,22 +98,22 @@ impl Board {
     }
 
     /// Asks for a checkpoint and waits for it.
-    pub(super) fn ask(
-        &self,
-        directory: Option<PathBuf>,
-        stops: bool,
-        drains: bool,
-    ) -> Result<PathBuf, Error> {
+    pub(super) fn ask(&self, target: Option<Target>, stops: bool, drains: bool) -> Result<PathBuf, Error> {
         let (answer, answered) = mpsc::channel();
         let state = self.state();
         if state.over {
             return Err(Error::Over);
         }
-        self.requests.put(Request { directory, stops, drains, answer });
+        self.requests.put(Request { target, stops, drains, answer });
         let control = state.control.clone();
         drop(state);
         control.iter().for_each(|control| control.wake());
         answered.recv().unwrap_or(Err(Error::Over))
+    }
+
+    /// Whether the job has ended, and nothing can be asked of it.
+    pub(super) fn is_over(&self) -> bool {
+        self.state().over
     }
 
     /// Leaves a request to the next attempt.

@@ -11,6 +11,7 @@
 //!
 //! With a remote store, the checkpoint goes there before its manifest is written here: it is complete when it is there. That happens
 //! beside all else ([`Copier`]), one checkpoint after the other; a checkpoint whose time is up, or that the store does not take, has failed.
+//! A savepoint that is asked for in a remote store goes there before, in the same way.
 //!
 //! ¹ If a manifest that could not be made durable cannot be taken away either, the job stops for good: a crash decides whether that
 //! checkpoint is complete, and the next process sees it.
@@ -26,17 +27,17 @@
 mod completion;
 mod failover;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use completion::{Securing, merged};
 use failover::Failover;
 
 use super::{
-    archive::Copier,
+    archive::{Copier, Keeper},
     board::{Board, Request},
     commits::Prepared,
     restart::SharedPolicy,
-    savepoint,
+    savepoint::{self, Target},
     vault::Vault,
     works::Works,
 };
@@ -50,7 +51,7 @@ use crate::{
         operator::OperatorIndex,
         shared::JobShared,
     },
-    platform::{Clock, Drive, Nanos, Platform, Turn},
+    platform::{Clock, Drive, Nanos, Platform, Turn, Wake},
 };
 
 const NANOS_PER_MILLI: Nanos = 1_000_000;
@@ -63,6 +64,8 @@ pub(super) struct Plan {
     pub(super) policy: SharedPolicy,
     /// The checkpoint that the attempt went on from.
     pub(super) restored_from: Option<CheckpointId>,
+    /// The directory of the savepoint that it went on from, if it was one.
+    pub(super) savepoint: Option<PathBuf>,
     /// Number of key groups.
     pub(super) max_parallelism: u32,
     /// Name of the job.
@@ -72,7 +75,9 @@ pub(super) struct Plan {
     /// All operators, by index.
     pub(super) operators: Arc<[OperatorInfo]>,
     /// What brings checkpoints to the remote store, if there is one.
-    pub(super) copier: Option<Copier>,
+    pub(super) copier: Option<Copier<Keeper>>,
+    /// Wakes the coordinator.
+    pub(super) wake: Arc<dyn Wake>,
 }
 
 /// A checkpoint that is not complete.
@@ -258,10 +263,8 @@ impl Coordinator {
         let Some(config) = &self.plan.config else { return };
         let timeout = config.timeout_ms.saturating_mul(NANOS_PER_MILLI);
         let late = |own: &&Underway| own.kind.goes_on() && now.saturating_sub(own.began) >= timeout;
-        if self.copying.as_ref().is_some_and(|securing| late(&&securing.own))
-            && let Some(copier) = &mut self.plan.copier
-        {
-            copier.cancel();
+        if let Some(securing) = self.copying.as_mut().filter(|securing| late(&&securing.own)) {
+            securing.cancel(self.plan.copier.as_mut());
         }
         let expired: Vec<_> =
             self.underway.iter().filter(late).map(|own| (own.checkpoint, own.missing)).collect();
@@ -281,10 +284,8 @@ impl Coordinator {
                 Some(("checkpoints are off", "set `checkpoints` in the job's settings"))
             } else if self.closing || self.draining.is_some() {
                 Some(("the job is being stopped", "start it again and ask it then"))
-            } else if request
-                .directory
-                .as_ref()
-                .is_some_and(|target| savepoint::is_in(&*self.platform.disk(), target))
+            } else if let Some(Target::Directory(target)) = &request.target
+                && savepoint::is_in(&*self.platform.disk(), target)
             {
                 // Found out behind the barrier, it would stop a job that cannot be stopped in this way.
                 Some(("the directory holds a savepoint already", "name another one"))
@@ -301,7 +302,7 @@ impl Coordinator {
                 let kind = match &request {
                     request if request.stops => BarrierKind::Suspending,
                     // A savepoint is to be of use to other programs: it has no records under way.
-                    request if request.directory.is_some() => BarrierKind::Running,
+                    request if request.target.is_some() => BarrierKind::Running,
                     _ => self.kind_at_first(),
                 };
                 self.trigger(kind, Some(request), now);
@@ -352,7 +353,7 @@ impl Coordinator {
     fn hasten(&mut self, now: Nanos) -> Option<Nanos> {
         let after = self.plan.config.as_ref()?.unaligned_after_ms?.saturating_mul(NANOS_PER_MILLI);
         let [own] = &self.underway[..] else { return None };
-        let is_savepoint = own.request.as_ref().is_some_and(|request| request.directory.is_some());
+        let is_savepoint = own.request.as_ref().is_some_and(|request| request.target.is_some());
         if own.kind != BarrierKind::Running || own.missing == 0 || is_savepoint || self.closing {
             return None;
         }
@@ -379,7 +380,7 @@ impl Coordinator {
         self.done = true;
         // Ends what is under way; whether it came through, the next attempt sees.
         self.plan.copier = None;
-        self.underway.extend(self.copying.take().map(|securing| securing.own));
+        self.underway.extend(self.copying.take().map(|securing| securing.give_up()));
         let mut prepared = merged(std::mem::take(&mut self.carried));
         let mut requests: Vec<Request> = self.draining.take().into_iter().collect();
         for own in std::mem::take(&mut self.underway) {
@@ -417,6 +418,10 @@ impl Drive for Coordinator {
         }
         let left = self.shared.all_left();
         self.hear();
+        if !left {
+            // First, so that what is given up is got on with at once.
+            self.expire(now);
+        }
         let copies_at = self.copy(now);
         if left {
             // The last checkpoint may be on its way yet, and older ones are to be taken away.
@@ -427,7 +432,6 @@ impl Drive for Coordinator {
             self.leave();
             return Turn::Done;
         }
-        self.expire(now);
         if !self.board.has_failed() {
             // One that was given up may have kept later ones waiting.
             self.complete_passed();

@@ -1,13 +1,11 @@
 //! The handle of a running job: wait, cancel, look, ask for savepoints.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use super::{
     board::Board,
     remote::{Remote, suspend_on_signal},
+    savepoint::Stores,
     supervisor::{Attempt, Supervisor},
 };
 use crate::{
@@ -15,6 +13,7 @@ use crate::{
         connections::Connections,
         error::Error,
         metrics::{CheckpointStats, JobMetrics, OperatorInfo},
+        savepoint::SavepointPlace,
     },
     platform::{
         PlatformError,
@@ -39,6 +38,7 @@ pub struct JobMonitor {
     board: Arc<Board>,
     operators: Arc<[OperatorInfo]>,
     connections: Arc<[Arc<Connections>]>,
+    stores: Arc<Stores>,
 }
 
 impl JobHandle {
@@ -51,6 +51,7 @@ impl JobHandle {
             board: supervisor.board(),
             operators: supervisor.operators(),
             connections: supervisor.connections(),
+            stores: supervisor.stores(),
         };
         let has_checkpoints = supervisor.listens_in().is_some();
         let remote = supervisor.listens_in().and_then(|directory| {
@@ -146,13 +147,23 @@ impl JobMonitor {
         self.board.ask(None, false, false)
     }
 
-    /// Writes a savepoint to `directory`, made if it does not exist, while the job goes on: whole, and the user's to keep.
-    /// A job begins with it by [`CheckpointConfig::savepoint`](crate::model::checkpoint_config::CheckpointConfig).
+    /// Writes a savepoint while the job goes on: whole, and the user's to keep. A directory is made if it does not exist; a URL names a
+    /// prefix of a remote store that holds nothing else. Returns where it is. A job begins with it by
+    /// [`CheckpointConfig::savepoint`](crate::model::checkpoint_config::CheckpointConfig).
+    ///
+    /// ```no_run
+    /// # fn example(monitor: tidemill_engine::control::handle::JobMonitor) -> Result<(), tidemill_engine::model::error::Error> {
+    /// monitor.savepoint("/var/lib/orders/before-the-change")?;
+    /// monitor.savepoint("s3://savepoints/orders/before-the-change")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// As [`checkpoint`](Self::checkpoint), and when the directory holds a savepoint already.
-    pub fn savepoint(&self, directory: impl AsRef<Path>) -> Result<PathBuf, Error> {
-        self.board.ask(Some(directory.as_ref().to_owned()), false, false)
+    /// As [`checkpoint`](Self::checkpoint), when there is a savepoint already, and when the remote store cannot be used. One that has failed
+    /// is not there, unless its checkpoint has failed behind it.
+    pub fn savepoint(&self, place: impl Into<SavepointPlace>) -> Result<SavepointPlace, Error> {
+        self.save(place.into(), false, false)
     }
 
     /// Writes a savepoint and stops the job behind it: nothing is emitted after it. With `drain` all windows fire and all
@@ -160,9 +171,23 @@ impl JobMonitor {
     /// them again.
     ///
     /// # Errors
-    /// As [`savepoint`](Self::savepoint).
-    pub fn stop_with_savepoint(&self, directory: impl AsRef<Path>, drain: bool) -> Result<PathBuf, Error> {
-        self.board.ask(Some(directory.as_ref().to_owned()), true, drain)
+    /// As [`savepoint`](Self::savepoint). When the savepoint cannot be written behind the last barrier, the job fails with that.
+    pub fn stop_with_savepoint(
+        &self,
+        place: impl Into<SavepointPlace>,
+        drain: bool,
+    ) -> Result<SavepointPlace, Error> {
+        self.save(place.into(), true, drain)
+    }
+
+    fn save(&self, place: SavepointPlace, stops: bool, drains: bool) -> Result<SavepointPlace, Error> {
+        if self.board.is_over() {
+            return Err(Error::Over);
+        }
+        let enough = || self.board.is_over() || self.board.is_cancelled();
+        let target = self.stores.target(&place, &enough)?;
+        self.board.ask(Some(target), stops, drains)?;
+        Ok(place)
     }
 
     /// Takes a checkpoint and stops the job behind it; started again with the same directory, it goes on from there.

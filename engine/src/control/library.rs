@@ -5,6 +5,7 @@
 //!           checkpoints/00000000000000000042   a manifest: there only if the checkpoint is complete
 //!           state/3/OPERATOR/SUBTASK/          files of the stores of the third attempt
 //!           state/3-1/OPERATOR/SUBTASK/        of another region, or of one that was started again in that attempt
+//!           fetched/00c3f1a9d2b7e604/          the savepoint that the job begins with, if it was fetched from a remote store
 //! ```
 //!
 //! * A manifest gets its name when everything that it names is durable, and loses it before any of that goes.
@@ -28,13 +29,17 @@ use tidemill_storage::{
     state::StateError,
 };
 
-use super::manifest::{JobManifest, MANIFEST_BYTES_MAX};
+use super::{
+    archive::ID_DIGITS,
+    manifest::{JobManifest, MANIFEST_BYTES_MAX},
+};
 use crate::model::{checkpoint::CheckpointId, checkpoint_error::CheckpointError, regions::RegionIndex};
 
 /// Name of the file that says whose the directory is.
 const OWNER: &str = "job";
 const MANIFESTS: &str = "checkpoints";
 const STATE: &str = "state";
+const FETCHED: &str = "fetched";
 /// A job's name is not longer.
 const OWNER_BYTES_MAX: u64 = 1 << 16;
 
@@ -57,6 +62,8 @@ pub(super) struct Library {
     synced: BTreeSet<PathBuf>,
     /// Manifests lost their names, and it is not known whether a crash would give them back.
     is_unsure_of_names: bool,
+    /// A savepoint that was fetched may be there.
+    may_have_fetched: bool,
     next: CheckpointId,
 }
 
@@ -89,6 +96,7 @@ impl Library {
             in_use: BTreeMap::new(),
             synced: BTreeSet::new(),
             is_unsure_of_names: false,
+            may_have_fetched: true,
             next,
         })
     }
@@ -229,6 +237,35 @@ impl Library {
     /// The disk that it is on.
     pub(super) fn disk(&self) -> &Arc<dyn Disk> {
         &self.disk
+    }
+
+    /// The directory for a savepoint of this name that is fetched.
+    pub(super) fn fetched(&self, id: &str) -> PathBuf {
+        self.root.join(FETCHED).join(id)
+    }
+
+    /// Removes what was fetched of savepoints, but for what is in `needed`. Once there is a checkpoint, nothing is read from there: stores have
+    /// taken over the files that they need, under names of their own.
+    pub(super) fn retain_fetched(&mut self, needed: Option<&Path>) {
+        if !std::mem::replace(&mut self.may_have_fetched, needed.is_some()) {
+            return;
+        }
+        self.remove_fetched(needed);
+    }
+
+    fn remove_fetched(&self, needed: Option<&Path>) {
+        let fetched = self.root.join(FETCHED);
+        let is_digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+        // Whatever else somebody has put there is not ours to remove.
+        let is_ours = |path: &&PathBuf| {
+            let name = path.file_name().map_or(&b""[..], |name| name.as_encoded_bytes());
+            name.len() == ID_DIGITS && name.iter().all(is_digit)
+        };
+        let there = self.disk.list(&fetched).unwrap_or_default();
+        let unneeded = there.iter().filter(is_ours).filter(|path| Some(path.as_path()) != needed);
+        unneeded.for_each(|path| remove_tree(&*self.disk, path));
+        // It stays if there is anything in it.
+        let _left = self.disk.remove_directory(&fetched);
     }
 
     /// Begins an attempt, whose number is `attempt` or greater. No store writes any more.
@@ -379,6 +416,7 @@ impl Library {
         }
         let _left = self.disk.sync_directory(&self.root.join(MANIFESTS));
         remove_tree(&*self.disk, &self.root.join(STATE));
+        self.remove_fetched(None);
     }
 }
 

@@ -2,10 +2,7 @@
 //!
 //! A job with checkpoints listens on a socket in the directory of its checkpoints. A request and its answer are a line of JSON each.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,8 +23,8 @@ pub enum Ask {
     Checkpoint,
     /// As [`JobMonitor::savepoint`], or [`JobMonitor::stop_with_savepoint`].
     Savepoint {
-        /// Where to; absolute.
-        directory: PathBuf,
+        /// Where to: a URL, or an absolute directory. What a URL does not say of how the store is reached, the job knows.
+        target: String,
         /// Whether the job stops behind it.
         stop: bool,
         /// Whether it is drained first.
@@ -42,7 +39,7 @@ pub enum Ask {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Answer {
-    Done(PathBuf),
+    Done(String),
     Refused(String),
 }
 
@@ -50,7 +47,7 @@ enum Answer {
 ///
 /// # Errors
 /// In words: when no job runs there, or what it says.
-pub fn ask(directory: &Path, ask: &Ask) -> Result<PathBuf, String> {
+pub fn ask(directory: &Path, ask: &Ask) -> Result<String, String> {
     let line = serde_json::to_string(ask).map_err(|error| error.to_string())?;
     let said = control_socket::ask(directory, SOCKET, &line).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory => format!(
@@ -61,7 +58,7 @@ pub fn ask(directory: &Path, ask: &Ask) -> Result<PathBuf, String> {
         _ => format!("cannot speak with the job in {}: {error}", directory.display()),
     })?;
     match serde_json::from_str(&said).map_err(|error| format!("the job's answer cannot be read: {error}"))? {
-        Answer::Done(path) => Ok(path),
+        Answer::Done(place) => Ok(place),
         Answer::Refused(why) => Err(why),
     }
 }
@@ -89,17 +86,18 @@ impl Remote {
     }
 }
 
-fn do_it(monitor: &JobMonitor, ask: &Ask) -> Result<PathBuf, Error> {
-    match ask {
-        Ask::Checkpoint => monitor.checkpoint(),
-        Ask::Savepoint { directory, stop: true, drain } => monitor.stop_with_savepoint(directory, *drain),
-        Ask::Savepoint { directory, .. } => monitor.savepoint(directory),
-        Ask::Suspend => monitor.suspend(),
+fn do_it(monitor: &JobMonitor, ask: &Ask) -> Result<String, Error> {
+    let place = match ask {
+        Ask::Checkpoint => monitor.checkpoint()?.into(),
+        Ask::Savepoint { target, stop: true, drain } => monitor.stop_with_savepoint(target, *drain)?,
+        Ask::Savepoint { target, .. } => monitor.savepoint(target)?,
+        Ask::Suspend => monitor.suspend()?.into(),
         Ask::Cancel => {
             monitor.cancel();
-            Ok(PathBuf::new())
+            return Ok(String::new());
         }
-    }
+    };
+    Ok(place.to_string())
 }
 
 /// Suspends a job when the process is asked to stop for the first time, and cancels it when it is asked again.

@@ -4,17 +4,26 @@
 //! DIRECTORY/savepoint               the manifest: there only if all else is
 //!           state/OPERATOR/SUBTASK/   the files of one store, copied and verified
 //! ```
+//!
+//! One in a remote store ([`archive`](super::archive)) has the same files, and is fetched to such a directory.
+
+mod origin;
+mod stores;
 
 use std::path::{Path, PathBuf};
 
 use tidemill_storage::snapshot::{
-    disk::Disk,
+    disk::{Disk, read_whole},
     export::{ExportForm, export},
 };
 
+pub(super) use self::{
+    origin::Origin,
+    stores::{Stores, Target},
+};
 use super::{
     library::write_manifest,
-    manifest::{JobManifest, ManifestKind},
+    manifest::{JobManifest, MANIFEST_BYTES_MAX, ManifestKind},
 };
 use crate::model::checkpoint_error::CheckpointError;
 
@@ -39,17 +48,41 @@ pub(super) fn write(
     manifest.kind = ManifestKind::Savepoint;
     for operator in manifest.operators.values_mut() {
         for part in operator.subtasks.iter_mut().filter_map(|subtask| subtask.manifest.as_mut()) {
-            // DIRECTORY/state/ATTEMPT/OPERATOR/SUBTASK/part: the last two name a store within its attempt.
             let store = part.parent().unwrap_or(Path::new("")).to_owned();
-            let subtask = store.file_name().unwrap_or_default();
-            let id = store.parent().and_then(Path::file_name).unwrap_or_default();
-            let own = target.join("state").join(id).join(subtask);
+            let own = target.join(place_of(part));
             *part = export(disk, &store, manifest.checkpoint, &own, ExportForm::Copy)?.manifest;
         }
     }
     sync_names(disk, &manifest, target)?;
     write_manifest(disk, &file, &manifest.encode(target))?;
     Ok(target.to_owned())
+}
+
+/// The directory within a savepoint of the store that a file of the job is in.
+pub(super) fn place_of(file: &Path) -> PathBuf {
+    // DIRECTORY/state/ATTEMPT/OPERATOR/SUBTASK/part: the last two directories name a store within its attempt.
+    let store = file.parent().unwrap_or(Path::new(""));
+    let subtask = store.file_name().unwrap_or_default();
+    let id = store.parent().and_then(Path::file_name).unwrap_or_default();
+    Path::new("state").join(id).join(subtask)
+}
+
+/// Writes the manifest of a savepoint whose files were brought to `directory`. It has these bytes.
+///
+/// # Errors
+/// Of the disk.
+pub(super) fn complete(
+    disk: &dyn Disk,
+    manifest: &JobManifest,
+    bytes: &[u8],
+    directory: &Path,
+) -> Result<(), CheckpointError> {
+    sync_names(disk, manifest, directory)?;
+    let file = directory.join(MANIFEST);
+    if read_whole(disk, &file, MANIFEST_BYTES_MAX).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
+    write_manifest(disk, &file, bytes)
 }
 
 fn sync_names(disk: &dyn Disk, manifest: &JobManifest, target: &Path) -> Result<(), CheckpointError> {

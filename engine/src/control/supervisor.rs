@@ -28,7 +28,7 @@ use super::{
     library::Library,
     manifest::JobManifest,
     restart::{SharedPolicy, is_damage},
-    savepoint,
+    savepoint::{Origin, Stores},
     vault::Vault,
     works::{Berth, Works},
 };
@@ -46,7 +46,7 @@ use crate::{
         shared::JobShared,
         sink::CommitContext,
     },
-    platform::{Drive, DriveFactory, Platform, PlatformError, Running},
+    platform::{Drive, DriveFactory, Platform, PlatformError, Running, Wake},
 };
 
 /// Makes the workers of an attempt. Given by [`launch`](crate::launch), which alone knows both planes.
@@ -57,7 +57,7 @@ pub(crate) struct Seating<'a> {
     /// What they share with the control plane.
     pub(crate) shared: &'a Arc<JobShared>,
     /// By what they are woken.
-    pub(crate) wakers: &'a [Arc<dyn crate::platform::Wake>],
+    pub(crate) wakers: &'a [Arc<dyn Wake>],
     /// Which parts of the job fail apart.
     pub(crate) regions: Arc<Regions>,
     /// The tasks of each.
@@ -74,6 +74,9 @@ pub(crate) struct Supervisor {
     make_workers: MakeWorkers,
     vault: Arc<Vault>,
     archive: Option<Archive>,
+    stores: Arc<Stores>,
+    /// The savepoint that the job begins with.
+    origin: Option<Origin>,
     board: Arc<Board>,
     policy: SharedPolicy,
 }
@@ -119,6 +122,10 @@ impl Supervisor {
         let vault = Arc::new(Vault::new(library, Commits::new(committers)));
         let archive = config.checkpoints.as_ref().map(|own| archive_of(own, &config.name, &platform));
         let archive = archive.transpose()?.flatten();
+        let own = config.checkpoints.as_ref().and_then(|checkpoints| checkpoints.remote.clone());
+        let stores = Arc::new(Stores::new(Arc::clone(&platform), own));
+        let savepoint = config.checkpoints.as_ref().and_then(|checkpoints| checkpoints.savepoint.clone());
+        let origin = savepoint.map(|place| Origin::new(place, Arc::clone(&stores)));
         let policy = SharedPolicy::new(config.restart.clone());
         let works = Arc::new(Works::new(graph, Arc::clone(&config)));
         let board = Arc::default();
@@ -131,6 +138,8 @@ impl Supervisor {
             make_workers,
             vault,
             archive,
+            stores,
+            origin,
             board,
             policy,
         })
@@ -157,6 +166,11 @@ impl Supervisor {
         Arc::clone(&self.connections)
     }
 
+    /// What opens the stores of savepoints.
+    pub(super) fn stores(&self) -> Arc<Stores> {
+        Arc::clone(&self.stores)
+    }
+
     /// Starts an attempt.
     ///
     /// # Errors
@@ -164,7 +178,7 @@ impl Supervisor {
     pub(crate) fn begin(&mut self) -> Result<Attempt, Error> {
         let fleet = self.platform.prepare(self.config.parallelism)?;
         let claim = self.claim()?;
-        let restore_point = self.restore_point(claim.as_ref())?;
+        let (restore_point, savepoint) = self.restore_point(claim.as_ref())?;
         let restored_from = restore_point.as_ref().map(|point| point.checkpoint);
         self.platform.note(&|| match restored_from {
             Some(checkpoint) => format!("an attempt begins from checkpoint {checkpoint}"),
@@ -213,28 +227,32 @@ impl Supervisor {
         }
         let shared = Arc::new(shared);
         let factories = (self.make_workers)(Seating { shared: &shared, wakers: &wakers, regions, berths });
-        let coordinator = control.is_some().then(|| self.coordinator(&shared, copier, restored_from));
+        let coordinator = control.clone().map(|wake| {
+            let plan = Plan { copier, restored_from, savepoint, ..self.plan(wake) };
+            self.coordinator(plan, &shared)
+        });
         self.board.begin(&shared, control);
         let running = fleet.start(factories, coordinator)?;
         Ok(Attempt { running, shared, restored_from, coordinated })
     }
 
-    fn coordinator(
-        &self,
-        shared: &Arc<JobShared>,
-        copier: Option<Copier>,
-        restored_from: Option<CheckpointId>,
-    ) -> DriveFactory {
-        let plan = Plan {
+    /// What a coordinator of any attempt is made with, which is woken by `wake`.
+    fn plan(&self, wake: Arc<dyn Wake>) -> Plan {
+        Plan {
             works: Arc::clone(&self.works),
             policy: self.policy.clone(),
-            restored_from,
+            restored_from: None,
+            savepoint: None,
             max_parallelism: self.config.key_groups(),
             job: self.config.name.clone(),
             config: self.config.checkpoints.clone(),
             operators: Arc::clone(&self.operators),
-            copier,
-        };
+            copier: None,
+            wake,
+        }
+    }
+
+    fn coordinator(&self, plan: Plan, shared: &Arc<JobShared>) -> DriveFactory {
         let (shared, board, vault) = (Arc::clone(shared), Arc::clone(&self.board), Arc::clone(&self.vault));
         let platform = Arc::clone(&self.platform);
         Box::new(move || Box::new(Coordinator::new(plan, shared, board, vault, platform)) as Box<dyn Drive>)
@@ -247,26 +265,30 @@ impl Supervisor {
         Ok(Some(archive.claim(last.unwrap_or(0), &|| self.board.is_cancelled())?))
     }
 
-    /// What the next attempt goes on from.
-    fn restore_point(&self, claim: Option<&Claim>) -> Result<Option<JobManifest>, Error> {
+    /// What the next attempt goes on from, and the directory of the savepoint if it is one.
+    fn restore_point(
+        &mut self,
+        claim: Option<&Claim>,
+    ) -> Result<(Option<JobManifest>, Option<PathBuf>), Error> {
         let mut vault = self.vault.lock();
         let (Some(library), Some(config)) = (&mut vault.library, &self.config.checkpoints) else {
-            return Ok(None);
+            return Ok((None, None));
         };
+        let enough = || self.board.is_cancelled();
         let newest = match (&self.archive, claim) {
-            (Some(archive), Some(claim)) => archive.newest(claim, library, &|| self.board.is_cancelled())?,
+            (Some(archive), Some(claim)) => archive.newest(claim, library, &enough)?,
             _ => library.newest()?,
         };
-        let point = match (newest, &config.savepoint) {
-            (Some(newest), _) => Some((newest, library.root().to_owned())),
-            (None, Some(directory)) => {
-                Some((savepoint::read(&**library.disk(), directory)?, directory.clone()))
-            }
-            (None, None) => None,
-        };
-        let Some((point, place)) = point else { return Ok(None) };
-        self.check(&point, config, &place)?;
-        Ok(Some(point))
+        if let (None, Some(origin)) = (&newest, &mut self.origin) {
+            let (point, directory) = origin.open(library, &enough)?;
+            let place = origin.place();
+            self.check(&point, config, Path::new(&place))?;
+            return Ok((Some(point), Some(directory)));
+        }
+        library.retain_fetched(None);
+        let place = library.root();
+        newest.iter().try_for_each(|point| self.check(point, config, place))?;
+        Ok((newest, None))
     }
 
     fn check(
@@ -370,12 +392,13 @@ impl Supervisor {
             }
             Error::Checkpoint(error) => {
                 use CheckpointError::{
-                    NewerVersion, NonRestoredStates, NoneWhole, OtherJob, Overtaken, Unknown,
+                    NewerVersion, NoSavepoint, NonRestoredStates, NoneWhole, OtherJob, Overtaken, Unknown,
                 };
                 matches!(
                     **error,
                     NoneWhole { .. }
                         | NewerVersion { .. }
+                        | NoSavepoint { .. }
                         | NonRestoredStates { .. }
                         | OtherJob { .. }
                         | Overtaken { .. }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::error::Error;
+use super::{error::Error, savepoint::SavepointPlace};
 use crate::platform::remote::RemoteConfig;
 
 /// How often a job is checkpointed and where to. Times are in milliseconds.
@@ -41,8 +41,9 @@ pub struct CheckpointConfig {
     /// Whether checkpoints stay when the job is cancelled. Otherwise they always do: a job that failed or was stopped goes on
     /// from the newest when it is started again; one that has come to the end of its input finds that, and ends at once.
     pub retain_on_cancel: bool,
-    /// The savepoint to begin with instead of the newest checkpoint, in a directory that has no checkpoint of this job yet.
-    pub savepoint: Option<PathBuf>,
+    /// The savepoint to begin with instead of the newest checkpoint, in a directory that has no checkpoint of this job yet. One in
+    /// a remote store is fetched first, and what was fetched goes with the first checkpoint.
+    pub savepoint: Option<SavepointPlace>,
     /// Whether to go on from a checkpoint that has state of operators that this job does not have, or states that its operators do
     /// not open: that state is dropped.
     pub allow_non_restored_state: bool,
@@ -85,6 +86,9 @@ impl CheckpointConfig {
         if let Some(Err(error)) = self.remote.as_ref().map(RemoteConfig::check) {
             let what = "checkpoints.remote cannot be used".to_owned();
             return Err(Error::config(what, error.to_string(), "see `RemoteConfig`".to_owned()));
+        }
+        if let Some(savepoint) = &self.savepoint {
+            savepoint.check("checkpoints.savepoint")?;
         }
         at_least_one("interval_ms", self.interval_ms)?;
         at_least_one("timeout_ms", self.timeout_ms)?;

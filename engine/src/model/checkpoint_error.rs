@@ -135,6 +135,20 @@ pub enum CheckpointError {
         /// The store.
         place: String,
     },
+    /// There is no savepoint where one should be.
+    #[error("there is no savepoint in {place}: {what}")]
+    NoSavepoint {
+        /// The store.
+        place: String,
+        /// What is there instead, and what to do.
+        what: String,
+    },
+    /// There is a savepoint where one was to be written.
+    #[error("{place} holds a savepoint already: name another place for this one")]
+    SavepointTaken {
+        /// The store.
+        place: String,
+    },
     /// Another process has taken the remote store for the same job.
     #[error(
         "another process runs the job `{job}` with the checkpoints in {place}, and has taken them over. This one stops, so that \

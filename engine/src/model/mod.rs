@@ -13,6 +13,7 @@ pub mod mailbox;
 pub mod metrics;
 pub mod operator;
 pub mod regions;
+pub mod savepoint;
 pub mod shared;
 pub mod sink;
 pub mod source;

@@ -20,6 +20,7 @@ use super::{
 };
 pub use faults::SimFaults;
 use faults::SimMishaps;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -41,6 +42,8 @@ pub struct SimPlatform {
     clock: Arc<SimClock>,
     disk: Arc<dyn Disk>,
     remote: Option<Arc<dyn RemoteStore>>,
+    /// Other stores, by URL.
+    remotes: BTreeMap<String, Arc<dyn RemoteStore>>,
     faults: SimFaults,
     mishaps: Option<Arc<SimMishaps>>,
     /// What a turn takes at most, unless the core is stalled.
@@ -68,6 +71,7 @@ impl SimPlatform {
             clock,
             disk,
             remote: None,
+            remotes: BTreeMap::new(),
             faults: SimFaults::default(),
             mishaps: None,
             turn_ns_max: 1_000,
@@ -87,6 +91,12 @@ impl SimPlatform {
     /// Keeps remote checkpoints in this store, whatever the job's settings name.
     pub fn remote(mut self, remote: Arc<dyn RemoteStore>) -> Self {
         self.remote = Some(remote);
+        self
+    }
+
+    /// The store at this URL, for savepoints; comes before the one that [`remote`](Self::remote) names.
+    pub fn remote_at(mut self, url: impl Into<String>, remote: Arc<dyn RemoteStore>) -> Self {
+        self.remotes.insert(url.into(), remote);
         self
     }
 
@@ -199,7 +209,8 @@ impl Platform for SimPlatform {
     }
 
     fn remote(&self, config: &RemoteConfig) -> Result<Arc<dyn RemoteStore>, RemoteError> {
-        self.remote.clone().map_or_else(|| remote::open(config), Ok)
+        let named = self.remotes.get(config.url()).or(self.remote.as_ref());
+        named.cloned().map_or_else(|| remote::open(config), Ok)
     }
 
     fn mishaps(&self) -> Option<Arc<dyn Mishaps>> {

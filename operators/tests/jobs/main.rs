@@ -18,6 +18,7 @@ mod recovery;
 mod region_failures;
 mod regions;
 mod restore;
+mod savepoints;
 mod state;
 mod timers;
 mod windows;

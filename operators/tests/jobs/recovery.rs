@@ -346,14 +346,16 @@ fn a_savepoint_is_whole_by_itself_and_begins_a_job_elsewhere() {
     // What was committed stays where it is; the rest follows from the savepoint alone.
     fs::remove_dir_all(place.checkpoints()).unwrap();
     let mut config = JobConfig { parallelism: 3, ..place.config() };
-    config.checkpoints.as_mut().unwrap().savepoint = Some(savepoint.clone());
+    config.checkpoints.as_mut().unwrap().savepoint = Some((&savepoint).into());
     place.run_for_a_while(config).unwrap();
     assert!(place.check_endless() > rows_before);
 
     // A job that has no operator for what the savepoint holds.
     let elsewhere = Place::new();
-    let checkpoints =
-        CheckpointConfig { savepoint: Some(savepoint), ..CheckpointConfig::new(elsewhere.checkpoints()) };
+    let checkpoints = CheckpointConfig {
+        savepoint: Some(savepoint.into()),
+        ..CheckpointConfig::new(elsewhere.checkpoints())
+    };
     let mut config = JobConfig { checkpoints: Some(checkpoints), ..elsewhere.config() };
     let run = |config: JobConfig| {
         let env = StreamEnvironment::with_config(config);

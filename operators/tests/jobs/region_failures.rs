@@ -311,13 +311,65 @@ fn what_is_asked_of_a_job_with_a_region_that_is_down_waits_for_the_region() {
         scope.spawn(|| {
             let asked = job.monitor().savepoint(place.0.path().join("savepoint")).unwrap();
             is_up.store(fails.opened() == 4, Ordering::Relaxed);
-            assert!(asked.exists());
+            assert!(asked.as_directory().unwrap().exists());
         });
     });
     assert!(is_up.load(Ordering::Relaxed), "the savepoint lacks a region");
     assert!(job.monitor().suspend().is_ok());
     assert_eq!(job.wait().unwrap().checkpoints.restarts, 1);
     assert_eq!(goes_on.opened(), 2);
+}
+
+/// A region fails before there is a checkpoint, when the remote store with the savepoint cannot be reached any more: what was fetched is
+/// read again, and goes with the first checkpoint.
+#[test]
+fn a_region_goes_on_from_a_fetched_savepoint_until_there_is_a_checkpoint() {
+    let place = Place::new();
+    let remote = place.0.path().join("remote");
+    fs::create_dir(&remote).unwrap();
+    let url = format!("file://{}", remote.display());
+    let settings =
+        CheckpointConfig { interval_ms: FOR_EVER_MS, ..CheckpointConfig::new(place.checkpoints()) };
+    let run = |settings: CheckpointConfig, seen: [&Seen; 2]| {
+        let config = JobConfig { restart: fixed(1, 1), checkpoints: Some(settings), ..place.config() };
+        let environment = StreamEnvironment::with_config(config);
+        let (tell, told) = mpsc::channel();
+        let feeds = [("one", seen[0]), ("other", seen[1])].map(|(region, seen)| {
+            let (feed, fed) = channel::<u64>(16);
+            let fed = environment.from_source(region, fed, WatermarkStrategy::none()).uid(region);
+            let tell = tell.clone();
+            let answer = CallbackSink::new(move |answer: (u64, u64)| {
+                let _ = tell.send((region, answer));
+            });
+            counting(fed, seen, 13).uid(&format!("{region}-counts")).sink(region, answer);
+            feed
+        });
+        (environment.start().unwrap(), feeds, told)
+    };
+    let sound = Seen::default();
+    let (job, mut feeds, told) = run(settings.clone(), [&sound, &sound]);
+    for (feed, region) in feeds.iter_mut().zip(["one", "other"]) {
+        feed.send(3).unwrap();
+        assert_eq!(told.recv().unwrap(), (region, (3, 1)));
+    }
+    job.monitor().stop_with_savepoint(&url, false).unwrap();
+    job.wait().unwrap();
+    fs::remove_dir_all(place.checkpoints()).unwrap();
+    let fails = Seen::to_panic(1);
+    let settings = CheckpointConfig { savepoint: Some(url.into()), ..settings };
+    let (job, mut feeds, told) = run(settings, [&fails, &sound]);
+    fs::rename(&remote, place.0.path().join("away")).unwrap();
+    feeds[0].send(13).unwrap();
+    until(&job, |metrics| metrics.checkpoints.region_restarts == 1);
+    for (feed, region) in feeds.iter_mut().zip(["one", "other"]) {
+        feed.send(3).unwrap();
+        assert_eq!(told.recv().unwrap(), (region, (3, 2)), "as after the savepoint");
+    }
+    let fetched = place.checkpoints().join("fetched");
+    assert!(fetched.exists());
+    job.monitor().checkpoint().unwrap();
+    assert!(!fetched.exists());
+    job.cancel();
 }
 
 /// Changes one byte of a file, behind its first page if it has more.

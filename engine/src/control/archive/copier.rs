@@ -1,4 +1,4 @@
-//! Drives a keeper: on a thread of its own, so that a slow store holds nobody up; under simulation step by step in virtual time.
+//! Drives a [carrier](Carrier): on a thread of its own, so that a slow store holds nobody up; under simulation step by step in virtual time.
 
 use std::{
     sync::{
@@ -8,9 +8,8 @@ use std::{
     time::Duration,
 };
 
-use super::keeper::{Keeper, Step};
+use super::carrier::{Carrier, Step};
 use crate::{
-    control::manifest::JobManifest,
     model::checkpoint_error::CheckpointError,
     platform::{
         Nanos, PlatformError, Wake,
@@ -19,60 +18,62 @@ use crate::{
     },
 };
 
-/// What became of a checkpoint.
+/// What became of what was to be brought there.
 pub(in crate::control) type Copied = Result<(), CheckpointError>;
 
-/// What the keeper's thread is told, and where it is.
-#[derive(Default)]
-struct Wishes {
-    state: Mutex<State>,
+/// What the carrier's thread is told, and where it is.
+struct Wishes<L> {
+    state: Mutex<State<L>>,
     changed: Condvar,
 }
 
-#[derive(Default)]
-struct State {
-    next: Option<JobManifest>,
+struct State<L> {
+    next: Option<L>,
     /// What is under way is to be given up.
     cancelled: bool,
     closed: bool,
     busy: bool,
-    /// The store may hold a checkpoint of which nobody here knows that it is complete.
+    /// The store may hold something of which nobody here knows that it is complete.
     unsure: bool,
 }
 
-impl Wishes {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl<L> Wishes<L> {
+    fn new() -> Self {
+        let state = State { next: None, cancelled: false, closed: false, busy: true, unsure: false };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<L>> {
         // Nothing that could panic happens under this lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut State<L>)) {
         change(&mut self.lock());
         self.changed.notify_one();
     }
 }
 
-enum Mode {
-    Thread { wishes: Arc<Wishes>, outcomes: Receiver<Copied>, thread: Option<Thread<()>> },
-    Here { keeper: Box<Keeper>, cancelled: bool, ready_at: Nanos, outcome: Option<Copied> },
+enum Mode<C: Carrier> {
+    Thread { wishes: Arc<Wishes<C::Load>>, outcomes: Receiver<Copied>, thread: Option<Thread<()>> },
+    Here { carrier: Box<C>, cancelled: bool, ready_at: Nanos, outcome: Option<Copied> },
 }
 
-/// Brings the checkpoints of one attempt to the remote store, one after the other. Dropped, it gives up what is under way and waits
-/// for the request that is being made.
-pub(in crate::control) struct Copier(Mode);
+/// Has a carrier bring what it is told to a remote store, one after the other. Dropped, it gives up what is under way and waits
+/// for the request that is being made, and those that [`Carrier::end`] makes.
+pub(in crate::control) struct Copier<C: Carrier>(Mode<C>);
 
-impl Copier {
+impl<C: Carrier> Copier<C> {
     /// On a thread of its own, that calls `wake` when there is news.
     ///
     /// # Errors
     /// When there is no thread.
-    pub(in crate::control) fn start(keeper: Keeper, wake: Arc<dyn Wake>) -> Result<Self, PlatformError> {
-        let wishes = Arc::new(Wishes::default());
-        wishes.lock().busy = true;
+    pub(in crate::control) fn start(carrier: C, wake: Arc<dyn Wake>) -> Result<Self, PlatformError> {
+        let wishes = Arc::new(Wishes::new());
         let (tell, outcomes) = channel();
         let heard = Arc::clone(&wishes);
         let thread =
-            threads::start_behind_workers("tidemill-copier", move || run(keeper, &heard, tell, &*wake));
+            threads::start_behind_workers("tidemill-copier", move || run(carrier, &heard, tell, &*wake));
         let thread = thread.map_err(|error| PlatformError::Unfit {
             what: "starting the thread that copies checkpoints".into(),
             why: error.to_string(),
@@ -82,19 +83,19 @@ impl Copier {
     }
 
     /// On the thread of whoever polls it.
-    pub(in crate::control) fn here(keeper: Keeper) -> Self {
-        Self(Mode::Here { keeper: Box::new(keeper), cancelled: false, ready_at: 0, outcome: None })
+    pub(in crate::control) fn here(carrier: C) -> Self {
+        Self(Mode::Here { carrier: Box::new(carrier), cancelled: false, ready_at: 0, outcome: None })
     }
 
-    /// Begins to copy a checkpoint. None may be under way.
-    pub(in crate::control) fn begin(&mut self, manifest: JobManifest) {
+    /// Begins to bring something. Nothing may be under way.
+    pub(in crate::control) fn begin(&mut self, load: C::Load) {
         match &mut self.0 {
             Mode::Thread { wishes, .. } => wishes.change(|state| {
-                (state.next, state.cancelled, state.busy) = (Some(manifest), false, true);
+                (state.next, state.cancelled, state.busy) = (Some(load), false, true);
             }),
-            Mode::Here { keeper, cancelled, .. } => {
+            Mode::Here { carrier, cancelled, .. } => {
                 *cancelled = false;
-                keeper.begin(manifest);
+                carrier.begin(load);
             }
         }
     }
@@ -107,11 +108,11 @@ impl Copier {
         }
     }
 
-    /// Whether a checkpoint is being copied or an old one taken away.
+    /// Whether something is being brought there or taken away.
     pub(in crate::control) fn is_busy(&self) -> bool {
         match &self.0 {
             Mode::Thread { wishes, .. } => wishes.lock().busy,
-            Mode::Here { keeper, outcome, .. } => keeper.is_busy() || outcome.is_some(),
+            Mode::Here { carrier, outcome, .. } => carrier.is_busy() || outcome.is_some(),
         }
     }
 
@@ -120,19 +121,19 @@ impl Copier {
     pub(in crate::control) fn is_unsure(&self) -> bool {
         match &self.0 {
             Mode::Thread { wishes, .. } => wishes.lock().unsure,
-            Mode::Here { keeper, .. } => keeper.is_unsure(),
+            Mode::Here { carrier, .. } => carrier.is_unsure(),
         }
     }
 
     /// Gets on where nobody else does; when it wants to be polled again at the latest.
     pub(in crate::control) fn advance(&mut self, now: Nanos) -> Option<Nanos> {
-        let Mode::Here { keeper, cancelled, ready_at, outcome } = &mut self.0 else { return None };
+        let Mode::Here { carrier, cancelled, ready_at, outcome } = &mut self.0 else { return None };
         if now >= *ready_at && outcome.is_none() {
-            match keeper.step(*cancelled) {
-                Step::Again => *ready_at = now + 1 + keeper.took(),
+            match carrier.step(*cancelled) {
+                Step::Again => *ready_at = now + 1 + carrier.took(),
                 Step::Wait(wait) => *ready_at = now + wait,
                 Step::Done(done) => {
-                    *ready_at = now + 1 + keeper.took();
+                    *ready_at = now + 1 + carrier.took();
                     *outcome = Some(done);
                 }
                 Step::Idle => return None,
@@ -141,7 +142,7 @@ impl Copier {
         Some(*ready_at)
     }
 
-    /// What became of the checkpoint, once it is known.
+    /// What became of it, once that is known.
     pub(in crate::control) fn outcome(&mut self) -> Option<Copied> {
         match &mut self.0 {
             Mode::Thread { outcomes, .. } => match outcomes.try_recv() {
@@ -160,14 +161,14 @@ fn ended() -> CheckpointError {
     CheckpointError::Remote { doing: "keep a checkpoint", place, source: RemoteError::Failed { why } }
 }
 
-/// Tells that the keeper's thread has ended, also by a panic: nobody is to wait for it.
-struct Farewell<'a> {
+/// Tells that the carrier's thread has ended, also by a panic: nobody is to wait for it.
+struct Farewell<'a, L> {
     tell: Option<Sender<Copied>>,
-    wishes: &'a Wishes,
+    wishes: &'a Wishes<L>,
     wake: &'a dyn Wake,
 }
 
-impl Drop for Farewell<'_> {
+impl<L> Drop for Farewell<'_, L> {
     fn drop(&mut self) {
         // First, so that whoever is woken sees it.
         self.tell = None;
@@ -177,30 +178,31 @@ impl Drop for Farewell<'_> {
     }
 }
 
-/// The keeper's thread.
-fn run(mut keeper: Keeper, wishes: &Wishes, tell: Sender<Copied>, wake: &dyn Wake) {
+/// The carrier's thread.
+fn run<C: Carrier>(mut carrier: C, wishes: &Wishes<C::Load>, tell: Sender<Copied>, wake: &dyn Wake) {
     let farewell = Farewell { tell: Some(tell), wishes, wake };
     loop {
         let mut state = wishes.lock();
         if state.closed {
-            return;
+            drop(state);
+            return carrier.end();
         }
         let cancelled = state.cancelled;
-        // What is under way comes first: one checkpoint after the other.
-        if let Some(manifest) = state.next.take() {
-            keeper.begin(manifest);
+        // What is under way comes first: one after the other.
+        if let Some(load) = state.next.take() {
+            carrier.begin(load);
         }
         drop(state);
-        match keeper.step(cancelled) {
+        match carrier.step(cancelled) {
             Step::Again => {}
             Step::Done(outcome) => {
-                wishes.change(|state| state.unsure = keeper.is_unsure());
+                wishes.change(|state| state.unsure = carrier.is_unsure());
                 // Whoever has asked may not listen any more.
                 let _ = farewell.tell.as_ref().map(|tell| tell.send(outcome));
                 wake.wake();
             }
             Step::Wait(wait) => {
-                let stays = |state: &mut State| !state.closed && state.cancelled == cancelled;
+                let stays = |state: &mut State<C::Load>| !state.closed && state.cancelled == cancelled;
                 let wait = Duration::from_nanos(wait);
                 drop(wishes.changed.wait_timeout_while(wishes.lock(), wait, stays));
             }
@@ -209,19 +211,22 @@ fn run(mut keeper: Keeper, wishes: &Wishes, tell: Sender<Copied>, wake: &dyn Wak
                 state.busy = state.next.is_some();
                 drop(state);
                 wake.wake();
-                let stays = |state: &mut State| !state.closed && state.next.is_none();
+                let stays = |state: &mut State<C::Load>| !state.closed && state.next.is_none();
                 drop(wishes.changed.wait_while(wishes.lock(), stays));
             }
         }
     }
 }
 
-impl Drop for Copier {
+impl<C: Carrier> Drop for Copier<C> {
     fn drop(&mut self) {
-        if let Mode::Thread { wishes, thread, .. } = &mut self.0 {
-            wishes.change(|state| state.closed = true);
-            // A panic of it was printed, and what it has put is what it is.
-            let _ended = thread.take().and_then(Thread::join);
+        match &mut self.0 {
+            Mode::Thread { wishes, thread, .. } => {
+                wishes.change(|state| state.closed = true);
+                // A panic of it was printed, and what it has put is what it is.
+                let _ended = thread.take().and_then(Thread::join);
+            }
+            Mode::Here { carrier, .. } => carrier.end(),
         }
     }
 }

@@ -95,9 +95,10 @@ pub(super) struct StoredFile {
 /// Bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Block {
-    /// The attempt that wrote it.
+    /// The attempt that wrote it; 0, and not written, in a savepoint, which has a name of its own.
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) attempt: u64,
-    /// Its number in the attempt.
+    /// Its number in the attempt, or in the savepoint.
     pub(super) number: u64,
     /// Its length.
     pub(super) bytes: u64,
@@ -105,8 +106,13 @@ pub(super) struct Block {
     pub(super) checksum: u32,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl Block {
-    /// Name of its object.
+    /// Name of its object, if it is one of a checkpoint.
     pub(super) fn key(&self) -> String {
         format!("{BLOCKS}{:020}/{:020}", self.attempt, self.number)
     }
@@ -122,7 +128,26 @@ impl StoredFile {
 impl Kept {
     /// The names of all blocks.
     pub(super) fn keys(&self) -> BTreeSet<String> {
-        self.files.iter().flat_map(|file| &file.blocks).map(Block::key).collect()
+        self.blocks().map(Block::key).collect()
+    }
+
+    /// All blocks.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = &Block> {
+        self.files.iter().flat_map(|file| &file.blocks)
+    }
+
+    /// Whether all files and blocks are such as jobs have; the error says what is wrong.
+    pub(super) fn check(&self) -> Result<(), String> {
+        for file in &self.files {
+            let inside = Path::new(&file.path).components().all(|part| matches!(part, Component::Normal(_)));
+            if !inside || !file.path.starts_with("state/") {
+                return Err(format!("it names the file `{}`, which no job has", file.path));
+            }
+            if file.blocks.iter().any(|block| block.bytes > BLOCK_BYTES_MAX) {
+                return Err(format!("a block of `{}` is longer than blocks are", file.path));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -138,16 +163,7 @@ impl Entry {
         let json = unframe(MAGIC, VERSION, bytes)?;
         let entry: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
         if let Contents::Checkpoint(kept) = &entry.contents {
-            for file in &kept.files {
-                let inside =
-                    Path::new(&file.path).components().all(|part| matches!(part, Component::Normal(_)));
-                if !inside || !file.path.starts_with("state/") {
-                    return Err(format!("it names the file `{}`, which no job has", file.path).into());
-                }
-                if file.blocks.iter().any(|block| block.bytes > BLOCK_BYTES_MAX) {
-                    return Err(format!("a block of `{}` is longer than blocks are", file.path).into());
-                }
-            }
+            kept.check()?;
         }
         Ok(entry)
     }

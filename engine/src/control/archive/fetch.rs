@@ -1,4 +1,4 @@
-//! Brings a checkpoint back from the remote store to the job's directory.
+//! Brings files back from a remote store: those of a checkpoint, to the job's directory.
 //!
 //! Files that are there are left as they are, unless the checkpoint turns out not to be whole: then each is compared with the store.
 
@@ -8,11 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tidemill_storage::snapshot::format::checksum;
+use tidemill_storage::snapshot::{disk::Disk, format::checksum};
 
 use super::{
     Archive, Claim, Counted,
-    entry::{BLOCK_BYTES_MAX, Kept, StoredFile},
+    entry::{BLOCK_BYTES_MAX, Block, Kept, StoredFile},
     retry::{failed, patiently},
 };
 use crate::{
@@ -21,13 +21,16 @@ use crate::{
         manifest::{JobManifest, Unreadable},
     },
     model::checkpoint_error::CheckpointError,
-    platform::remote::RemoteError,
+    platform::{
+        Platform,
+        remote::{RemoteError, RemoteStore},
+    },
 };
 
 /// Blocks that are read at once.
 const BATCH_BLOCKS_MAX: usize = 4;
 
-/// Why a checkpoint cannot be brought.
+/// Why something cannot be brought.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// Something of it is missing or damaged in the store.
@@ -112,14 +115,10 @@ impl Archive {
         }
         let distrusted = self.distrusted.contains(&id);
         for is_thorough in [distrusted, true] {
-            for file in &kept.files {
-                if !self.has(file, is_thorough) {
-                    self.fetch(file, enough).map_err(|trouble| match trouble {
-                        Trouble::Lost(what) => lost(what),
-                        stop => stop,
-                    })?;
-                }
-            }
+            self.fetcher().bring(&kept.files, is_thorough, enough).map_err(|trouble| match trouble {
+                Trouble::Lost(what) => lost(what),
+                stop => stop,
+            })?;
             library.adopt(&manifest, kept.manifest.as_bytes())?;
             match library.read(id) {
                 Ok(manifest) => return Ok(manifest),
@@ -135,6 +134,47 @@ impl Archive {
             }
         }
         unreachable!("the second look is thorough")
+    }
+
+    /// What brings the files of checkpoints to the job's directory.
+    pub(super) fn fetcher(&self) -> Fetcher<'_> {
+        Fetcher {
+            store: &*self.store,
+            platform: &*self.platform,
+            disk: &*self.disk,
+            root: &self.root,
+            key: &Block::key,
+            doing: "read blocks of a checkpoint",
+        }
+    }
+}
+
+/// Brings files from a store to a directory.
+pub(super) struct Fetcher<'a> {
+    pub(super) store: &'a dyn RemoteStore,
+    pub(super) platform: &'a dyn Platform,
+    pub(super) disk: &'a dyn Disk,
+    /// The directory that paths are relative to.
+    pub(super) root: &'a Path,
+    /// What the object of a block is called.
+    pub(super) key: &'a dyn Fn(&Block) -> String,
+    /// What is being done, for messages.
+    pub(super) doing: &'static str,
+}
+
+impl Fetcher<'_> {
+    /// Brings those of some files that are not in the directory; with `is_thorough`, also those that differ.
+    ///
+    /// # Errors
+    /// When one is not whole in the store, or cannot be written.
+    pub(super) fn bring(
+        &self,
+        files: &[StoredFile],
+        is_thorough: bool,
+        enough: &dyn Fn() -> bool,
+    ) -> Result<(), Trouble> {
+        let missing = files.iter().filter(|file| !self.has(file, is_thorough));
+        missing.into_iter().try_for_each(|file| self.fetch(file, enough))
     }
 
     /// Whether a file is in the directory.
@@ -156,7 +196,7 @@ impl Archive {
     /// Brings a file: it is there whole, or as it was.
     pub(super) fn fetch(&self, file: &StoredFile, enough: &dyn Fn() -> bool) -> Result<(), Trouble> {
         let path = self.root.join(&file.path);
-        let directory = path.parent().unwrap_or(&self.root);
+        let directory = path.parent().unwrap_or(self.root);
         let unfinished = path.with_extension("fetched");
         self.disk.create_directory(directory).map_err(io_failed("create", directory))?;
         match self.disk.remove(&unfinished) {
@@ -168,22 +208,22 @@ impl Archive {
         let mut stream = self.disk.create_stream(&unfinished).map_err(io_failed("create", &unfinished))?;
         for blocks in file.blocks.chunks(BATCH_BLOCKS_MAX) {
             if enough() {
-                let why = "the job was cancelled while its checkpoint was fetched".to_owned();
-                let error = failed(&*self.store, "read blocks of a checkpoint")(RemoteError::Failed { why });
+                let why = "the job was cancelled meanwhile".to_owned();
+                let error = failed(self.store, self.doing)(RemoteError::Failed { why });
                 return Err(Trouble::Stop(error));
             }
-            let keys: Vec<String> = blocks.iter().map(|block| block.key()).collect();
-            let read = patiently(&*self.platform, enough, || self.store.get(&keys, BLOCK_BYTES_MAX));
+            let keys: Vec<String> = blocks.iter().map(self.key).collect();
+            let read = patiently(self.platform, enough, || self.store.get(&keys, BLOCK_BYTES_MAX));
             let read = read.map_err(|error| match error {
                 RemoteError::Absent { .. } | RemoteError::TooLong { .. } => {
                     Trouble::Lost(format!("`{}` is not whole: {error}", file.path))
                 }
-                error => Trouble::Stop(failed(&*self.store, "read blocks of a checkpoint")(error)),
+                error => Trouble::Stop(failed(self.store, self.doing)(error)),
             })?;
             for (block, bytes) in blocks.iter().zip(&read) {
                 if (bytes.len() as u64, checksum(bytes)) != (block.bytes, block.checksum) {
                     let what =
-                        format!("`{}` is damaged: the checksum of {} is wrong", file.path, block.key());
+                        format!("`{}` is damaged: the checksum of {} is wrong", file.path, (self.key)(block));
                     return Err(Trouble::Lost(what));
                 }
                 stream.write(bytes).map_err(io_failed("write", &unfinished))?;

@@ -13,26 +13,21 @@
 //! once more, so that it is known what the log says. Until then its blocks stay.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    path::{Path, PathBuf},
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
 };
 
-use tidemill_storage::snapshot::{
-    disk::{Disk, read_whole},
-    format::{
-        checksum,
-        manifest::{MANIFEST_BYTES_MAX as PART_BYTES_MAX, Manifest},
-        segment_path,
-    },
-};
+use tidemill_storage::snapshot::disk::Disk;
 
 use super::{
+    carrier::{Carrier, Step},
     entry::{
-        BLOCK_BYTES_MAX, BLOCKS, Block, Contents, ENTRY_BYTES_MAX, Earlier, Entry, Kept, LOG, StoredFile,
-        attempt_of, log_key, number_of,
+        BLOCKS, Block, Contents, ENTRY_BYTES_MAX, Earlier, Entry, Kept, LOG, StoredFile, attempt_of, log_key,
+        number_of,
     },
-    retry::{Retry, failed},
+    pieces::{Batch, Names, Pieces, files_of, relative, text_of},
+    retry::{Retry, Stuck, failed},
 };
 use crate::{
     control::manifest::JobManifest,
@@ -43,25 +38,8 @@ use crate::{
     },
 };
 
-/// Blocks that are put at once at most.
-const BATCH_BLOCKS_MAX: usize = 8;
-/// Bytes that are put at once, unless a single block has more.
-const BATCH_BYTES_MAX: u64 = 2 * BLOCK_BYTES_MAX;
 /// Objects that are deleted at once.
-const DELETED_MAX: usize = 1_000;
-
-/// What a step has come to.
-#[derive(Debug)]
-pub(super) enum Step {
-    /// There is more to do.
-    Again,
-    /// There is more to do, after this time.
-    Wait(Nanos),
-    /// What became of the checkpoint.
-    Done(Result<(), CheckpointError>),
-    /// There is nothing to do.
-    Idle,
-}
+pub(super) const DELETED_MAX: usize = 1_000;
 
 /// An entry of which it is not known whether it is in the log.
 struct Unsettled {
@@ -77,20 +55,10 @@ pub(super) struct InLog {
     pub(super) blocks: BTreeSet<String>,
 }
 
-/// Bytes of a file that have to be put.
-struct Piece {
-    path: PathBuf,
-    offset: u64,
-    bytes: u64,
-}
-
 enum Stage {
     Plan(Box<JobManifest>),
-    /// What was read and is to be put, and what comes then.
-    Blocks {
-        batch: Vec<(PathBuf, Block)>,
-        objects: Vec<(String, Vec<u8>)>,
-    },
+    /// What was read and is to be put.
+    Blocks(Batch),
     Entry,
     Verify,
 }
@@ -101,7 +69,7 @@ struct Upload {
     manifest: String,
     /// Paths of all files that it needs.
     files: Vec<PathBuf>,
-    pieces: VecDeque<Piece>,
+    pieces: Pieces,
     stage: Stage,
     retry: Retry,
     /// The entry, once it was to be put.
@@ -146,45 +114,17 @@ pub(in crate::control) struct Keeper {
     dead_blocks: BTreeSet<String>,
 }
 
-impl Keeper {
-    pub(super) fn new(
-        store: Arc<dyn RemoteStore>,
-        disk: Arc<dyn Disk>,
-        root: PathBuf,
-        own: Ownership,
-        retained_max: usize,
-        kept: BTreeMap<u64, InLog>,
-        dead_entries: BTreeSet<String>,
-    ) -> Self {
-        Self {
-            store,
-            disk,
-            root,
-            next_entry: own.claim + 1,
-            own,
-            retained_max,
-            next_block: 0,
-            stored: BTreeMap::new(),
-            kept,
-            unsettled: None,
-            is_unsure: false,
-            upload: None,
-            has_looked: false,
-            looks: false,
-            sweeps: !dead_entries.is_empty(),
-            dead_entries,
-            dead_blocks: BTreeSet::new(),
-        }
-    }
+impl Carrier for Keeper {
+    /// A checkpoint whose files are durable on disk.
+    type Load = JobManifest;
 
-    /// Begins to bring a checkpoint there, whose files are durable on disk. None may be under way.
-    pub(super) fn begin(&mut self, manifest: JobManifest) {
+    fn begin(&mut self, manifest: JobManifest) {
         debug_assert!(self.upload.is_none(), "one checkpoint after the other");
         self.upload = Some(Upload {
             checkpoint: manifest.checkpoint,
             manifest: String::new(),
             files: Vec::new(),
-            pieces: VecDeque::new(),
+            pieces: Pieces::default(),
             stage: Stage::Plan(Box::new(manifest)),
             retry: Retry::default(),
             entry: Vec::new(),
@@ -192,17 +132,15 @@ impl Keeper {
     }
 
     /// Whether the log may hold a checkpoint newer than the last one that was told to be there.
-    pub(super) fn is_unsure(&self) -> bool {
+    fn is_unsure(&self) -> bool {
         self.is_unsure
     }
 
-    /// How long the last request took in virtual time.
-    pub(super) fn took(&self) -> Nanos {
+    fn took(&self) -> Nanos {
         self.store.took()
     }
 
-    /// Does the next request. With `cancelled`, what is under way is given up instead.
-    pub(super) fn step(&mut self, cancelled: bool) -> Step {
+    fn step(&mut self, cancelled: bool) -> Step {
         let Some(mut upload) = self.upload.take() else { return self.sweep() };
         if cancelled {
             let checkpoint = upload.checkpoint;
@@ -237,11 +175,47 @@ impl Keeper {
         }
     }
 
+    fn is_busy(&self) -> bool {
+        self.upload.is_some() || self.sweeps
+    }
+}
+
+impl Keeper {
+    pub(super) fn new(
+        store: Arc<dyn RemoteStore>,
+        disk: Arc<dyn Disk>,
+        root: PathBuf,
+        own: Ownership,
+        retained_max: usize,
+        kept: BTreeMap<u64, InLog>,
+        dead_entries: BTreeSet<String>,
+    ) -> Self {
+        Self {
+            store,
+            disk,
+            root,
+            next_entry: own.claim + 1,
+            own,
+            retained_max,
+            next_block: 0,
+            stored: BTreeMap::new(),
+            kept,
+            unsettled: None,
+            is_unsure: false,
+            upload: None,
+            has_looked: false,
+            looks: false,
+            sweeps: !dead_entries.is_empty(),
+            dead_entries,
+            dead_blocks: BTreeSet::new(),
+        }
+    }
+
     /// Remembers what a checkpoint that failed may have left.
     fn give_up(&mut self, upload: Upload) {
         match upload.stage {
             Stage::Plan(_) => {}
-            Stage::Blocks { objects, .. } => self.dead_blocks.extend(objects.into_iter().map(|(key, _)| key)),
+            Stage::Blocks(batch) => self.dead_blocks.extend(batch.objects.into_iter().map(|(key, _)| key)),
             // It may be in the log, if it was sent and not only the one that was to be settled before it.
             Stage::Entry | Stage::Verify => {
                 self.is_unsure = true;
@@ -265,15 +239,16 @@ impl Keeper {
             Stage::Plan(manifest) => {
                 upload.manifest = text_of(manifest, &self.root);
                 upload.files = files_of(&*self.disk, manifest)?;
-                upload.pieces = self.missing(&upload.files)?;
+                let stored = |path: &_| self.stored.get(path).map_or(0, StoredFile::bytes);
+                upload.pieces = Pieces::of(&*self.disk, &upload.files, stored)?;
                 self.next_stage(upload)?;
                 Ok(false)
             }
-            Stage::Blocks { batch, objects } => {
+            Stage::Blocks(batch) => {
                 self.store
-                    .put(objects)
+                    .put(&batch.objects)
                     .map_err(|error| Stuck::Remote("put blocks of a checkpoint", error))?;
-                for (path, block) in batch.drain(..) {
+                for (path, block) in batch.blocks.drain(..) {
                     let name = relative(&self.root, &path)?;
                     let new = || StoredFile { path: name, blocks: Vec::new() };
                     self.stored.entry(path).or_insert_with(new).blocks.push(block);
@@ -306,45 +281,12 @@ impl Keeper {
         }
     }
 
-    /// Pieces of files that are not in the store.
-    fn missing(&self, files: &[PathBuf]) -> Result<VecDeque<Piece>, CheckpointError> {
-        let mut pieces = VecDeque::new();
-        for path in files {
-            let length = self.disk.open(path).and_then(|file| file.length());
-            let length = length.map_err(|source| read_failed(path, source))?;
-            let mut offset = self.stored.get(path).map_or(0, StoredFile::bytes);
-            while offset < length {
-                let bytes = (length - offset).min(BLOCK_BYTES_MAX);
-                pieces.push_back(Piece { path: path.clone(), offset, bytes });
-                offset += bytes;
-            }
-        }
-        Ok(pieces)
-    }
-
-    /// Reads the next blocks, or writes the entry when all are there.
+    /// Reads the next blocks, or turns to the entry when all are there.
     fn next_stage(&mut self, upload: &mut Upload) -> Result<(), CheckpointError> {
-        let (mut batch, mut objects, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while let Some(piece) = upload.pieces.front()
-            && batch.len() < BATCH_BLOCKS_MAX
-            && (batch.is_empty() || bytes + piece.bytes <= BATCH_BYTES_MAX)
-        {
-            let mut contents = vec![0; piece.bytes as usize];
-            let file = self.disk.open(&piece.path);
-            let read = file.and_then(|file| file.read_at(piece.offset, &mut contents));
-            read.map_err(|source| read_failed(&piece.path, source))?;
-            let (attempt, number) = (self.own.attempt, self.next_block);
-            self.next_block += 1;
-            bytes += piece.bytes;
-            let block = Block { attempt, number, bytes: piece.bytes, checksum: checksum(&contents) };
-            objects.push((block.key(), contents));
-            batch.extend(upload.pieces.pop_front().map(|piece| (piece.path, block)));
-        }
-        if !batch.is_empty() {
-            upload.stage = Stage::Blocks { batch, objects };
-            return Ok(());
-        }
-        upload.stage = Stage::Entry;
+        let (attempt, next) = (self.own.attempt, &mut self.next_block);
+        let names = Names { attempt, next, key: &Block::key };
+        let batch = upload.pieces.read(&*self.disk, names)?;
+        upload.stage = batch.map_or(Stage::Entry, Stage::Blocks);
         Ok(())
     }
 
@@ -440,11 +382,6 @@ impl Keeper {
         kept.chain(stored).collect()
     }
 
-    /// Whether something is under way.
-    pub(super) fn is_busy(&self) -> bool {
-        self.upload.is_some() || self.sweeps
-    }
-
     /// One request to take away what is needed no more. What fails is left to the next sweep.
     fn sweep(&mut self) -> Step {
         if !self.sweeps {
@@ -488,48 +425,4 @@ impl Keeper {
             }
         }
     }
-}
-
-/// Why a checkpoint does not get on.
-enum Stuck {
-    /// It has failed.
-    Now(CheckpointError),
-    /// A request failed: what it was, and why.
-    Remote(&'static str, RemoteError),
-}
-
-impl From<CheckpointError> for Stuck {
-    fn from(error: CheckpointError) -> Self {
-        Self::Now(error)
-    }
-}
-
-fn text_of(manifest: &JobManifest, root: &Path) -> String {
-    // JSON behind a line of text is text.
-    String::from_utf8_lossy(&manifest.encode(root)).into_owned()
-}
-
-fn relative(root: &Path, path: &Path) -> Result<String, CheckpointError> {
-    let inside = path.strip_prefix(root).ok().and_then(Path::to_str);
-    inside.map(str::to_owned).ok_or_else(|| {
-        let what = "its name cannot be kept in a remote store: it is not text, or not in the job's directory";
-        CheckpointError::Manifest { file: path.to_owned(), what: what.to_owned() }
-    })
-}
-
-fn read_failed(path: &Path, source: std::io::Error) -> CheckpointError {
-    CheckpointError::Io { doing: "read, to bring it to the remote store,", file: path.to_owned(), source }
-}
-
-/// Every file that a checkpoint needs, but its own manifest: part manifests, and the segments that they name.
-pub(super) fn files_of(disk: &dyn Disk, manifest: &JobManifest) -> Result<Vec<PathBuf>, CheckpointError> {
-    let mut files = BTreeSet::new();
-    for part in manifest.operators.values().flat_map(|operator| operator.manifests()) {
-        let bytes = read_whole(disk, &part, PART_BYTES_MAX)?;
-        let decoded = Manifest::decode(&bytes).map_err(|malformed| malformed.of(&part))?;
-        let directory = part.parent().unwrap_or(Path::new(""));
-        files.extend(decoded.segments.iter().map(|segment| segment_path(directory, segment.number)));
-        files.insert(part);
-    }
-    Ok(files.into_iter().collect())
 }

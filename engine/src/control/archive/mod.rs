@@ -1,17 +1,23 @@
-//! The job's checkpoints in a store on other machines: how they get there and back, and who may put them there.
+//! The job's checkpoints, and savepoints, in a store on other machines: how they get there and back, and who may put them there.
 //!
 //! The remote store decides what is complete; the job's directory is where its state lives and what a restart on the same machine
 //! reads. What is in the store, and in which order it gets there: `docs/internals/checkpoints.md`.
 //!
 //! * `Archive`: takes the store for an attempt, and brings back the newest checkpoint.
 //! * `Keeper`: brings checkpoints there and takes old ones away, one request after the other.
-//! * `Copier`: drives a keeper on a thread of its own; under simulation on the coordinator's.
+//! * `Saver`: writes a savepoint in the same way; `Saved` is what its manifest says.
+//! * `Copier`: drives either on a thread of its own; under simulation on the coordinator's.
+//! * [`list`] and [`verify`]: what a store holds, for anyone who asks.
 
+mod carrier;
 mod copier;
 mod entry;
 mod fetch;
 mod keeper;
+mod list;
+mod pieces;
 mod retry;
+mod savepoint;
 mod verify;
 
 #[cfg(test)]
@@ -23,12 +29,14 @@ use std::{
     sync::Arc,
 };
 
+pub use list::{Listed, list};
 use tidemill_storage::snapshot::disk::Disk;
 pub use verify::{Verified, verify};
 
 pub(super) use self::{
     copier::{Copied, Copier},
     keeper::Keeper,
+    savepoint::{ID_DIGITS, Saved, Saver, look},
 };
 use self::{
     entry::{BLOCKS, Contents, ENTRY_BYTES_MAX, Earlier, Entry, Kept, LOG, attempt_of, log_key, number_of},

@@ -13,6 +13,20 @@ const TRIES_MAX: u32 = 6;
 /// The first wait; each that follows is twice as long.
 const WAIT_NS: Nanos = 100_000_000;
 
+/// Why something does not get on.
+pub(super) enum Stuck {
+    /// It has failed.
+    Now(CheckpointError),
+    /// A request failed: what it was, and why.
+    Remote(&'static str, RemoteError),
+}
+
+impl From<CheckpointError> for Stuck {
+    fn from(error: CheckpointError) -> Self {
+        Self::Now(error)
+    }
+}
+
 /// The tries of one request.
 #[derive(Default)]
 pub(super) struct Retry {

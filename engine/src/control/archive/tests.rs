@@ -16,7 +16,11 @@ use tidemill_storage::snapshot::{
     },
 };
 
-use super::{entry::BLOCK_BYTES_MAX, keeper::Step, *};
+use super::{
+    carrier::{Carrier, Step},
+    entry::BLOCK_BYTES_MAX,
+    *,
+};
 use crate::{
     control::manifest::{JobManifest, ManifestKind},
     model::checkpoint::{OperatorState, SubtaskState},
@@ -26,7 +30,7 @@ use crate::{
     },
 };
 
-const NEVER: &dyn Fn() -> bool = &|| false;
+pub(super) const NEVER: &dyn Fn() -> bool = &|| false;
 
 fn archive_of(store: &MemoryStore, job: &str) -> Archive {
     let platform = Arc::new(SimPlatform::new(0).disk(Arc::new(MemoryDisk::default())));
@@ -69,11 +73,11 @@ fn sweep(keeper: &mut Keeper) {
     while !matches!(keeper.step(false), Step::Idle) {}
 }
 
-fn healthy(store: &MemoryStore) {
+pub(super) fn healthy(store: &MemoryStore) {
     store.set_faults(MemoryFaults::default());
 }
 
-fn dead(store: &MemoryStore) {
+pub(super) fn dead(store: &MemoryStore) {
     store.set_faults(MemoryFaults { dead_from: Some(0), ..MemoryFaults::default() });
 }
 
@@ -249,7 +253,7 @@ fn an_entry_that_was_changed_is_named_and_the_one_before_it_counts() {
 }
 
 /// A checkpoint with one store, which has these segments of this length.
-fn with_segments(
+pub(super) fn with_segments(
     disk: &MemoryDisk,
     checkpoint: CheckpointId,
     segments: &[u64],
@@ -344,7 +348,7 @@ fn long_files_are_cut_into_blocks_and_come_back_as_they_were() {
     let (archive, claim) = start_on(&store, &elsewhere);
     let kept = &claim.checkpoints.values().next().unwrap().kept;
     for file in &kept.files {
-        archive.fetch(file, NEVER).unwrap();
+        archive.fetcher().fetch(file, NEVER).unwrap();
         let path = Path::new("/job").join(&file.path);
         assert_eq!(elsewhere.contents(&path), disk.contents(&path), "{}", file.path);
     }
@@ -354,7 +358,7 @@ fn long_files_are_cut_into_blocks_and_come_back_as_they_were() {
         bytes[3] ^= 1;
         Some(bytes)
     });
-    let trouble = format!("{:?}", archive.fetch(file, NEVER).unwrap_err());
+    let trouble = format!("{:?}", archive.fetcher().fetch(file, NEVER).unwrap_err());
     assert!(trouble.contains("checksum") && trouble.contains(&file.blocks[0].key()), "{trouble}");
 }
 
@@ -480,7 +484,7 @@ impl Wake for Ring {
 }
 
 /// What becomes of the checkpoint that a copier on its own thread has under way.
-fn outcome(copier: &mut Copier, rings: &Receiver<()>) -> Copied {
+fn outcome(copier: &mut Copier<Keeper>, rings: &Receiver<()>) -> Copied {
     loop {
         if let Some(outcome) = copier.outcome() {
             return outcome;

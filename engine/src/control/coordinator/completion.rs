@@ -1,31 +1,24 @@
-//! Completing a checkpoint that all tasks have passed: sinks make sure of what they prepared, it goes to the remote store, its manifest is
-//! written, sinks commit, and older ones are retired.
+//! Completing a checkpoint that all tasks have passed: sinks make sure of what they prepared, the savepoint that was asked for is written,
+//! the checkpoint goes to the remote store ([`copying`]), its manifest is written, sinks commit, and older ones are retired.
+
+mod copying;
 
 use std::{collections::BTreeMap, path::PathBuf};
+
+pub(super) use copying::Securing;
 
 use super::{Coordinator, Underway};
 use crate::{
     control::{
-        archive::Copied,
         commits::Prepared,
         manifest::{JobManifest, ManifestKind},
-        savepoint,
+        savepoint::{self, Target},
     },
     model::{
         checkpoint::{BarrierKind, CheckpointId, Restored, ToWorker},
         checkpoint_error::CheckpointError,
     },
-    platform::Nanos,
 };
-
-/// A checkpoint that all tasks have passed, and that is made durable.
-pub(super) struct Securing {
-    pub(super) own: Underway,
-    prepared: Prepared,
-    manifest: JobManifest,
-    /// Where its savepoint is, if one was asked for.
-    saved: Option<PathBuf>,
-}
 
 impl Coordinator {
     /// Completes what all tasks have passed, unless another one is on its way to the remote store. In their order: what sinks have
@@ -83,61 +76,8 @@ impl Coordinator {
         }
         match self.secure(&own, &prepared) {
             Ok(None) => self.finish(own, &prepared, Ok(None)),
-            Ok(Some((manifest, saved))) => {
-                let securing = Box::new(Securing { own, prepared, manifest, saved });
-                match &mut self.plan.copier {
-                    Some(copier) => {
-                        copier.begin(securing.manifest.clone());
-                        self.copying = Some(securing);
-                    }
-                    None => self.write_manifest(*securing),
-                }
-            }
+            Ok(Some((manifest, saved))) => self.save(Box::new(Securing::new(own, prepared, manifest, saved))),
             Err(error) => self.finish(own, &prepared, Err(error)),
-        }
-    }
-
-    /// Writes the manifest to the job's directory.
-    fn write_manifest(&mut self, securing: Securing) {
-        let Securing { own, prepared, manifest, saved } = securing;
-        let written = self.vault.lock().library.as_mut().map(|library| library.add(&manifest)).transpose();
-        self.finish(own, &prepared, written.map(|file| saved.or(file)));
-    }
-
-    /// Gets on with the checkpoint that is on its way to the remote store; when to look again.
-    pub(super) fn copy(&mut self, now: Nanos) -> Option<Nanos> {
-        let copier = self.plan.copier.as_mut()?;
-        let wake_at = copier.advance(now);
-        if let Some(copied) = copier.outcome()
-            && let Some(securing) = self.copying.take()
-        {
-            self.note_copied(*securing, copied);
-            self.complete_passed();
-        }
-        wake_at
-    }
-
-    fn note_copied(&mut self, securing: Securing, copied: Copied) {
-        let checkpoint = securing.own.checkpoint;
-        match copied {
-            Err(error @ CheckpointError::Overtaken { .. }) => self.stop_with(securing.own.request, error),
-            Err(error) => self.finish(securing.own, &securing.prepared, Err(error)),
-            Ok(()) => {
-                self.platform.note(&|| format!("checkpoint {checkpoint} is in the remote store"));
-                let written =
-                    self.vault.lock().library.as_mut().map(|library| library.add(&securing.manifest));
-                match written.transpose() {
-                    Ok(file) => {
-                        let at = securing.saved.or(file);
-                        self.finish(securing.own, &securing.prepared, Ok(at));
-                    }
-                    // It is complete all the same: the next attempt finds it in the store, and commits.
-                    Err(CheckpointError::Unknown { cause, .. }) => {
-                        self.stop_with(securing.own.request, *cause)
-                    }
-                    Err(error) => self.stop_with(securing.own.request, error),
-                }
-            }
         }
     }
 
@@ -166,8 +106,8 @@ impl Coordinator {
         }
     }
 
-    /// Makes sure of what sinks have prepared, and writes the savepoint if one was asked for; returns the manifest, if there are to
-    /// be any, and where the savepoint is.
+    /// Makes sure of what sinks have prepared, and writes the savepoint if one was asked for in a directory; returns the manifest, if
+    /// there are to be any, and where the savepoint is.
     fn secure(
         &mut self,
         own: &Underway,
@@ -188,10 +128,12 @@ impl Coordinator {
             max_parallelism: self.plan.max_parallelism,
             operators: operators.collect::<Restored>(),
         };
-        let target = own.request.as_ref().and_then(|request| request.directory.clone());
-        let saved = target
-            .map(|target| savepoint::write(&**library.disk(), manifest.clone(), &target))
-            .transpose()?;
+        let saved = match own.request.as_ref().and_then(|request| request.target.as_ref()) {
+            Some(Target::Directory(target)) => {
+                Some(savepoint::write(&**library.disk(), manifest.clone(), target)?)
+            }
+            Some(Target::Remote(_)) | None => None,
+        };
         Ok(Some((manifest, saved)))
     }
 
@@ -209,6 +151,8 @@ impl Coordinator {
         let mut vault = self.vault.lock();
         let retired = vault.library.as_mut().map(|library| library.retire(retained_max)).unwrap_or_default();
         let oldest = vault.library.as_ref().and_then(|library| library.oldest_kept());
+        // What the job has begun with is needed no more.
+        vault.library.iter_mut().for_each(|library| library.retain_fetched(None));
         drop(vault);
         for checkpoint in retired {
             self.shared.tell_workers(ToWorker::Retire(checkpoint));

@@ -127,6 +127,7 @@ impl Coordinator {
             return self.shared.fail(failure);
         }
         self.shared.tell_workers(ToWorker::Drop(region));
+        self.hurry();
         let unfinished = self.underway.extract_if(.., |own| own.missing > 0);
         for own in unfinished.collect::<Vec<_>>() {
             let checkpoint = own.checkpoint;
@@ -200,8 +201,7 @@ impl Coordinator {
         let mut contents = self.vault.lock();
         let vault = &mut *contents;
         let newest = vault.library.as_ref().map(|library| library.newest_complete()).transpose()?.flatten();
-        let savepoint = self.plan.config.as_ref().and_then(|config| config.savepoint.as_ref());
-        let point = match (newest, savepoint) {
+        let point = match (newest, &self.plan.savepoint) {
             (None, Some(directory)) => Some(savepoint::read(&*self.platform.disk(), directory)?),
             (newest, _) => newest,
         };

@@ -78,6 +78,15 @@ impl RemoteConfig {
         self
     }
 
+    /// The same store as `own` where that is reached, at this URL; unless this says itself how to reach it.
+    pub(crate) fn reached_as(mut self, own: &Self) -> Self {
+        if self.endpoint.is_none() && self.region.is_none() && self.credentials.is_none() {
+            let Self { endpoint, region, credentials, .. } = own.clone();
+            (self.endpoint, self.region, self.credentials) = (endpoint, region, credentials);
+        }
+        self
+    }
+
     /// The URL as it was given.
     pub fn url(&self) -> &str {
         &self.url
@@ -142,6 +151,15 @@ mod tests {
             let error = RemoteConfig::new(bad).check().unwrap_err().to_string();
             assert!(error.contains(&format!("`{bad}`")) && error.contains("s3://BUCKET/PREFIX"), "{error}");
         }
+    }
+
+    #[test]
+    fn another_place_of_the_same_server_is_reached_alike_unless_told_otherwise() {
+        let own = RemoteConfig::new("s3://bucket/own").endpoint("http://here").credentials("name", "word");
+        let other = RemoteConfig::new("s3://bucket/other").reached_as(&own);
+        assert_eq!(other, RemoteConfig { url: "s3://bucket/other".to_owned(), ..own.clone() });
+        let elsewhere = RemoteConfig::new("s3://bucket/other").region("there");
+        assert_eq!(elsewhere.clone().reached_as(&own), elsewhere);
     }
 
     #[test]
