@@ -149,6 +149,22 @@ impl Archive {
     }
 }
 
+/// Whether the file at `path` has the length of a stored one; with `is_thorough`, also its checksums.
+pub(super) fn is_there(disk: &dyn Disk, path: &Path, file: &StoredFile, is_thorough: bool) -> bool {
+    let Ok(found) = disk.open(path) else { return false };
+    if !found.length().is_ok_and(|length| length == file.bytes()) {
+        return false;
+    }
+    let mut offset = 0;
+    !is_thorough
+        || file.blocks.iter().all(|block| {
+            let mut bytes = vec![0; block.bytes as usize];
+            let read = found.read_at(offset, &mut bytes);
+            offset += block.bytes;
+            read.is_ok() && checksum(&bytes) == block.checksum
+        })
+}
+
 /// Brings files from a store to a directory.
 pub(super) struct Fetcher<'a> {
     pub(super) store: &'a dyn RemoteStore,
@@ -179,18 +195,7 @@ impl Fetcher<'_> {
 
     /// Whether a file is in the directory.
     fn has(&self, file: &StoredFile, is_thorough: bool) -> bool {
-        let Ok(found) = self.disk.open(&self.root.join(&file.path)) else { return false };
-        if !found.length().is_ok_and(|length| length == file.bytes()) {
-            return false;
-        }
-        let mut offset = 0;
-        !is_thorough
-            || file.blocks.iter().all(|block| {
-                let mut bytes = vec![0; block.bytes as usize];
-                let read = found.read_at(offset, &mut bytes);
-                offset += block.bytes;
-                read.is_ok() && checksum(&bytes) == block.checksum
-            })
+        is_there(self.disk, &self.root.join(&file.path), file, is_thorough)
     }
 
     /// Brings a file: it is there whole, or as it was.

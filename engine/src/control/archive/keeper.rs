@@ -1,9 +1,11 @@
 //! Brings checkpoints to the remote store and takes away what none needs, one request after the other.
 //!
 //! ```text
-//! begin ─▶ plan ─▶ blocks ─▶ entry ─▶ verify ─▶ done ─▶ sweep: entries that are needed no more, then blocks
+//! begin ─▶ plan ─▶ former ¹ ─▶ blocks ─▶ entry ─▶ verify ─▶ done ─▶ sweep: entries that are needed no more, then blocks
 //!                   └── a request fails: it is repeated after a while, some times ──▶ the checkpoint failed
 //! ```
+//!
+//! ¹ Of the first checkpoint of an attempt: which of its files were there [before](super::former).
 //!
 //! **Invariants.** An entry is put when all blocks that it names are there, and deleted before any of them. It is put under the
 //! number that follows the last one, if there is none of that number: so of two processes one cannot go on. It counts when it is
@@ -26,6 +28,7 @@ use super::{
         BLOCKS, Block, Contents, ENTRY_BYTES_MAX, Earlier, Entry, Kept, LOG, StoredFile, attempt_of, log_key,
         number_of,
     },
+    former::{Former, Unknown},
     pieces::{Batch, Names, Pieces, files_of, relative, text_of},
     retry::{Retry, Stuck, failed},
 };
@@ -57,6 +60,8 @@ pub(super) struct InLog {
 
 enum Stage {
     Plan(Box<JobManifest>),
+    /// Which of these were in the store before is to be found out.
+    Former(Unknown),
     /// What was read and is to be put.
     Blocks(Batch),
     Entry,
@@ -86,6 +91,16 @@ pub(super) struct Ownership {
     pub(super) owner: String,
 }
 
+/// What the log held when it was claimed.
+pub(super) struct Held {
+    /// The checkpoints that count, by the number of their entry.
+    pub(super) kept: BTreeMap<u64, InLog>,
+    /// The files of the newest of them.
+    pub(super) former: Former,
+    /// What can be deleted.
+    pub(super) dead_entries: BTreeSet<String>,
+}
+
 /// Keeps the checkpoints of one attempt. See the [module](self).
 pub(in crate::control) struct Keeper {
     store: Arc<dyn RemoteStore>,
@@ -98,6 +113,8 @@ pub(in crate::control) struct Keeper {
     next_block: u64,
     /// Files of this attempt that are in the store, or in part.
     stored: BTreeMap<PathBuf, StoredFile>,
+    /// Files of the checkpoint before, until this attempt has one.
+    former: Former,
     /// The checkpoints in the log, by the number of their entry.
     kept: BTreeMap<u64, InLog>,
     unsettled: Option<Unsettled>,
@@ -187,9 +204,9 @@ impl Keeper {
         root: PathBuf,
         own: Ownership,
         retained_max: usize,
-        kept: BTreeMap<u64, InLog>,
-        dead_entries: BTreeSet<String>,
+        held: Held,
     ) -> Self {
+        let Held { kept, former, dead_entries } = held;
         Self {
             store,
             disk,
@@ -199,6 +216,7 @@ impl Keeper {
             retained_max,
             next_block: 0,
             stored: BTreeMap::new(),
+            former,
             kept,
             unsettled: None,
             is_unsure: false,
@@ -214,7 +232,7 @@ impl Keeper {
     /// Remembers what a checkpoint that failed may have left.
     fn give_up(&mut self, upload: Upload) {
         match upload.stage {
-            Stage::Plan(_) => {}
+            Stage::Plan(_) | Stage::Former(_) => {}
             Stage::Blocks(batch) => self.dead_blocks.extend(batch.objects.into_iter().map(|(key, _)| key)),
             // It may be in the log, if it was sent and not only the one that was to be settled before it.
             Stage::Entry | Stage::Verify => {
@@ -239,9 +257,21 @@ impl Keeper {
             Stage::Plan(manifest) => {
                 upload.manifest = text_of(manifest, &self.root);
                 upload.files = files_of(&*self.disk, manifest)?;
-                let stored = |path: &_| self.stored.get(path).map_or(0, StoredFile::bytes);
-                upload.pieces = Pieces::of(&*self.disk, &upload.files, stored)?;
-                self.next_stage(upload)?;
+                let is_stored = |path: &PathBuf| self.stored.contains_key(path);
+                let unknown = Unknown::of(&self.former, &upload.files, is_stored);
+                self.look(upload, unknown)?;
+                Ok(false)
+            }
+            Stage::Former(unknown) => {
+                self.former.check(&*self.store).map_err(|error| Stuck::Remote("list blocks", error))?;
+                let mut unknown = std::mem::take(unknown);
+                if let Some(path) = unknown.next()
+                    && let Some(blocks) = self.former.blocks(&*self.disk, &self.root, &path)
+                {
+                    let name = relative(&self.root, &path)?;
+                    self.stored.insert(path, StoredFile { path: name, blocks });
+                }
+                self.look(upload, unknown)?;
                 Ok(false)
             }
             Stage::Blocks(batch) => {
@@ -279,6 +309,17 @@ impl Keeper {
                 Ok(true)
             }
         }
+    }
+
+    /// Goes on with files that may have been there before; when there is none, with what is missing.
+    fn look(&mut self, upload: &mut Upload, unknown: Unknown) -> Result<(), CheckpointError> {
+        if !unknown.is_empty() {
+            upload.stage = Stage::Former(unknown);
+            return Ok(());
+        }
+        let stored = |path: &_| self.stored.get(path).map_or(0, StoredFile::bytes);
+        upload.pieces = Pieces::of(&*self.disk, &upload.files, stored)?;
+        self.next_stage(upload)
     }
 
     /// Reads the next blocks, or turns to the entry when all are there.
@@ -371,6 +412,7 @@ impl Keeper {
         self.dead_entries.extend(dead.cloned());
         self.looks = !self.has_looked;
         self.sweeps = true;
+        self.former.clear();
     }
 
     /// Blocks of all checkpoints that are kept, or may be, and of files that the next one may need.

@@ -13,6 +13,7 @@ mod carrier;
 mod copier;
 mod entry;
 mod fetch;
+mod former;
 mod keeper;
 mod list;
 mod pieces;
@@ -40,7 +41,8 @@ pub(super) use self::{
 };
 use self::{
     entry::{BLOCKS, Contents, ENTRY_BYTES_MAX, Earlier, Entry, Kept, LOG, attempt_of, log_key, number_of},
-    keeper::{InLog, Ownership},
+    former::Former,
+    keeper::{Held, InLog, Ownership},
     retry::{failed, patiently},
 };
 use super::manifest::Unreadable;
@@ -260,13 +262,22 @@ impl Archive {
     /// What keeps the checkpoints of the attempt that has claimed the store.
     pub(super) fn keeper(&self, claim: Claim) -> Keeper {
         let Claim { at, attempt, owner, checkpoints, dead_entries, .. } = claim;
+        let newest = checkpoints.last_key_value();
+        let former = Former::new(newest.map(|(_, counted)| counted.kept.files.clone()).unwrap_or_default());
         let kept = checkpoints
             .into_iter()
             .map(|(at, counted)| (at, InLog { claim: counted.claim, blocks: counted.kept.keys() }))
             .collect();
         let own = Ownership { job: self.job.clone(), claim: at, attempt, owner };
         let (store, disk) = (Arc::clone(&self.store), Arc::clone(&self.disk));
-        Keeper::new(store, disk, self.root.clone(), own, self.retained_max, kept, dead_entries)
+        Keeper::new(
+            store,
+            disk,
+            self.root.clone(),
+            own,
+            self.retained_max,
+            Held { kept, former, dead_entries },
+        )
     }
 
     /// Takes note that a file of a checkpoint on this machine is damaged; whether that is news, and so whether it is worth a try

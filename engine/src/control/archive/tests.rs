@@ -263,6 +263,17 @@ pub(super) fn with_segments(
     for number in segments {
         disk.put(&segment_path(directory, *number), &vec![*number as u8; length]);
     }
+    part_of(disk, directory, checkpoint, segments, length)
+}
+
+/// A checkpoint with one store in `directory`, whose segments are there.
+fn part_of(
+    disk: &MemoryDisk,
+    directory: &Path,
+    checkpoint: CheckpointId,
+    segments: &[u64],
+    length: usize,
+) -> JobManifest {
     let needed = |number: &u64| NeededSegment {
         number: *number,
         length: length as u64,
@@ -327,6 +338,84 @@ fn what_is_there_is_not_sent_again_and_goes_when_nothing_needs_it() {
     copy_files(&mut keeper, with_segments(&disk, 4, &[2, 3], 100)).unwrap();
     sweep(&mut keeper);
     assert_eq!(blocks_in(&store), 4, "segments 2 and 3 and two part manifests");
+}
+
+/// What a process that has taken over the state of another one writes first: the same segments under other names.
+fn taken_over(disk: &MemoryDisk, segments: &[(u64, u64)], length: usize) -> JobManifest {
+    for (old, new) in segments {
+        let old = segment_path(Path::new("/job/state/1/counts/0"), *old);
+        disk.link(&old, &segment_path(Path::new(SECOND), *new)).unwrap();
+    }
+    let own: Vec<u64> = segments.iter().map(|(_, new)| *new).collect();
+    part_of(disk, Path::new(SECOND), 2, &own, length)
+}
+
+/// The directory of the store in the second attempt.
+const SECOND: &str = "/job/state/2/counts/0";
+
+#[test]
+fn files_that_were_taken_over_are_not_sent_again() {
+    let (store, disk) = (MemoryStore::default(), MemoryDisk::default());
+    let (archive, claim) = start_on(&store, &disk);
+    let length = 2 * BLOCK_BYTES_MAX as usize + 5;
+    copy_files(&mut archive.keeper(claim), with_segments(&disk, 1, &[0, 1], length)).unwrap();
+    assert_eq!(blocks_in(&store), 7);
+
+    let (archive, claim) = start_on(&store, &disk);
+    let mut keeper = archive.keeper(claim);
+    store.set_faults(MemoryFaults::default());
+    copy_files(&mut keeper, taken_over(&disk, &[(0, 5), (1, 6)], length)).unwrap();
+    // The blocks are listed, a part manifest and the entry are put, the log is listed.
+    assert_eq!((store.operations(), blocks_in(&store)), (4, 8));
+    // Nothing of it goes while a later checkpoint needs it, though it was put by another attempt.
+    for checkpoint in 3..6 {
+        let manifest = part_of(&disk, Path::new(SECOND), checkpoint, &[5, 6], length);
+        copy_files(&mut keeper, manifest).unwrap();
+        sweep(&mut keeper);
+        assert_eq!(verify(&store, &SimPlatform::new(0)).unwrap().broken, []);
+    }
+    assert_eq!(blocks_in(&store), 8, "two segments, and the part manifests of two checkpoints");
+
+    let elsewhere = MemoryDisk::default();
+    let (archive, claim) = start_on(&store, &elsewhere);
+    for file in &claim.checkpoints.values().next_back().unwrap().kept.files {
+        archive.fetcher().fetch(file, NEVER).unwrap();
+        let path = Path::new("/job").join(&file.path);
+        assert_eq!(elsewhere.contents(&path), disk.contents(&path), "{}", file.path);
+    }
+}
+
+#[test]
+fn files_that_only_look_as_if_they_were_there_are_sent() {
+    let length = 100;
+    let other = Path::new(SECOND);
+    for what_is_wrong in ["no link", "changed bytes", "a block that is gone", "nothing"] {
+        let (store, disk) = (MemoryStore::default(), MemoryDisk::default());
+        let (archive, claim) = start_on(&store, &disk);
+        copy_files(&mut archive.keeper(claim), with_segments(&disk, 1, &[0], length)).unwrap();
+        let old = segment_path(Path::new("/job/state/1/counts/0"), 0);
+        let mut expected = 2;
+        match what_is_wrong {
+            "no link" => disk.put(&segment_path(other, 5), &disk.contents(&old).unwrap()),
+            "changed bytes" => disk.put(&old, &vec![7; length]),
+            "a block that is gone" => {
+                let blocks = store.keys().into_iter().filter(|key| key.starts_with(BLOCKS));
+                store.delete(&blocks.collect::<Vec<_>>()).unwrap();
+            }
+            _ => expected = 1,
+        }
+        let (archive, claim) = start_on(&store, &disk);
+        let mut keeper = archive.keeper(claim);
+        let before = blocks_in(&store);
+        let manifest = if what_is_wrong == "no link" {
+            part_of(&disk, other, 2, &[5], length)
+        } else {
+            taken_over(&disk, &[(0, 5)], length)
+        };
+        copy_files(&mut keeper, manifest).unwrap();
+        assert_eq!(blocks_in(&store) - before, expected, "{what_is_wrong}");
+        assert!(verify(&store, &SimPlatform::new(0)).unwrap().whole.contains(&2), "{what_is_wrong}");
+    }
 }
 
 #[test]

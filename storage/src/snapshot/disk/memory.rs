@@ -268,6 +268,11 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    fn is_same_file(&self, one: &Path, other: &Path) -> bool {
+        let state = self.state();
+        matches!((state.find(one), state.find(other)), (Ok(one), Ok(other)) if Arc::ptr_eq(&one, &other))
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.step()?;
         state.seen.remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
@@ -403,6 +408,21 @@ mod tests {
         disk.crash(1);
         assert_eq!(disk.list(Path::new("d")).unwrap(), [Path::new("d/other")]);
         assert_eq!(disk.contents(Path::new("d/other")).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn links_are_names_of_one_file_and_stay_so_after_a_crash() {
+        let (path, link, other) = (Path::new("d/file"), Path::new("d/link"), Path::new("d/other"));
+        let disk = MemoryDisk::default();
+        disk.write_whole(path, b"abc").unwrap();
+        disk.write_whole(other, b"abc").unwrap();
+        disk.link(path, link).unwrap();
+        disk.sync_directory(Path::new("d")).unwrap();
+        for _ in 0..2 {
+            assert!(disk.is_same_file(path, link) && disk.is_same_file(path, path));
+            assert!(!disk.is_same_file(path, other) && !disk.is_same_file(path, Path::new("d/none")));
+            disk.crash(1);
+        }
     }
 
     #[test]

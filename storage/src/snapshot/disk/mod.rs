@@ -84,6 +84,9 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// When the name is taken or on another filesystem; else of the system.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Whether both are names of one file; not where either is none.
+    fn is_same_file(&self, one: &Path, other: &Path) -> bool;
+
     /// Removes a file.
     ///
     /// # Errors

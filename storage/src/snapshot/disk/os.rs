@@ -9,7 +9,7 @@ use std::{
     io::{self, Read, Write},
     os::{
         fd::{AsRawFd, RawFd},
-        unix::fs::{FileExt, OpenOptionsExt},
+        unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -133,6 +133,11 @@ impl Disk for OsDisk {
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::hard_link(from, to)
+    }
+
+    fn is_same_file(&self, one: &Path, other: &Path) -> bool {
+        let identity = |path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+        matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

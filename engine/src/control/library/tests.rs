@@ -1,0 +1,105 @@
+//! What is kept of a job in its directory, and what goes.
+
+use std::fs;
+
+use tidemill_storage::snapshot::disk::{memory::MemoryDisk, os::OsDisk};
+
+use super::*;
+use crate::{
+    control::manifest::ManifestKind,
+    model::checkpoint::{OperatorState, SubtaskState},
+};
+
+/// A checkpoint with state in these directories.
+fn checkpoint(id: CheckpointId, directories: &[&PathBuf]) -> JobManifest {
+    let operators = directories.iter().enumerate().map(|(at, directory)| {
+        let place = directory.join("operator/0");
+        fs::create_dir_all(&place).unwrap();
+        let manifest = Some(place.join("part"));
+        let state = OperatorState {
+            name: at.to_string(),
+            subtasks: vec![SubtaskState { manifest, ..Default::default() }],
+        };
+        (at.to_string(), state)
+    });
+    JobManifest {
+        job: "job".to_owned(),
+        checkpoint: id,
+        kind: ManifestKind::Checkpoint,
+        wall_millis: 0,
+        max_parallelism: 1,
+        operators: operators.collect(),
+    }
+}
+
+#[test]
+fn a_checkpoint_that_was_gone_on_from_outlives_a_power_cut() {
+    for seed in 0..16 {
+        let (memory, root) = (MemoryDisk::default(), Path::new("/checkpoints"));
+        let disk: Arc<dyn Disk> = Arc::new(memory.clone());
+        let mut library = Library::open(Arc::clone(&disk), root, "job").unwrap();
+        assert!(library.newest().unwrap().is_none());
+        // The process dies between giving the manifest its name and making that durable.
+        let (file, unnamed) = (library.manifest_path(1), root.join("checkpoints/1.unfinished"));
+        disk.write_whole(&unnamed, &checkpoint(1, &[]).encode(root)).unwrap();
+        disk.rename(&unnamed, &file).unwrap();
+        memory.end_process();
+        drop(library);
+        let mut library = Library::open(Arc::clone(&disk), root, "job").unwrap();
+        assert!(library.newest().unwrap().is_some());
+        memory.crash(seed);
+        drop(library);
+        let mut library = Library::open(disk, root, "job").unwrap();
+        assert!(library.newest().unwrap().is_some(), "under seed {seed} it is gone");
+    }
+}
+
+#[test]
+fn a_directory_of_state_goes_when_neither_a_region_nor_a_checkpoint_has_it() {
+    let root = tempfile::tempdir().unwrap();
+    let mut library = Library::open(Arc::new(OsDisk::default()), root.path(), "job").unwrap();
+    library.begin_attempt(3).unwrap();
+    let [one, other] = [0, 1].map(|region| library.begin_region(region).unwrap());
+    library.add(&checkpoint(1, &[&one, &other])).unwrap();
+    // Twice in a row: nothing was kept of the first time.
+    let [unused, again] = [1, 1].map(|region| library.begin_region(region).unwrap());
+    let names = [&one, &other, &unused, &again].map(|directory| directory.file_name().unwrap());
+    assert_eq!(names, ["3", "3-1", "3-2", "3-3"]);
+    let state = root.path().join(STATE);
+    assert!(!library.synced.contains(&state), "a directory has come into it");
+    library.add(&checkpoint(2, &[&one, &again])).unwrap();
+    assert!(library.synced.contains(&state));
+    let there = || [&one, &other, &unused, &again].map(|directory| directory.exists());
+    assert!(library.retire(2).is_empty());
+    assert_eq!(there(), [true; 4]);
+    assert_eq!(library.retire(1), [1]);
+    assert_eq!(there(), [true, false, false, true]);
+    assert_eq!((library.last_attempt().unwrap(), library.newest_kept()), (3, Some(2)));
+    library.begin_attempt(0).unwrap();
+    assert_eq!(library.begin_region(0).unwrap(), state.join("4"));
+}
+
+#[test]
+fn what_was_fetched_goes_and_what_somebody_else_put_there_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let make = |path: &Path| {
+        fs::create_dir_all(path.join("state")).unwrap();
+        fs::write(path.join("savepoint"), "").unwrap();
+    };
+    let [foreign, own] = ["fetched/mine", "savepoint"].map(|name| root.path().join(name));
+    let disk = || -> Arc<dyn Disk> { Arc::new(OsDisk::default()) };
+    let library = Library::open(disk(), root.path(), "job").unwrap();
+    let [old, needed] = ["00c3f1a9d2b7e604", "00c3f1a9d2b7e605"].map(|id| library.fetched(id));
+    [&foreign, &own, &old, &needed].into_iter().for_each(|path| make(path));
+    drop(library);
+    let mut library = Library::open(disk(), root.path(), "job").unwrap();
+    let there = || [&foreign, &own, &old, &needed].map(|path| path.exists());
+    library.retain_fetched(Some(&needed));
+    assert_eq!(there(), [true, true, false, true]);
+    library.retain_fetched(None);
+    assert_eq!(there(), [true, true, false, false]);
+    fs::remove_dir_all(foreign).unwrap();
+    make(&needed);
+    library.clear();
+    assert!(!needed.exists());
+}
