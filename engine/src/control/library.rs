@@ -30,7 +30,7 @@ use tidemill_storage::{
 };
 
 use super::{
-    archive::ID_DIGITS,
+    archive::is_id,
     manifest::{JobManifest, MANIFEST_BYTES_MAX},
 };
 use crate::model::{checkpoint::CheckpointId, checkpoint_error::CheckpointError, regions::RegionIndex};
@@ -255,12 +255,8 @@ impl Library {
 
     fn remove_fetched(&self, needed: Option<&Path>) {
         let fetched = self.root.join(FETCHED);
-        let is_digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
         // Whatever else somebody has put there is not ours to remove.
-        let is_ours = |path: &&PathBuf| {
-            let name = path.file_name().map_or(&b""[..], |name| name.as_encoded_bytes());
-            name.len() == ID_DIGITS && name.iter().all(is_digit)
-        };
+        let is_ours = |path: &&PathBuf| path.file_name().is_some_and(|name| is_id(name.as_encoded_bytes()));
         let there = self.disk.list(&fetched).unwrap_or_default();
         let unneeded = there.iter().filter(is_ours).filter(|path| Some(path.as_path()) != needed);
         unneeded.for_each(|path| remove_tree(&*self.disk, path));

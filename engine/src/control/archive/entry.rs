@@ -14,6 +14,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tidemill_storage::snapshot::format::checksum;
 
 use crate::{
     control::{
@@ -112,6 +113,11 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Block {
+    /// Whether these are its bytes.
+    pub(super) fn is(&self, bytes: &[u8]) -> bool {
+        (bytes.len() as u64, checksum(bytes)) == (self.bytes, self.checksum)
+    }
+
     /// Name of its object, if it is one of a checkpoint.
     pub(super) fn key(&self) -> String {
         format!("{BLOCKS}{:020}/{:020}", self.attempt, self.number)

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tidemill_storage::snapshot::{disk::Disk, format::checksum};
+use tidemill_storage::snapshot::disk::Disk;
 
 use super::{
     Archive, Claim, Counted,
@@ -161,7 +161,7 @@ pub(super) fn is_there(disk: &dyn Disk, path: &Path, file: &StoredFile, is_thoro
             let mut bytes = vec![0; block.bytes as usize];
             let read = found.read_at(offset, &mut bytes);
             offset += block.bytes;
-            read.is_ok() && checksum(&bytes) == block.checksum
+            read.is_ok() && block.is(&bytes)
         })
 }
 
@@ -226,7 +226,7 @@ impl Fetcher<'_> {
                 error => Trouble::Stop(failed(self.store, self.doing)(error)),
             })?;
             for (block, bytes) in blocks.iter().zip(&read) {
-                if (bytes.len() as u64, checksum(bytes)) != (block.bytes, block.checksum) {
+                if !block.is(bytes) {
                     let what =
                         format!("`{}` is damaged: the checksum of {} is wrong", file.path, (self.key)(block));
                     return Err(Trouble::Lost(what));

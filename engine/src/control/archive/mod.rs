@@ -37,7 +37,7 @@ pub use verify::{Verified, verify};
 pub(super) use self::{
     copier::{Copied, Copier},
     keeper::Keeper,
-    savepoint::{ID_DIGITS, Saved, Saver, look},
+    savepoint::{Saved, Saver, is_id, look},
 };
 use self::{
     entry::{BLOCKS, Contents, ENTRY_BYTES_MAX, Earlier, Entry, Kept, LOG, attempt_of, log_key, number_of},

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use tidemill_storage::snapshot::format::checksum;
-
 use super::{
     Counted, Log,
     entry::{BLOCK_BYTES_MAX, BLOCKS, Block, Kept},
@@ -112,7 +110,7 @@ impl Reader<'_> {
             let names = [key(block)];
             let read = patiently(self.platform, &|| false, || self.store.get(&names, BLOCK_BYTES_MAX));
             match read {
-                Ok(read) if read.first().is_some_and(|bytes| is_whole(bytes, block)) => {
+                Ok(read) if read.first().is_some_and(|bytes| block.is(bytes)) => {
                     verified.blocks += 1;
                     verified.bytes += block.bytes;
                 }
@@ -125,8 +123,4 @@ impl Reader<'_> {
         }
         Ok(None)
     }
-}
-
-fn is_whole(bytes: &[u8], block: &Block) -> bool {
-    (bytes.len() as u64, checksum(bytes)) == (block.bytes, block.checksum)
 }

@@ -49,7 +49,7 @@ pub(super) const SAVEPOINT: &str = "savepoint";
 /// Where blocks are.
 pub(super) const SAVEPOINT_BLOCKS: &str = "savepoint-blocks/";
 /// Digits of the name of a savepoint's blocks.
-pub(in crate::control) const ID_DIGITS: usize = 16;
+const ID_DIGITS: usize = 16;
 
 /// What the manifest of a savepoint says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,12 @@ pub(in crate::control) struct Saved {
     /// Its files, and the manifest that a directory with them has.
     #[serde(flatten)]
     pub(super) kept: Kept,
+}
+
+/// Whether the blocks of a savepoint can be in a directory of this name.
+pub(in crate::control) fn is_id(name: &[u8]) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+    name.len() == ID_DIGITS && name.iter().all(is_digit)
 }
 
 /// Name of a block.
@@ -80,8 +86,7 @@ impl Saved {
     fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
         let json = unframe(MAGIC, VERSION, bytes)?;
         let saved: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
-        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if saved.id.len() != ID_DIGITS || !saved.id.bytes().all(is_digit) {
+        if !is_id(saved.id.as_bytes()) {
             return Err(format!("its blocks are said to be in `{}`", saved.id).into());
         }
         saved.kept.check()?;
