@@ -5,8 +5,8 @@
 //! the newest of the log: no other process takes its blocks away, however long it stood still.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    path::{Path, PathBuf},
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
 };
 
 use tidemill_storage::snapshot::disk::Disk;
@@ -25,30 +25,6 @@ pub(super) struct Former {
     is_checked: bool,
 }
 
-/// Files of a checkpoint that may be there under other names.
-#[derive(Default)]
-pub(super) struct Unknown(VecDeque<PathBuf>);
-
-impl Unknown {
-    /// Those that are not stored; none if nothing was there before.
-    pub(super) fn of(former: &Former, files: &[PathBuf], is_stored: impl Fn(&PathBuf) -> bool) -> Self {
-        if former.files.is_empty() {
-            return Self::default();
-        }
-        Self(files.iter().filter(|path| !is_stored(path)).cloned().collect())
-    }
-
-    /// Whether there is none left.
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The next one.
-    pub(super) fn next(&mut self) -> Option<PathBuf> {
-        self.0.pop_front()
-    }
-}
-
 impl Former {
     pub(super) fn new(files: Vec<StoredFile>) -> Self {
         let mut by_length = BTreeMap::<_, Vec<_>>::new();
@@ -56,6 +32,11 @@ impl Former {
             by_length.entry(file.bytes()).or_default().push(file);
         }
         Self { files: by_length, is_checked: false }
+    }
+
+    /// Whether nothing was there before, or that is of no interest any more.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
     }
 
     /// Forgets the files of which the store does not list all blocks. Asks once.

@@ -15,7 +15,7 @@
 //! once more, so that it is known what the log says. Until then its blocks stay.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::PathBuf,
     sync::Arc,
 };
@@ -28,7 +28,7 @@ use super::{
         BLOCKS, Block, Contents, ENTRY_BYTES_MAX, Earlier, Entry, Kept, LOG, StoredFile, attempt_of, log_key,
         number_of,
     },
-    former::{Former, Unknown},
+    former::Former,
     pieces::{Batch, Names, Pieces, files_of, relative, text_of},
     retry::{Retry, Stuck, failed},
 };
@@ -61,7 +61,7 @@ pub(super) struct InLog {
 enum Stage {
     Plan(Box<JobManifest>),
     /// Which of these were in the store before is to be found out.
-    Former(Unknown),
+    Former(VecDeque<PathBuf>),
     /// What was read and is to be put.
     Blocks(Batch),
     Entry,
@@ -257,15 +257,16 @@ impl Keeper {
             Stage::Plan(manifest) => {
                 upload.manifest = text_of(manifest, &self.root);
                 upload.files = files_of(&*self.disk, manifest)?;
-                let is_stored = |path: &PathBuf| self.stored.contains_key(path);
-                let unknown = Unknown::of(&self.former, &upload.files, is_stored);
+                let may_be_there =
+                    |path: &&PathBuf| !self.former.is_empty() && !self.stored.contains_key(*path);
+                let unknown = upload.files.iter().filter(may_be_there).cloned().collect();
                 self.look(upload, unknown)?;
                 Ok(false)
             }
             Stage::Former(unknown) => {
                 self.former.check(&*self.store).map_err(|error| Stuck::Remote("list blocks", error))?;
                 let mut unknown = std::mem::take(unknown);
-                if let Some(path) = unknown.next()
+                if let Some(path) = unknown.pop_front()
                     && let Some(blocks) = self.former.blocks(&*self.disk, &self.root, &path)
                 {
                     let name = relative(&self.root, &path)?;
@@ -312,7 +313,7 @@ impl Keeper {
     }
 
     /// Goes on with files that may have been there before; when there is none, with what is missing.
-    fn look(&mut self, upload: &mut Upload, unknown: Unknown) -> Result<(), CheckpointError> {
+    fn look(&mut self, upload: &mut Upload, unknown: VecDeque<PathBuf>) -> Result<(), CheckpointError> {
         if !unknown.is_empty() {
             upload.stage = Stage::Former(unknown);
             return Ok(());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Counted, Log, savepoint::Saved};
+use super::{Counted, Damaged, Log, savepoint::Saved};
 use crate::{
     control::manifest::{JobManifest, Unreadable},
     model::checkpoint_error::CheckpointError,
@@ -34,9 +34,8 @@ pub struct Listed {
 pub fn list(store: &dyn RemoteStore, platform: &dyn Platform) -> Result<Listed, CheckpointError> {
     let (never, place, root): (&dyn Fn() -> bool, _, _) = (&|| false, store.place(), Path::new(""));
     let log = Log::read(store, platform, never)?;
-    let unreadable = |what: &String| {
-        let (file, what) = what.split_once(": ").unwrap_or((&place, what));
-        Err(CheckpointError::Manifest { file: file.into(), what: what.to_owned() })
+    let unreadable = |damaged: &Damaged| {
+        Err(CheckpointError::Manifest { file: damaged.file.clone(), what: damaged.what.clone() })
     };
     let mut checkpoints: Vec<_> = log.damaged.iter().map(unreadable).collect();
     checkpoints.extend(log.checkpoints().into_values().map(|Counted { kept, .. }| {

@@ -26,6 +26,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -98,7 +99,21 @@ struct Counted {
 struct Log {
     keys: Vec<String>,
     entries: BTreeMap<u64, Entry>,
-    damaged: Vec<String>,
+    damaged: Vec<Damaged>,
+}
+
+/// An entry that cannot be read.
+struct Damaged {
+    /// Where it is, for people.
+    file: PathBuf,
+    /// What is wrong with it.
+    what: String,
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.file.display(), self.what)
+    }
 }
 
 impl Log {
@@ -127,20 +142,22 @@ impl Log {
                 Err(error) => return Err(failed(store, "read the log")(error)),
             };
             for ((at, key), bytes) in some.iter().zip(read) {
+                let file = Path::new(&store.place()).join(key);
                 match bytes {
                     Ok(bytes) => match Entry::decode(&bytes) {
                         Ok(entry) => drop(entries.insert(*at, entry)),
                         Err(Unreadable::Newer(found)) => {
-                            let file = Path::new(&store.place()).join(key);
                             return Err(CheckpointError::NewerVersion { file, found, known: 1 });
                         }
                         Err(Unreadable::Damaged(what)) => {
-                            damaged.push(format!("{}/{key}: {what}", store.place()));
+                            damaged.push(Damaged { file, what });
                         }
                     },
                     // Its owner has just removed it.
                     Err(RemoteError::Absent { .. }) => {}
-                    Err(error @ RemoteError::TooLong { .. }) => damaged.push(error.to_string()),
+                    Err(error @ RemoteError::TooLong { .. }) => {
+                        damaged.push(Damaged { file, what: error.to_string() });
+                    }
                     Err(error) => return Err(failed(store, "read the log")(error)),
                 }
             }
@@ -210,7 +227,7 @@ impl Archive {
             let written = blocks.iter().filter_map(|key| attempt_of(key)).max().unwrap_or(0);
             let attempt = known.max(written).max(attempts) + 1;
             let (at, owner) = (log.last() + 1, format!("{:016x}", unique()));
-            let damaged = log.damaged.clone();
+            let damaged: Vec<_> = log.damaged.iter().map(Damaged::to_string).collect();
             let checkpoints = log.checkpoints();
             let entry = Entry {
                 job: self.job.clone(),

@@ -250,6 +250,9 @@ fn an_entry_that_was_changed_is_named_and_the_one_before_it_counts() {
     let claim = archive_of(&store, "orders").claim(0, NEVER).unwrap();
     assert_eq!(claim.checkpoints.values().map(|counted| counted.kept.checkpoint).collect::<Vec<_>>(), [1]);
     assert!(claim.damaged[0].contains(&last) && claim.damaged[0].contains("checksum"), "{:?}", claim.damaged);
+    let listed = list(&store, &SimPlatform::new(0)).unwrap().checkpoints;
+    let Err(CheckpointError::Manifest { file, .. }) = &listed[0] else { panic!("{listed:?}") };
+    assert!(file.ends_with(&last), "{}", file.display());
 }
 
 /// A checkpoint with one store, which has these segments of this length.

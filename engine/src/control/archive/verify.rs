@@ -59,7 +59,8 @@ impl Verified {
 /// When the store cannot be read, or what it holds is of a newer version.
 pub fn verify(store: &dyn RemoteStore, platform: &dyn Platform) -> Result<Verified, CheckpointError> {
     let log = Log::read(store, platform, &|| false)?;
-    let mut verified = Verified { unreadable: log.damaged.clone(), ..Verified::default() };
+    let mut verified =
+        Verified { unreadable: log.damaged.iter().map(ToString::to_string).collect(), ..Verified::default() };
     let mut needed = BTreeSet::new();
     let reader = Reader { store, platform };
     for Counted { kept, .. } in log.checkpoints().into_values().rev() {
