@@ -49,11 +49,15 @@ pub fn open(operator: OperatorIndex, context: &BuildContext) -> Result<JobBacken
         return Ok(JobBackend::Memory(MemoryBackend::default()));
     }
     let options = store_options(operator, context);
-    let store = if manifests.is_empty() {
+    let mut store = if manifests.is_empty() {
         Store::new(options)
     } else {
         Store::restore(options, Arc::clone(&context.disk), &manifests).map_err(refused(operator))?
     };
+    // There will be barriers, and none of them is to wait for a thread to be made.
+    if context.checkpoints.state_dir.is_some() {
+        store.start_writer().map_err(refused(operator))?;
+    }
     let (subtask, snapshots) = (context.subtask.subtask, store.snapshots());
     context.stores.borrow_mut().push(RegisteredStore { operator, subtask, snapshots });
     Ok(JobBackend::Log(store))

@@ -260,6 +260,22 @@ fn a_directory_has_one_owner() {
 }
 
 #[test]
+fn a_writer_that_is_started_has_the_directory_before_the_first_snapshot() {
+    let disk = MemoryDisk::default();
+    let mut first = Store::new(options(&disk, "/store"));
+    first.start_writer().unwrap();
+    first.start_writer().unwrap();
+    let error = Store::new(options(&disk, "/store")).start_writer().unwrap_err();
+    assert!(error.to_string().contains("in use") && error.to_string().contains("/store"), "{error}");
+    let mut counts = table::<Value>(&mut first).unwrap();
+    counts.put(key(1), &[7; 64]);
+    let manifest = snapshot(&mut first, &mut counts, 1).unwrap();
+    assert_eq!(restored(&disk, &[manifest]), contents(&mut counts));
+    let error = Store::new(StoreOptions::new()).start_writer().unwrap_err();
+    assert!(matches!(error, StateError::NoDirectory));
+}
+
+#[test]
 fn what_is_too_long_is_refused_with_the_limit() {
     let mut store = Store::new(StoreOptions { pool: BlockPool::new(false), ..StoreOptions::new() });
     let state = store.open::<String, String>(name(), Vec::new()).unwrap();

@@ -18,6 +18,7 @@ use std::{
 
 use super::{
     block::Block,
+    filled::Filled,
     pool::CHUNK_BYTES,
     seal::{BlockId, Sealed, SealedRange, TableId},
     shared::Shared,
@@ -140,7 +141,7 @@ pub struct Blocks {
     /// Whether a block was added since it was asked last.
     grown: bool,
     /// Ranges of blocks that were filled since the last seal.
-    filled: Vec<(usize, SealedRange)>,
+    filled: Filled,
     /// Full blocks that are more than half dead. Those that came first have had the most time to die further.
     victims: VecDeque<u32>,
     /// Units in all blocks but the tail, and those that are dead in all blocks.
@@ -176,7 +177,7 @@ impl Blocks {
             seals: 0,
             tail: NO_TAIL,
             grown: false,
-            filled: Vec::new(),
+            filled: Filled::default(),
             victims: VecDeque::new(),
             units: 0,
             dead_units: 0,
@@ -400,7 +401,7 @@ impl Blocks {
         self.infos[block].used = used;
         self.units += u64::from(used);
         if let Some(range) = self.range(block, used, shape) {
-            self.filled.push((block, range));
+            self.filled.push(block, range);
         }
         if self.shared.is_bounded() {
             self.ages.push_back((self.infos[block].id, block));
@@ -427,7 +428,7 @@ impl Blocks {
         while self.tail.used == 0 {
             // The tail is empty again: the block before it was filled after the last seal, too.
             let empty = self.tail.block;
-            let Some((block, _)) = self.filled.pop() else {
+            let Some(block) = self.filled.pop() else {
                 unreachable!(
                     "an open record is at the tail or in a block that was filled since the last seal"
                 )
@@ -520,9 +521,8 @@ impl Blocks {
     pub(super) fn give_up(&mut self, block: usize) {
         let (entry, id) = (self.entries[block], self.infos[block].id);
         let open = entry.opened == self.seals;
-        if open && let Some(at) = self.filled.iter().rposition(|(filled, _)| *filled == block) {
-            // The order of ranges of one seal does not matter.
-            self.filled.swap_remove(at);
+        if open {
+            self.filled.remove(block);
         }
         self.let_go(block);
         if !open || entry.closed > 0 {
@@ -563,7 +563,7 @@ impl Blocks {
     pub fn seal(&mut self, sealed: &mut Sealed, shape: Shape) {
         let Tail { block, used, .. } = self.tail;
         let last = if block == usize::MAX { None } else { self.range(block, used, shape) };
-        sealed.ranges.extend(self.filled.drain(..).map(|(_, range)| range).chain(last));
+        self.filled.hand_over(last, sealed);
         self.seals += 1;
         if block != usize::MAX {
             let entry = &mut self.entries[block];
@@ -599,7 +599,7 @@ impl Blocks {
 
     /// Bytes written since the last seal.
     pub(super) fn open_bytes(&self) -> usize {
-        self.filled.iter().map(|(_, range)| (range.to - range.from) as usize).sum()
+        self.filled.bytes()
     }
 
     /// Notes which bytes of which blocks are durable.

@@ -7,6 +7,7 @@ pub(crate) mod blocks;
 mod bulk;
 mod cold;
 mod compact;
+mod filled;
 pub(crate) mod index;
 pub(crate) mod load;
 pub(crate) mod place;

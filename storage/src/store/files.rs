@@ -177,6 +177,14 @@ impl Files {
         Ok(numbers)
     }
 
+    /// Makes the directory and the writer if they are not there yet.
+    ///
+    /// # Errors
+    /// When the directory cannot be taken.
+    pub fn start(&mut self) -> Result<(), StateError> {
+        self.end().map(drop)
+    }
+
     fn end(&mut self) -> Result<&mut End, StateError> {
         if self.end.is_none() {
             self.open(|_| {})?;

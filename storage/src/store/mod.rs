@@ -226,6 +226,15 @@ impl Store {
         self.shared.files.borrow_mut().snapshot(snapshot, seal, sealed)
     }
 
+    /// Makes the directory for the files and the writer's thread, for which the first snapshot would wait some hundred
+    /// microseconds. Needs a place for files.
+    ///
+    /// # Errors
+    /// As [`snapshot`](Self::snapshot).
+    pub fn start_writer(&mut self) -> Result<(), StateError> {
+        self.shared.files.borrow_mut().start()
+    }
+
     /// Whether there is a place for files, so that it can be snapshotted.
     pub fn has_files(&self) -> bool {
         self.shared.files.borrow().exist()

@@ -189,7 +189,7 @@ pub(super) fn cost(
 }
 
 pub(super) fn stall(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
-    let (keys, records) = options.pick((10_000_000, 300_000_000), (100_000, 4_000_000));
+    let (keys, records) = options.pick((10_000_000, 1_200_000_000), (100_000, 4_000_000));
     let count = Count { keys, records, later: 0, touched: keys, cores: options.cores };
     let place = Scratch::new("stall")?;
     let (_, metrics) = count.run(Some(checkpoints(place.path(), 100)))?;
