@@ -129,7 +129,10 @@ impl Count {
 
     /// Runs it, just after as much memory as it needs was touched; the times that the records took behind the first touch of all
     /// keys and the later ones behind them, and what there is to know.
-    fn run(&self, checkpoints: Option<CheckpointConfig>) -> Result<([Duration; 2], JobMetrics), BenchError> {
+    pub(super) fn run(
+        &self,
+        checkpoints: Option<CheckpointConfig>,
+    ) -> Result<([Duration; 2], JobMetrics), BenchError> {
         memory::touch((self.keys * TOUCHED_PER_KEY) as usize)?;
         let env = self.environment(checkpoints);
         let meter = Arc::default();
@@ -141,6 +144,44 @@ impl Count {
             [&meter.began, &meter.turned, &meter.ended].map(|time| time.load(Ordering::Relaxed));
         let took = [turned.saturating_sub(began), ended.saturating_sub(turned)];
         Ok((took.map(Duration::from_nanos), metrics))
+    }
+}
+
+impl Count {
+    /// The one whose cost is compared, and in how many rounds.
+    pub(super) fn of_cost(options: &Options) -> (Self, usize) {
+        let (keys, records, later, rounds) =
+            options.pick((10_000_000, 60_000_000, 90_000_000, 3), (100_000, 1_000_000, 1_000_000, 1));
+        (Self { keys, records, later, touched: keys, cores: options.cores }, rounds)
+    }
+
+    /// Compares `ours`, which is it [run](Self::run) together with something, with the count alone: in its first records and in the
+    /// later ones.
+    pub(super) fn compare(
+        &self,
+        row: &str,
+        rounds: usize,
+        mut ours: impl FnMut() -> Result<[Duration; 2], BenchError>,
+        alone: &'static str,
+        reporter: &mut Reporter,
+    ) -> Result<(), BenchError> {
+        let Self { records, later, cores, .. } = *self;
+        let (mut ours_later, mut alone_later) = (Vec::new(), Vec::new());
+        let rates = |took: [Duration; 2], of_later: &mut Vec<f64>| {
+            of_later.push(per_second(later, took[1]));
+            per_second(records, took[0])
+        };
+        let versus = Versus::alternate(
+            rounds,
+            || Ok::<_, BenchError>(rates(ours()?, &mut ours_later)),
+            || Ok(rates(self.run(None)?.0, &mut alone_later)),
+        )?;
+        let line = |row: &str| Line::new("checkpoint", row, cores);
+        reporter.print(&line(row).versus(&versus, "records/s", alone).over(records, None))?;
+        let [ours, peer] =
+            [ours_later, alone_later].map(|mut rates| Rounds::from(rates.split_off(rates.len() - rounds)));
+        let row_later = line(&format!("{row}-later"));
+        reporter.print(&row_later.versus(&Versus { ours, peer }, "records/s", alone).over(later, None))
     }
 }
 
@@ -156,31 +197,15 @@ pub(super) fn cost(
     options: &Options,
     reporter: &mut Reporter,
 ) -> Result<(), BenchError> {
-    let (keys, records, later, rounds) =
-        options.pick((10_000_000, 60_000_000, 90_000_000, 3), (100_000, 1_000_000, 1_000_000, 1));
-    let count = Count { keys, records, later, touched: keys, cores: options.cores };
+    let (count, rounds) = Count::of_cost(options);
     let (mut completed, mut bytes) = (0, 0);
-    let (mut ours, mut others) = (Vec::new(), Vec::new());
-    let rates = |took: [Duration; 2], of_later: &mut Vec<f64>| {
-        of_later.push(per_second(later, took[1]));
-        per_second(records, took[0])
+    let with_checkpoints = || {
+        let place = Scratch::new(row)?;
+        let (took, metrics) = count.run(Some(checkpoints(place.path(), interval_ms)))?;
+        (completed, bytes) = (metrics.checkpoints.completed, metrics.checkpoints.bytes_written);
+        Ok(took)
     };
-    let versus = Versus::alternate(
-        rounds,
-        || {
-            let place = Scratch::new(row)?;
-            let (took, metrics) = count.run(Some(checkpoints(place.path(), interval_ms)))?;
-            (completed, bytes) = (metrics.checkpoints.completed, metrics.checkpoints.bytes_written);
-            Ok::<_, BenchError>(rates(took, &mut ours))
-        },
-        || Ok(rates(count.run(None)?.0, &mut others)),
-    )?;
-    let line = |row: &str| Line::new("checkpoint", row, options.cores);
-    reporter.print(&line(row).versus(&versus, "records/s", "without checkpoints").over(records, None))?;
-    let [ours, others] = [ours, others].map(|mut rates| Rounds::from(rates.split_off(rates.len() - rounds)));
-    let versus = Versus { ours, peer: others };
-    let row_later = line(&format!("{row}-later"));
-    reporter.print(&row_later.versus(&versus, "records/s", "without checkpoints").over(later, None))?;
+    count.compare(row, rounds, with_checkpoints, "without checkpoints", reporter)?;
     let figure = |what: &str, value: f64, unit| {
         Line::new("checkpoint", &format!("{row}-{what}"), options.cores).value(value, unit)
     };

@@ -3,6 +3,7 @@
 //! | row | measures |
 //! |---|---|
 //! | `count-1s`, `count-100ms`, `count-10ms` | a count by 10 M keys with a checkpoint per interval, against the same without; `-later`: of the records after the first ones, when the memory for what changed is there |
+//! | `count-writing` | the same count without checkpoints, beside threads that write as a store's writers do: what writing alone takes |
 //! | `q5-1s`, `q5-100ms`, `q5-10ms` | the same of Nexmark q5 |
 //! | `stall` | how long a task handles no record because it passes a barrier, at 10 M keys, 100 ms apart |
 //! | `bytes-1`, `bytes-10`, `bytes-100` | bytes per checkpoint when 1 %, 10 % or all of the keys are touched between two |
@@ -15,6 +16,7 @@ mod latency;
 mod pressure;
 mod q5;
 mod recovery;
+mod writing;
 
 use std::path::Path;
 
@@ -28,6 +30,7 @@ const ROWS: &[Row] = &[
     ("count-1s", |options, reporter| count::cost("count-1s", 1_000, options, reporter)),
     ("count-100ms", |options, reporter| count::cost("count-100ms", 100, options, reporter)),
     ("count-10ms", |options, reporter| count::cost("count-10ms", 10, options, reporter)),
+    ("count-writing", writing::run),
     ("q5-1s", |options, reporter| q5::cost("q5-1s", 1_000, options, reporter)),
     ("q5-100ms", |options, reporter| q5::cost("q5-100ms", 100, options, reporter)),
     ("q5-10ms", |options, reporter| q5::cost("q5-10ms", 10, options, reporter)),

@@ -1,0 +1,112 @@
+//! `count-writing`: what writing alone takes from a count that leaves its cores no time: the count without checkpoints, beside a
+//! thread per core that writes segments as a store's writer does, as fast as it is let, against the count alone.
+//!
+//! No store can write what its keys have become for less, so no count with checkpoints that keep the writers busy comes
+//! nearer to one without than this row.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+
+use rustix::process::setpriority_process;
+use tidemill::storage::{
+    background::stand_back,
+    log::seal::{BlockId, TableId},
+    snapshot::{
+        disk::{Disk, os::OsDisk},
+        format::segment::{Contents, SegmentId},
+        segment::{self, Extent},
+    },
+};
+
+use super::count::Count;
+use crate::{
+    cases::{Options, scratch::Scratch},
+    error::BenchError,
+    report::{Line, Reporter},
+    versus::Rounds,
+};
+
+/// As the store's writers have it.
+const NICE: i32 = 10;
+/// What lies in memory to be written, by each thread: far more than the caches hold, as state does.
+const DATA_BYTES: usize = 256 << 20;
+/// Bytes of one segment.
+const SEGMENT_BYTES: usize = 8 << 20;
+/// Bytes of one extent: about a block.
+const EXTENT_BYTES: usize = 256 << 10;
+
+pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
+    let (count, rounds) = Count::of_cost(options);
+    let mut written = Vec::new();
+    let beside_writers = || {
+        let writers = Writers::start(options.cores)?;
+        let (took, _) = count.run(None)?;
+        written.push(writers.stop()?);
+        Ok(took)
+    };
+    count.compare("count-writing", rounds, beside_writers, "writing nothing", reporter)?;
+    let rate = Rounds::from(written).median();
+    reporter.print(&Line::new("checkpoint", "count-writing-rate", options.cores).value(rate / 1e6, "MB/s"))
+}
+
+/// The threads that write.
+struct Writers {
+    enough: Arc<AtomicBool>,
+    began: Instant,
+    threads: Vec<JoinHandle<Result<u64, BenchError>>>,
+}
+
+impl Writers {
+    fn start(threads: usize) -> Result<Self, BenchError> {
+        let enough = Arc::new(AtomicBool::new(false));
+        let threads = (0..threads)
+            .map(|at| {
+                let (scratch, enough) = (Scratch::new(&format!("count-writing-{at}"))?, Arc::clone(&enough));
+                Ok(thread::spawn(move || write(&scratch, &enough)))
+            })
+            .collect::<Result<_, BenchError>>()?;
+        Ok(Self { enough, began: Instant::now(), threads })
+    }
+
+    /// Stops them; the bytes that all of them have written in a second.
+    fn stop(self) -> Result<f64, BenchError> {
+        let seconds = self.began.elapsed().as_secs_f64();
+        self.enough.store(true, Ordering::Relaxed);
+        let mut bytes = 0;
+        for thread in self.threads {
+            bytes += thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        }
+        Ok(bytes as f64 / seconds)
+    }
+}
+
+/// Writes one segment after another until it is enough; how many bytes they were.
+fn write(scratch: &Scratch, enough: &AtomicBool) -> Result<u64, BenchError> {
+    stand_back();
+    // A refusal makes the row a worse one for what it bounds.
+    let _ = setpriority_process(None, NICE);
+    let disk = OsDisk::default();
+    let data = vec![1; DATA_BYTES];
+    let (mut bytes, mut number) = (0, 0);
+    while !enough.load(Ordering::Relaxed) {
+        let at = number as usize * SEGMENT_BYTES % DATA_BYTES;
+        let extents: Vec<_> = data[at..at + SEGMENT_BYTES]
+            .chunks(EXTENT_BYTES)
+            .map(|bytes| {
+                let contents = Contents::Records { block: BlockId(1), from: 0 };
+                Extent { seal: 1, table: TableId(1), contents, bytes }
+            })
+            .collect();
+        let written = segment::write(&disk, scratch.path(), SegmentId { store: 1, number }, &extents)?;
+        disk.remove(&written.file)?;
+        bytes += SEGMENT_BYTES as u64;
+        number += 1;
+    }
+    Ok(bytes)
+}
