@@ -9,6 +9,10 @@ use std::{
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use s3_kit::{Server, remote, with};
@@ -137,7 +141,44 @@ fn a_job_that_is_killed_and_loses_its_directory_goes_on_and_commits_each_row_onc
     let verified = archive::verify(&*store, &GlommioPlatform::new()).unwrap();
     assert_eq!((verified.whole.len(), verified.broken.len(), verified.unneeded), (2, 0, 0), "{verified:?}");
     // Two checkpoints are retained; all else was taken away.
-    assert!(server.objects().iter().filter(|name| name.starts_with("log/")).count() <= 3);
+    assert!(server.objects().keys().filter(|name| name.starts_with("log/")).count() <= 3);
+}
+
+/// A process that is started again takes its files over, and the store has what they hold.
+#[test]
+fn a_restart_sends_what_changed_and_not_the_state() {
+    const TOUCHED_ONCE: u64 = 200_000;
+    let place = tempfile::tempdir().unwrap();
+    let server = Server::start(&place.path().join("s3"));
+    let run = || {
+        // None but those that are asked for, and the last.
+        let config = config(place.path(), remote(&server.endpoint()), 3_600_000);
+        let env = StreamEnvironment::with_config(config);
+        let handled = Arc::new(AtomicU64::new(0));
+        let numbers = from_parallel_iter(|subtask, parallelism| (subtask as u64..).step_by(parallelism));
+        let counted = Arc::clone(&handled);
+        env.from_source("numbers", numbers, WatermarkStrategy::none())
+            .uid("numbers")
+            .key_by(|number| (*number).min(TOUCHED_ONCE))
+            .fold(0_u64, |count: &mut u64, _| *count += 1)
+            .uid("counts")
+            .for_each(move |_| _ = counted.fetch_add(1, Ordering::Relaxed));
+        let job = env.start().unwrap();
+        while handled.load(Ordering::Relaxed) < 2 * TOUCHED_ONCE {
+            std::thread::yield_now();
+        }
+        job.monitor().checkpoint().unwrap();
+        job.monitor().suspend().unwrap();
+        job.wait().unwrap().checkpoints.restored_from
+    };
+    assert_eq!(run(), None);
+    let before = server.objects();
+    let state: u64 = before.values().sum();
+    assert!(state > TOUCHED_ONCE * 16, "{state} bytes of {TOUCHED_ONCE} keys with counts");
+    assert!(run().is_some());
+    let sent: u64 =
+        server.objects().iter().filter(|(name, _)| !before.contains_key(*name)).map(|(_, bytes)| bytes).sum();
+    assert!(0 < sent && sent < state / 10, "{sent} bytes were sent behind a restart, of a state of {state}");
 }
 
 #[test]

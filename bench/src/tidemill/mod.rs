@@ -27,7 +27,13 @@ fn environment_with(cores: usize, checkpoints: Option<CheckpointConfig>) -> Stre
 
 /// Runs the job to its end and times it, from the start of its workers to the end of the last.
 fn timed(env: StreamEnvironment) -> Result<Duration, BenchError> {
+    timed_with_metrics(env).map(|(elapsed, _)| elapsed)
+}
+
+/// The same, and what the job says of itself.
+fn timed_with_metrics(env: StreamEnvironment) -> Result<(Duration, JobMetrics), BenchError> {
     let start = Instant::now();
-    env.execute().map_err(|error| BenchError::Peer { peer: NAME, reason: error.to_string() })?;
-    Ok(start.elapsed())
+    let metrics =
+        env.execute().map_err(|error| BenchError::Peer { peer: NAME, reason: error.to_string() })?;
+    Ok((start.elapsed(), metrics))
 }

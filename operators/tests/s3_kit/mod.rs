@@ -1,6 +1,7 @@
 //! A server of S3 in this process, over real HTTP on the loopback: `s3s-fs`, which keeps objects as files in a directory.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -67,8 +68,8 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// The names of all objects under the prefix of a job.
-    pub fn objects(&self) -> Vec<String> {
+    /// The names of all objects under the prefix of a job, and their lengths in bytes.
+    pub fn objects(&self) -> BTreeMap<String, u64> {
         fn walk(directory: &Path, found: &mut Vec<PathBuf>) {
             for entry in fs::read_dir(directory).into_iter().flatten() {
                 let path = entry.unwrap().path();
@@ -77,8 +78,11 @@ impl Server {
         }
         let (root, mut found) = (self.directory.join(BUCKET).join("jobs/orders"), Vec::new());
         walk(&root, &mut found);
-        let name = |path: &PathBuf| path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-        found.iter().map(name).collect()
+        let object = |path: &PathBuf| {
+            let name = path.strip_prefix(&root).unwrap().to_str().unwrap();
+            (name.to_owned(), path.metadata().unwrap().len())
+        };
+        found.iter().map(object).collect()
     }
 }
 

@@ -26,12 +26,12 @@ pub fn run(query: Query, config: Config, events: u64, cores: usize) -> Result<Qu
         Query::Q0 => q0::run(job),
         Query::Q1 => q1::run(job),
         Query::Q2 => q2::run(job),
-        Query::Q5 => q5::run(job, None),
+        Query::Q5 => q5::run(job, None).map(|(run, _)| run),
         Query::Q8 => q8::run(job),
     }
 }
 
-/// As [`run`] of q5, with checkpoints.
+/// As [`run`] of q5, with checkpoints; how many were completed.
 ///
 /// # Errors
 /// As [`run`].
@@ -40,7 +40,7 @@ pub fn run_q5(
     events: u64,
     cores: usize,
     checkpoints: Option<CheckpointConfig>,
-) -> Result<QueryRun, BenchError> {
+) -> Result<(QueryRun, u64), BenchError> {
     q5::run(Job { config, events, cores }, checkpoints)
 }
 

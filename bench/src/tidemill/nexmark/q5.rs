@@ -9,7 +9,7 @@ use crate::{
     error::BenchError,
     nexmark::{Answer, EventRef, HOT_ITEMS_SIZE_MS, HOT_ITEMS_SLIDE_MS, HotItem, WATERMARK_DELAY_MS, fields},
     peers::QueryRun,
-    tidemill::{environment_with, timed},
+    tidemill::{environment_with, timed_with_metrics},
 };
 
 /// A bid, as far as q5 reads it.
@@ -76,7 +76,8 @@ impl AggregateFunction<Bids> for MostBids {
     }
 }
 
-pub(super) fn run(job: Job, checkpoints: Option<CheckpointConfig>) -> Result<QueryRun, BenchError> {
+/// Runs it; how many checkpoints were completed.
+pub(super) fn run(job: Job, checkpoints: Option<CheckpointConfig>) -> Result<(QueryRun, u64), BenchError> {
     let env = environment_with(job.cores, checkpoints);
     let (sink, rows) = CollectSink::new();
     let size = Duration::from_millis(HOT_ITEMS_SIZE_MS as u64);
@@ -99,6 +100,6 @@ pub(super) fn run(job: Job, checkpoints: Option<CheckpointConfig>) -> Result<Que
             auctions.into_iter().map(move |auction| HotItem { window_start, auction, bids })
         })
         .sink("hot items", sink);
-    let elapsed = timed(env)?;
-    Ok(QueryRun { answer: Answer::hot_items(rows.take()), elapsed })
+    let (elapsed, metrics) = timed_with_metrics(env)?;
+    Ok((QueryRun { answer: Answer::hot_items(rows.take()), elapsed }, metrics.checkpoints.completed))
 }
