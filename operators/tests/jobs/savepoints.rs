@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread,
 };
@@ -21,7 +21,7 @@ use tidemill_engine::{
     },
     platform::{
         SimFaults, SimPlatform,
-        remote::{MemoryFaults, MemoryStore, RemoteConfig, RemoteError, RemoteStore},
+        remote::{MemoryFaults, MemoryStore, RemoteConfig, Request, Verdict, WatchedStore},
     },
 };
 use tidemill_operators::{
@@ -299,63 +299,26 @@ fn jobs_that_write_savepoints_to_a_store_that_fails_write_all_of_it_or_fail() {
     assert!(saved >= 20 && failed >= 5, "{saved} saved, {failed} failed");
 }
 
-/// A store in which the first blocks take years to be put, by the clock of the job.
-#[derive(Clone, Debug, Default)]
-struct Held {
-    store: MemoryStore,
-    /// Whether the last request was to put blocks.
-    is_put: Arc<AtomicBool>,
-    puts: Arc<AtomicU64>,
-}
-
-impl RemoteStore for Held {
-    fn place(&self) -> String {
-        self.store.place()
-    }
-
-    fn put(&self, objects: &[(String, Vec<u8>)]) -> Result<(), RemoteError> {
-        self.is_put.store(true, Ordering::Relaxed);
-        self.puts.fetch_add(1, Ordering::Relaxed);
-        self.store.put(objects)
-    }
-
-    fn put_if_absent(&self, key: &str, bytes: &[u8]) -> Result<(), RemoteError> {
-        self.is_put.store(false, Ordering::Relaxed);
-        self.store.put_if_absent(key, bytes)
-    }
-
-    fn get(&self, keys: &[String], bytes_max: u64) -> Result<Vec<Vec<u8>>, RemoteError> {
-        self.store.get(keys, bytes_max)
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<String>, RemoteError> {
-        self.store.list(prefix)
-    }
-
-    fn delete(&self, keys: &[String]) -> Result<(), RemoteError> {
-        self.is_put.store(false, Ordering::Relaxed);
-        self.store.delete(keys)
-    }
-
-    fn took(&self) -> u64 {
-        let is_first = self.is_put.load(Ordering::Relaxed) && self.puts.load(Ordering::Relaxed) == 1;
-        if is_first { u64::MAX >> 8 } else { 0 }
-    }
-}
-
 /// Longer than any simulation, by the clock of the job.
 const FOR_EVER_MS: u64 = 1_000_000_000;
 
-/// A job of two regions, whose first savepoint is held up. A number 13 that it is sent fails one of them, once.
+/// A job of two regions, whose first savepoint is held up: its first blocks take years to be put, by the clock of the job. A number 13
+/// that it is sent fails one of them, once.
 struct HeldUp {
     job: JobHandle,
-    held: Held,
+    store: MemoryStore,
+    puts: Arc<AtomicU64>,
     feed: Feeder<u64>,
 }
 
 impl HeldUp {
     fn start(timeout_ms: u64) -> Self {
-        let held = Held::default();
+        let (store, puts) = (MemoryStore::default(), Arc::new(AtomicU64::new(0)));
+        let counted = Arc::clone(&puts);
+        let held = WatchedStore::new(store.clone(), move |request| match request {
+            Request::Put if counted.fetch_add(1, Ordering::Relaxed) == 0 => Verdict::DoneIn(u64::MAX >> 8),
+            _ => Verdict::Done,
+        });
         let checkpoints =
             CheckpointConfig { timeout_ms, interval_ms: FOR_EVER_MS, ..CheckpointConfig::new("/first") };
         let config = JobConfig {
@@ -367,7 +330,7 @@ impl HeldUp {
             ..JobConfig::default()
         };
         let platform = SimPlatform::new(1).disk(Arc::new(MemoryDisk::default()));
-        let platform = platform.remote_at(URL, Arc::new(held.clone())).open_world().turn_ns_max(20_000);
+        let platform = platform.remote_at(URL, Arc::new(held)).open_world().turn_ns_max(20_000);
         let environment = StreamEnvironment::on(Arc::new(platform), config);
         let (feed, fed) = channel::<u64>(16);
         let panics_left = Arc::new(AtomicU64::new(1));
@@ -382,12 +345,12 @@ impl HeldUp {
             .key_by(|number| number % KEYS)
             .fold(0_u64, |count: &mut u64, _| *count += 1)
             .for_each(drop);
-        Self { job: environment.start().unwrap(), held, feed }
+        Self { job: environment.start().unwrap(), store, puts, feed }
     }
 
     /// Waits until a savepoint is on its way.
     fn until_it_is_on_its_way(&self) {
-        while self.held.puts.load(Ordering::Relaxed) == 0 {
+        while self.puts.load(Ordering::Relaxed) == 0 {
             thread::yield_now();
         }
     }
@@ -398,7 +361,7 @@ fn a_savepoint_that_takes_too_long_fails_and_the_job_goes_on() {
     let held_up = HeldUp::start(50);
     let message = held_up.job.monitor().savepoint(URL).unwrap_err().to_string();
     assert!(message.contains("was not in memory:///simulated when its time was up"), "{message}");
-    assert_eq!(held_up.held.store.keys(), [""; 0]);
+    assert_eq!(held_up.store.keys(), [""; 0]);
     held_up.job.monitor().checkpoint().unwrap();
     assert_eq!(held_up.job.metrics().checkpoints.restarts, 0);
     held_up.job.cancel();
@@ -415,7 +378,7 @@ fn a_job_is_cancelled_while_its_savepoint_is_on_its_way() {
     });
     assert!(matches!(asked, Err(Error::Cancelled)), "{asked:?}");
     assert!(matches!(held_up.job.wait(), Err(Error::Cancelled)));
-    assert_eq!(held_up.held.store.keys(), [""; 0]);
+    assert_eq!(held_up.store.keys(), [""; 0]);
 }
 
 #[test]
@@ -426,7 +389,7 @@ fn a_region_that_fails_does_not_wait_for_a_savepoint_and_the_savepoint_is_taken_
     held_up.until_it_is_on_its_way();
     held_up.feed.send(13).unwrap();
     asked.join().unwrap().unwrap();
-    let verified = verify(&held_up.held.store, &SimPlatform::new(0)).unwrap();
+    let verified = verify(&held_up.store, &SimPlatform::new(0)).unwrap();
     assert!(matches!(verified.savepoint, Some(Ok(_))) && verified.unneeded == 0, "{verified:?}");
     let stats = held_up.job.metrics().checkpoints;
     assert_eq!((stats.region_restarts, stats.completed), (1, 2), "the first one without its savepoint");

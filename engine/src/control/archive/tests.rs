@@ -26,7 +26,7 @@ use crate::{
     model::checkpoint::{OperatorState, SubtaskState},
     platform::{
         SimPlatform, Wake,
-        remote::{MemoryFaults, MemoryStore},
+        remote::{MemoryFaults, MemoryStore, Request, Verdict, WatchedStore},
     },
 };
 
@@ -476,45 +476,16 @@ fn what_a_crash_has_left_goes_and_what_is_retained_stays() {
     assert_eq!((verified.whole, verified.broken.len(), verified.unneeded), (vec![3, 1], 0, 0));
 }
 
-/// A store that does something before its first conditional put: as a process that stands still for a while.
-struct Slow {
-    store: MemoryStore,
-    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-}
+type Meanwhile = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 
-impl std::fmt::Debug for Slow {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Slow")
-    }
-}
-
-impl RemoteStore for Slow {
-    fn place(&self) -> String {
-        self.store.place()
-    }
-
-    fn put(&self, objects: &[(String, Vec<u8>)]) -> Result<(), RemoteError> {
-        self.store.put(objects)
-    }
-
-    fn put_if_absent(&self, key: &str, bytes: &[u8]) -> Result<(), RemoteError> {
-        if let Some(meanwhile) = self.meanwhile.lock().unwrap().take() {
-            meanwhile();
-        }
-        self.store.put_if_absent(key, bytes)
-    }
-
-    fn get(&self, keys: &[String], bytes_max: u64) -> Result<Vec<Vec<u8>>, RemoteError> {
-        self.store.get(keys, bytes_max)
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<String>, RemoteError> {
-        self.store.list(prefix)
-    }
-
-    fn delete(&self, keys: &[String]) -> Result<(), RemoteError> {
-        self.store.delete(keys)
-    }
+/// A store with which something is done before its next conditional put: as with a process that stands still for a while.
+fn slow(store: MemoryStore, meanwhile: &Meanwhile) -> Arc<WatchedStore> {
+    let meanwhile = Arc::clone(meanwhile);
+    Arc::new(WatchedStore::new(store, move |request| {
+        let next = if request == Request::PutIfAbsent { meanwhile.lock().unwrap().take() } else { None };
+        next.into_iter().for_each(|next| next());
+        Verdict::Done
+    }))
 }
 
 #[test]
@@ -534,9 +505,9 @@ fn a_claim_that_was_overtaken_while_it_was_made_sees_what_came_in_between() {
                 }
             }
         };
-        let slow = Slow { store: store.clone(), meanwhile: Mutex::new(Some(Box::new(meanwhile))) };
+        let slow = slow(store.clone(), &Arc::new(Mutex::new(Some(Box::new(meanwhile)))));
         let platform = Arc::new(SimPlatform::new(0).disk(Arc::new(MemoryDisk::default())));
-        let mut archive = Archive::new(Arc::new(slow), platform, "/job".into(), "orders".to_owned(), 2);
+        let mut archive = Archive::new(slow, platform, "/job".into(), "orders".to_owned(), 2);
         let claim = archive.claim(0, NEVER).unwrap();
         let found: Vec<_> = claim.checkpoints.values().map(|counted| counted.kept.checkpoint).collect();
         assert_eq!(found, [checkpoints, checkpoints + 1]);
@@ -555,9 +526,9 @@ fn a_claim_that_comes_long_after_its_place_was_used_makes_nobody_elses_checkpoin
             sweep(&mut first);
         }
     };
-    let slow = Slow { store: store.clone(), meanwhile: Mutex::new(Some(Box::new(meanwhile))) };
+    let slow = slow(store.clone(), &Arc::new(Mutex::new(Some(Box::new(meanwhile)))));
     let platform = Arc::new(SimPlatform::new(0).disk(Arc::new(MemoryDisk::default())));
-    let mut archive = Archive::new(Arc::new(slow), platform, "/job".into(), "orders".to_owned(), 2);
+    let mut archive = Archive::new(slow, platform, "/job".into(), "orders".to_owned(), 2);
     let claim = archive.claim(0, NEVER).unwrap();
     assert_eq!(claim.checkpoints.values().map(|counted| counted.kept.checkpoint).collect::<Vec<_>>(), [8, 9]);
     // Nor if it dies between the claim that came too late and the next one.
@@ -614,11 +585,10 @@ fn a_copier_on_its_own_thread_copies_gives_up_and_takes_away() {
 fn a_copier_whose_thread_panics_is_waited_for_by_nobody() {
     let store = MemoryStore::default();
     let platform = Arc::new(SimPlatform::new(0).disk(Arc::new(MemoryDisk::default())));
-    let slow = Arc::new(Slow { store, meanwhile: Mutex::new(None) });
-    let remote = Arc::clone(&slow) as Arc<dyn RemoteStore>;
-    let mut archive = Archive::new(remote, platform, "/job".into(), "orders".to_owned(), 2);
+    let meanwhile = Meanwhile::default();
+    let mut archive = Archive::new(slow(store, &meanwhile), platform, "/job".into(), "orders".to_owned(), 2);
     let claim = archive.claim(0, NEVER).unwrap();
-    *slow.meanwhile.lock().unwrap() = Some(Box::new(|| panic!("expected by the test")));
+    *meanwhile.lock().unwrap() = Some(Box::new(|| panic!("expected by the test")));
     let (ring, rings) = channel();
     let mut copier = Copier::start(archive.keeper(claim), Arc::new(Ring(ring))).unwrap();
     copier.begin(manifest(1));

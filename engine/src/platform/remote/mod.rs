@@ -10,12 +10,14 @@ mod directory;
 mod memory;
 #[cfg(feature = "object-store")]
 mod s3;
+mod watched;
 
 use std::{fmt, sync::Arc};
 
 pub use config::RemoteConfig;
 pub use directory::DirectoryStore;
 pub use memory::{MemoryFaults, MemoryStore};
+pub use watched::{Request, Verdict, WatchedStore};
 
 use super::Nanos;
 

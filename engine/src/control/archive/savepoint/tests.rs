@@ -19,7 +19,7 @@ use super::{
 };
 use crate::platform::{
     SimPlatform,
-    remote::{MemoryFaults, MemoryStore},
+    remote::{MemoryFaults, MemoryStore, Request, Verdict, WatchedStore},
 };
 
 const ROOT: &str = "/job";
@@ -137,57 +137,19 @@ fn whichever_request_a_store_dies_at_the_savepoint_is_there_whole_or_not_at_all(
     }
 }
 
-/// A store of which some puts fail, as often as they are tried; all else works.
-#[derive(Debug)]
-struct Picky {
-    store: MemoryStore,
-    puts: AtomicU64,
-    /// From this put on they fail.
-    from: u64,
-    until: u64,
-    /// Whether they happen all the same.
-    happens: bool,
-}
-
-impl Picky {
-    fn put(&self, put: impl FnOnce() -> Result<(), RemoteError>) -> Result<(), RemoteError> {
-        let now = self.puts.fetch_add(1, Ordering::Relaxed);
-        let fails = (self.from..self.until).contains(&now);
-        let put = if fails && !self.happens { Ok(()) } else { put() };
-        if fails { Err(RemoteError::Failed { why: "it is picky".to_owned() }) } else { put }
-    }
-}
-
-impl RemoteStore for Picky {
-    fn place(&self) -> String {
-        self.store.place()
-    }
-
-    fn put(&self, objects: &[(String, Vec<u8>)]) -> Result<(), RemoteError> {
-        self.put(|| self.store.put(objects))
-    }
-
-    fn put_if_absent(&self, key: &str, bytes: &[u8]) -> Result<(), RemoteError> {
-        self.put(|| self.store.put_if_absent(key, bytes))
-    }
-
-    fn get(&self, keys: &[String], bytes_max: u64) -> Result<Vec<Vec<u8>>, RemoteError> {
-        self.store.get(keys, bytes_max)
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<String>, RemoteError> {
-        self.store.list(prefix)
-    }
-
-    fn delete(&self, keys: &[String]) -> Result<(), RemoteError> {
-        self.store.delete(keys)
-    }
-}
-
-/// A savepoint of which the puts `from` to `until` fail: what became of it, and the store.
-fn picky(from: u64, until: u64, happens: bool) -> (Result<(), CheckpointError>, MemoryStore) {
+/// A savepoint of which the puts `from` to `until` fail, whether they are done all the same or not: what became of it, and the
+/// store.
+fn picky(from: u64, until: u64, is_done: bool) -> (Result<(), CheckpointError>, MemoryStore) {
     let (store, disk) = (MemoryStore::default(), MemoryDisk::default());
-    let picky = Picky { store: store.clone(), puts: AtomicU64::new(0), from, until, happens };
+    let puts = AtomicU64::new(0);
+    let picky = WatchedStore::new(store.clone(), move |request| match request {
+        Request::Put | Request::PutIfAbsent
+            if (from..until).contains(&puts.fetch_add(1, Ordering::Relaxed)) =>
+        {
+            Verdict::Failed { is_done }
+        }
+        _ => Verdict::Done,
+    });
     (drive(&mut saver(Arc::new(picky), &disk, checkpoint(&disk))), store)
 }
 
