@@ -60,6 +60,13 @@ struct Meter {
 }
 
 impl Count {
+    /// The one whose cost is compared, and in how many rounds.
+    pub(super) fn of_cost(options: &Options) -> (Self, usize) {
+        let (keys, records, later, rounds) =
+            options.pick((10_000_000, 60_000_000, 90_000_000, 3), (100_000, 1_000_000, 1_000_000, 1));
+        (Self { keys, records, later, touched: keys, cores: options.cores }, rounds)
+    }
+
     /// Adds the job to an environment; what it hands on goes to `each`.
     pub(super) fn describe(
         &self,
@@ -144,15 +151,6 @@ impl Count {
             [&meter.began, &meter.turned, &meter.ended].map(|time| time.load(Ordering::Relaxed));
         let took = [turned.saturating_sub(began), ended.saturating_sub(turned)];
         Ok((took.map(Duration::from_nanos), metrics))
-    }
-}
-
-impl Count {
-    /// The one whose cost is compared, and in how many rounds.
-    pub(super) fn of_cost(options: &Options) -> (Self, usize) {
-        let (keys, records, later, rounds) =
-            options.pick((10_000_000, 60_000_000, 90_000_000, 3), (100_000, 1_000_000, 1_000_000, 1));
-        (Self { keys, records, later, touched: keys, cores: options.cores }, rounds)
     }
 
     /// Compares `ours`, which is it [run](Self::run) together with something, with the count alone: in its first records and in the

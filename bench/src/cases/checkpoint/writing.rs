@@ -1,8 +1,8 @@
 //! `count-writing`: what writing alone takes from a count that leaves its cores no time: the count without checkpoints, beside a
 //! thread per core that writes segments as a store's writer does, as fast as it is let, against the count alone.
 //!
-//! No store can write what its keys have become for less, so no count with checkpoints that keep the writers busy comes
-//! nearer to one without than this row.
+//! Whatever a store does, what its keys have become has to be written. So no count with checkpoints that keep these writers busy
+//! comes nearer to one without than this row.
 
 use std::{
     sync::{
