@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Barrier,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -34,8 +34,6 @@ use crate::{
 
 /// As the store's writers have it.
 const NICE: i32 = 10;
-/// What lies in memory to be written, by each thread: far more than the caches hold, as state does.
-const DATA_BYTES: usize = 256 << 20;
 /// Bytes of one segment.
 const SEGMENT_BYTES: usize = 8 << 20;
 /// Bytes of one extent: about a block.
@@ -43,9 +41,11 @@ const EXTENT_BYTES: usize = 256 << 10;
 
 pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
     let (count, rounds) = Count::of_cost(options);
+    // Of each thread; far more than the caches hold, as state is.
+    let segments = options.pick(32, 2);
     let mut written = Vec::new();
     let beside_writers = || {
-        let writers = Writers::start(options.cores)?;
+        let writers = Writers::start(options.cores, segments)?;
         let (took, _) = count.run(None)?;
         written.push(writers.stop()?);
         Ok(took)
@@ -63,14 +63,27 @@ struct Writers {
 }
 
 impl Writers {
-    fn start(threads: usize) -> Result<Self, BenchError> {
-        let enough = Arc::new(AtomicBool::new(false));
-        let threads = (0..threads)
-            .map(|at| {
-                let (scratch, enough) = (Scratch::new(&format!("count-writing-{at}"))?, Arc::clone(&enough));
-                Ok(thread::spawn(move || write(&scratch, &enough)))
-            })
+    /// Starts so many, and waits until each has its data in memory.
+    fn start(threads: usize, segments: usize) -> Result<Self, BenchError> {
+        let (enough, ready) = (Arc::new(AtomicBool::new(false)), Arc::new(Barrier::new(threads + 1)));
+        let scratches: Vec<_> = (0..threads)
+            .map(|at| Scratch::new(&format!("count-writing-{at}")))
             .collect::<Result<_, BenchError>>()?;
+        let threads = scratches
+            .into_iter()
+            .map(|scratch| {
+                let (enough, ready) = (Arc::clone(&enough), Arc::clone(&ready));
+                thread::spawn(move || {
+                    stand_back();
+                    // A refusal makes the row a worse one for what it bounds.
+                    let _ = setpriority_process(None, NICE);
+                    let data = vec![1; segments * SEGMENT_BYTES];
+                    ready.wait();
+                    write(&scratch, &data, &enough)
+                })
+            })
+            .collect();
+        ready.wait();
         Ok(Self { enough, began: Instant::now(), threads })
     }
 
@@ -87,25 +100,19 @@ impl Writers {
 }
 
 /// Writes one segment after another until it is enough; how many bytes they were.
-fn write(scratch: &Scratch, enough: &AtomicBool) -> Result<u64, BenchError> {
-    stand_back();
-    // A refusal makes the row a worse one for what it bounds.
-    let _ = setpriority_process(None, NICE);
+fn write(scratch: &Scratch, data: &[u8], enough: &AtomicBool) -> Result<u64, BenchError> {
     let disk = OsDisk::default();
-    let data = vec![1; DATA_BYTES];
     let (mut bytes, mut number) = (0, 0);
-    while !enough.load(Ordering::Relaxed) {
-        let at = number as usize * SEGMENT_BYTES % DATA_BYTES;
-        let extents: Vec<_> = data[at..at + SEGMENT_BYTES]
-            .chunks(EXTENT_BYTES)
-            .map(|bytes| {
-                let contents = Contents::Records { block: BlockId(1), from: 0 };
-                Extent { seal: 1, table: TableId(1), contents, bytes }
-            })
-            .collect();
+    let mut segments = data.chunks(SEGMENT_BYTES).cycle();
+    while let Some(segment) = segments.next()
+        && !enough.load(Ordering::Relaxed)
+    {
+        let contents = Contents::Records { block: BlockId(1), from: 0 };
+        let extent = |bytes| Extent { seal: 1, table: TableId(1), contents, bytes };
+        let extents: Vec<_> = segment.chunks(EXTENT_BYTES).map(extent).collect();
         let written = segment::write(&disk, scratch.path(), SegmentId { store: 1, number }, &extents)?;
         disk.remove(&written.file)?;
-        bytes += SEGMENT_BYTES as u64;
+        bytes += segment.len() as u64;
         number += 1;
     }
     Ok(bytes)
