@@ -10,11 +10,24 @@
 //! Unsafe leaf: no library has the call.
 #![allow(unsafe_code)]
 
+use rustix::process::setpriority_process;
+
+/// How far a thread that writes much stands back. Measured by `tidemill-bench checkpoint stall`; at 19 it would not keep up with
+/// the checkpoints.
+const NICE: i32 = 10;
+
 /// Has the calling thread, and those that it starts, wait for their turn instead of interrupting others. A refusal only costs latency.
 pub fn stand_back() {
     let parameters = libc::sched_param { sched_priority: 0 };
     // SAFETY: 0 is the calling thread, and the kernel reads the parameters before the call returns.
     let _refused = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
+}
+
+/// As [`stand_back`], and of less weight, where no core is idle: for threads that write what data cores have sealed.
+pub fn stand_far_back() {
+    stand_back();
+    // On Linux that is this thread alone. Refusal only costs latency.
+    let _ = setpriority_process(None, NICE);
 }
 
 #[cfg(test)]

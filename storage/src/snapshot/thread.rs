@@ -10,17 +10,12 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use rustix::process::setpriority_process;
-
 use super::{
     disk::{Disk, failed},
     writer::{Command, Event, StoreSettings, WriterCore},
 };
-use crate::{background::stand_back, state::StateError};
+use crate::{background::stand_far_back, state::StateError};
 
-/// How far the thread stands back behind data cores, where no core is idle: the kernel would else let it interrupt a worker as soon as
-/// that has handed it work. Measured by `tidemill-bench checkpoint stall`; at 19 it would not keep up with the checkpoints.
-const NICE: i32 = 10;
 /// Commands that may wait.
 const COMMANDS_MAX: usize = 16;
 
@@ -56,9 +51,7 @@ impl Writer {
         let (commands, inbox) = sync_channel(COMMANDS_MAX);
         let (outbox, events) = channel();
         let run = move || {
-            stand_back();
-            // On Linux that is this thread alone. Refusal only costs latency.
-            let _ = setpriority_process(None, NICE);
+            stand_far_back();
             while let Some(command) = next(&inbox, &mut core) {
                 for event in core.perform(command) {
                     // Nobody may listen any more; what was asked is done all the same.

@@ -13,9 +13,8 @@ use std::{
     time::Instant,
 };
 
-use rustix::process::setpriority_process;
 use tidemill::storage::{
-    background::stand_back,
+    background::stand_far_back,
     log::seal::{BlockId, TableId},
     snapshot::{
         disk::{Disk, os::OsDisk},
@@ -32,8 +31,6 @@ use crate::{
     versus::Rounds,
 };
 
-/// As the store's writers have it.
-const NICE: i32 = 10;
 /// Bytes of one segment.
 const SEGMENT_BYTES: usize = 8 << 20;
 /// Bytes of one extent: about a block.
@@ -74,9 +71,7 @@ impl Writers {
             .map(|scratch| {
                 let (enough, ready) = (Arc::clone(&enough), Arc::clone(&ready));
                 thread::spawn(move || {
-                    stand_back();
-                    // A refusal makes the row a worse one for what it bounds.
-                    let _ = setpriority_process(None, NICE);
+                    stand_far_back();
                     let data = vec![1; segments * SEGMENT_BYTES];
                     ready.wait();
                     write(&scratch, &data, &enough)

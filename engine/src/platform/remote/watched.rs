@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use super::{MemoryStore, RemoteError, RemoteStore};
@@ -40,12 +37,11 @@ pub enum Verdict {
     },
 }
 
-/// A store in memory that is watched. Clones are the same store.
-#[derive(Clone)]
+/// A store in memory that is watched.
 pub struct WatchedStore {
     store: MemoryStore,
-    watch: Arc<dyn Fn(Request) -> Verdict + Send + Sync>,
-    took: Arc<AtomicU64>,
+    watch: Box<dyn Fn(Request) -> Verdict + Send + Sync>,
+    took: AtomicU64,
 }
 
 impl fmt::Debug for WatchedStore {
@@ -57,7 +53,7 @@ impl fmt::Debug for WatchedStore {
 impl WatchedStore {
     /// Has `watch` called before each request.
     pub fn new(store: MemoryStore, watch: impl Fn(Request) -> Verdict + Send + Sync + 'static) -> Self {
-        Self { store, watch: Arc::new(watch), took: Arc::default() }
+        Self { store, watch: Box::new(watch), took: AtomicU64::new(0) }
     }
 
     fn request<R>(
