@@ -30,7 +30,7 @@ use tidemill_storage::{
         StateName, memory::MemoryBackend,
     },
     store::{
-        NEAR_BYTES_MAX, Store, StoreOptions,
+        JOURNALED_BYTES_MAX, NEAR_BYTES_MAX, Store, StoreOptions,
         files::{FileOptions, Notify, WriterKind},
     },
 };
@@ -84,13 +84,16 @@ fn store_options(operator: OperatorIndex, context: &BuildContext) -> StoreOption
             other => other,
         },
     });
+    // Under simulation every other store takes its few small tables for large ones of small records.
+    let is_large = matches!(context.state_writer, WriterKind::Late { seed } if !seed.is_multiple_of(2));
     let bound = config.state_memory_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
     StoreOptions {
         key_groups: key_group_range(index, max_parallelism, parallelism),
         max_parallelism,
         pool: Arc::clone(state_pool),
         memory_bytes_max: bound.filter(|_| files.is_some()).unwrap_or(usize::MAX),
-        near_bytes_max: NEAR_BYTES_MAX,
+        near_bytes_max: if is_large { 0 } else { NEAR_BYTES_MAX },
+        journaled_bytes_max: if is_large { usize::MAX } else { JOURNALED_BYTES_MAX },
         files,
     }
 }

@@ -142,6 +142,8 @@ fn agree<K: Key, V: Record + Ord + Clone + std::fmt::Debug>(
         memory_bytes_max: if bounded { 3 * CHUNK_BYTES } else { usize::MAX },
         // Batches with and without fetching ahead.
         near_bytes_max: if operations.len().is_multiple_of(2) { NEAR_BYTES_MAX } else { 0 },
+        // Whatever its size, so that some records change in place.
+        journaled_bytes_max: usize::MAX,
         ..StoreOptions::new()
     };
     let mut store = Store::new(options);

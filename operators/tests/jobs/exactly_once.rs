@@ -82,6 +82,28 @@ fn a_rolling_count_counts_each_record_once() {
     });
 }
 
+/// Every other store under simulation does with its records what only a large table of small records does otherwise, if they
+/// fill some blocks.
+#[test]
+fn records_that_change_in_place_count_once() {
+    const WORDS: usize = 500;
+    const KEYS: u64 = 300;
+    let numbers = || (0..3 * RECORDS).collect::<Vec<u64>>();
+    let expected = numbers().into_iter().map(|number| (number % KEYS, number / KEYS + 1));
+    let report = Simulation::new().seeds(SEEDS).parallelism_max(2).check(expected, |environment, sink| {
+        environment
+            .from_source("numbers", from_vec(numbers()), WatermarkStrategy::none())
+            .key_by(|number| number % KEYS)
+            .fold([0_u64; WORDS], |counts: &mut [u64; WORDS], _| {
+                let [first, .., last] = counts;
+                (*first, *last) = (*first + 1, *last + 1);
+            })
+            .map(|(key, counts)| (key, (counts[0] + counts[WORDS - 1]) / 2))
+            .sink("counts", sink);
+    });
+    was_hard(&report);
+}
+
 const KEYS: u64 = 11;
 
 /// Windows of `size` milliseconds every `slide` with the sums of their numbers by key.

@@ -69,21 +69,31 @@ impl<K: Key, V: Record> LogTable<K, V> {
                 self.run::<true, NEAR_GROUP, C>(keys, from..to, &mut create, &mut update);
             } else {
                 self.run::<false, GROUP, C>(keys, from..to, &mut create, &mut update);
+                self.journal.note_updates(to - from);
             }
             from = to;
         }
         self.after_batch(range.len());
     }
 
-    /// The record in a slot, to be changed in place, if it is in memory and the hash's, as that of the first tag that fits nearly
-    /// always is; of records of one size.
+    /// The record in a slot, to be changed, if it is in memory and the hash's, as that of the first tag that fits nearly
+    /// always is; of records of one size. And whether it is sealed and changed where it lies, so that what it becomes has to
+    /// go to the journal.
     #[inline(always)]
-    fn likely_place(&mut self, slot: Slot, hash: u64) -> Option<Place> {
-        let (memory, open) = self.blocks.look(slot.address(), Form::<K, V>::SHAPE);
+    fn likely_place(&mut self, slot: Slot, hash: u64) -> Option<(Place, bool)> {
+        let (address, shape) = (slot.address(), Form::<K, V>::SHAPE);
+        let (memory, open) = self.blocks.look(address, shape);
         if memory.is_null() || Place(memory).hash() != hash {
             return None;
         }
-        Some(if open { Place(memory) } else { self.renew(slot, memory) })
+        if open {
+            return Some((Place(memory), false));
+        }
+        if self.journal.is_on() && self.blocks.may_change_in_place(address, shape) {
+            return Some((Place(memory), true));
+        }
+        self.journal.note_copied();
+        Some((self.renew(slot, memory), false))
     }
 
     /// The record of a key, to be changed in place, which is made where there is none; of plain values.
@@ -123,11 +133,16 @@ impl<K: Key, V: Record> LogTable<K, V> {
                     update(i, place.plain::<K, V>());
                     continue;
                 }
-                let place = match ahead.slots[at].and_then(|slot| self.likely_place(slot, key.hash)) {
-                    Some(place) => place,
-                    None => self.plain_place(key, || create(i)),
-                };
+                let (place, in_place) =
+                    match ahead.slots[at].and_then(|slot| self.likely_place(slot, key.hash)) {
+                        Some(likely) => likely,
+                        None => (self.plain_place(key, || create(i)), false),
+                    };
                 update(i, place.plain::<K, V>());
+                if in_place {
+                    self.journal.note_changed::<K, V>(place);
+                    continue;
+                }
                 if moves != self.moves() {
                     moves = self.moves();
                     ahead = Ahead::nothing();
@@ -159,7 +174,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
     /// The steps before the last.
     #[inline(always)]
     fn look_far<const GROUP: usize>(&self, keys: &impl KeyColumn, group: Range<usize>) -> Ahead<GROUP> {
-        let mark = self.blocks.has_dead();
+        let mark = self.blocks.has_dead() && !self.journal.is_on();
         let mut ahead = Ahead::nothing();
         let mut buckets: [_; GROUP] = self.fetch_buckets(keys, group.clone());
         let (mut elsewhere, mut count) = ([0; GROUP], 0);

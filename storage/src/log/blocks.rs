@@ -72,11 +72,11 @@ impl Shape {
 
 /// What a look-up needs of a block, in 16 bytes.
 #[derive(Clone, Copy)]
-struct Entry {
+pub(super) struct Entry {
     /// Its memory; null when it is cold or gone.
     start: *mut u8,
-    /// The seal after which it was opened, or was the tail.
-    opened: u32,
+    /// The seal after which it was opened, or was the tail; or [`IN_PLACE`](super::in_place::IN_PLACE).
+    pub(super) opened: u32,
     /// Units that are closed although it was opened after the last seal.
     closed: u32,
 }
@@ -96,7 +96,7 @@ pub(super) struct Info {
     /// Units of records that count no more.
     pub(super) dead: u32,
     /// Whether it is among the victims of compaction.
-    listed: bool,
+    pub(super) listed: bool,
     /// How many numbers it takes.
     numbers: u32,
 }
@@ -129,21 +129,24 @@ impl Info {
 
 /// The blocks of one table.
 pub struct Blocks {
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
     pub(super) infos: Vec<Info>,
     /// Which records of each block count no more: a bit per unit, set for the first of each record; empty while there are none.
     marks: Vec<Box<[u64]>>,
     /// Numbers that may be used again.
     free: Vec<u32>,
     /// Number of seals so far.
-    seals: u32,
+    pub(super) seals: u32,
     tail: Tail,
     /// Whether a block was added since it was asked last.
     grown: bool,
     /// Ranges of blocks that were filled since the last seal.
     filled: Filled,
-    /// Full blocks that are more than half dead. Those that came first have had the most time to die further.
-    victims: VecDeque<u32>,
+    /// Full blocks that are more than half dead, and those that have to [settle](Self::settle). Those that came first have had the
+    /// most time to die further.
+    pub(super) victims: VecDeque<u32>,
+    /// Whether all of them are to be compacted, however little of the table is dead.
+    pub(super) is_settling: bool,
     /// Units in all blocks but the tail, and those that are dead in all blocks.
     units: u64,
     dead_units: u64,
@@ -153,7 +156,7 @@ pub struct Blocks {
     numbers: HashMap<BlockId, usize>,
     /// Number of cold blocks.
     pub(super) cold: usize,
-    table: TableId,
+    pub(super) table: TableId,
     pub(super) shared: Rc<Shared>,
 }
 
@@ -179,6 +182,7 @@ impl Blocks {
             grown: false,
             filled: Filled::default(),
             victims: VecDeque::new(),
+            is_settling: false,
             units: 0,
             dead_units: 0,
             ages: VecDeque::new(),
@@ -549,21 +553,22 @@ impl Blocks {
                 return Some(block as usize);
             }
         }
+        self.is_settling = false;
         None
     }
 
-    /// Whether the table holds more dead records than live ones and some block is worth compacting. A block that is
-    /// half dead while the table is not may soon be wholly dead, and then costs nothing.
+    /// Whether the table holds more dead records than live ones, or some have to settle, and some block is worth compacting. A
+    /// block that is half dead while the table is not may soon be wholly dead, and then costs nothing.
     #[inline(always)]
     pub fn is_wasteful(&self) -> bool {
-        self.dead_units * 2 > self.units && !self.victims.is_empty()
+        (self.dead_units * 2 > self.units || self.is_settling) && !self.victims.is_empty()
     }
 
     /// Closes everything written so far and hands over what is new.
     pub fn seal(&mut self, sealed: &mut Sealed, shape: Shape) {
         let Tail { block, used, .. } = self.tail;
         let last = if block == usize::MAX { None } else { self.range(block, used, shape) };
-        self.filled.hand_over(last, sealed);
+        self.filled.hand_over(last, &mut sealed.ranges);
         self.seals += 1;
         if block != usize::MAX {
             let entry = &mut self.entries[block];
@@ -617,6 +622,10 @@ impl Blocks {
         while let Some((id, block)) = self.ages.pop_front() {
             let info = &self.infos[block];
             if info.id != id || info.cold {
+                continue;
+            }
+            if self.is_changed_in_place(block) {
+                self.settle(block);
                 continue;
             }
             if self.entries[block].opened == self.seals || !info.is_durable(shape) {

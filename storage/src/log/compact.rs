@@ -27,6 +27,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
         if self.blocks.take_grown() || self.over_budget {
             self.keep_budget();
         }
+        self.keep_journal_short(records);
         if self.compacting.is_some() || self.blocks.is_wasteful() {
             // A block that is half dead gives a place at least for each record that is moved: so compaction keeps up
             // with any number of updates.
@@ -143,6 +144,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
         if self.compacting.is_some() || self.blocks.is_wasteful() {
             self.compact_step();
         }
+        self.keep_journal_short(STEP_RECORDS);
         self.forget_fetched();
         if self.blocks.take_grown() || self.over_budget || self.blocks.shared.excess_bytes() > 0 {
             self.keep_budget();

@@ -1,6 +1,6 @@
 //! What was filled since the last seal, gathered as it is filled, so that a seal has nothing to gather.
 
-use super::seal::{Sealed, SealedRange};
+use super::seal::SealedRange;
 
 /// Ranges of blocks that were filled since the last seal, with the number of each block.
 #[derive(Default)]
@@ -34,13 +34,13 @@ impl Filled {
 
     /// Hands all of them over, and `last` behind them. As a rule that is the memory they lie in: memory that a seal asks
     /// for may be new, and then it waits for the kernel, or for the host.
-    pub fn hand_over(&mut self, last: Option<SealedRange>, sealed: &mut Sealed) {
+    pub fn hand_over(&mut self, last: Option<SealedRange>, sealed: &mut Vec<SealedRange>) {
         self.blocks.clear();
         self.ranges.extend(last);
-        if sealed.ranges.is_empty() {
-            std::mem::swap(&mut sealed.ranges, &mut self.ranges);
+        if sealed.is_empty() {
+            std::mem::swap(sealed, &mut self.ranges);
         } else {
-            sealed.ranges.append(&mut self.ranges);
+            sealed.append(&mut self.ranges);
         }
     }
 
@@ -70,8 +70,8 @@ mod tests {
         SealedRange { table: TableId(1), block: BlockId(block), memory, from: 8, to: 24 }
     }
 
-    fn blocks(sealed: &Sealed) -> Vec<u64> {
-        sealed.ranges.iter().map(|range| range.block.0).collect()
+    fn blocks(sealed: &[SealedRange]) -> Vec<u64> {
+        sealed.iter().map(|range| range.block.0).collect()
     }
 
     #[test]
@@ -79,9 +79,9 @@ mod tests {
         let mut filled = Filled::default();
         (0..9).for_each(|block| filled.push(block, range(block as u64)));
         let (lies_at, room) = (filled.ranges.as_ptr(), filled.ranges.capacity());
-        let mut sealed = Sealed::default();
+        let mut sealed = Vec::new();
         filled.hand_over(Some(range(9)), &mut sealed);
-        assert_eq!((sealed.ranges.as_ptr(), sealed.ranges.capacity()), (lies_at, room));
+        assert_eq!((sealed.as_ptr(), sealed.capacity()), (lies_at, room));
         assert_eq!(blocks(&sealed), Vec::from_iter(0..10));
         assert!(filled.is_empty() && filled.pop().is_none());
         // Another table's come behind them.
@@ -97,7 +97,7 @@ mod tests {
         filled.remove(1);
         filled.remove(7);
         assert_eq!((filled.bytes(), filled.pop()), (3 * 16, Some(2)));
-        let mut sealed = Sealed::default();
+        let mut sealed = Vec::new();
         filled.hand_over(None, &mut sealed);
         assert_eq!(blocks(&sealed), [0, 3]);
     }

@@ -113,6 +113,8 @@ pub struct Sealed {
     pub adopted: Vec<AdoptedExtent>,
     /// Keys removed.
     pub removed: Vec<RemovedKeys>,
+    /// Records as they were after each change that was made in place, in the order of the changes: older than all else here.
+    pub journal: Vec<SealedRange>,
     /// Records written.
     pub ranges: Vec<SealedRange>,
     /// Blocks of sealed records that hold nothing live any more and are gone from their tables.

@@ -26,6 +26,8 @@ pub struct Shared {
     pub memory_bytes_max: usize,
     /// Bytes of a table up to which nothing is fetched ahead.
     pub near_bytes_max: usize,
+    /// Bytes of a record up to which it may be changed in place.
+    pub journaled_bytes_max: usize,
     /// The files.
     pub files: RefCell<Files>,
     /// States, by id.
@@ -53,6 +55,7 @@ impl Shared {
         pool: Arc<BlockPool>,
         memory_bytes_max: usize,
         near_bytes_max: usize,
+        journaled_bytes_max: usize,
         files: Files,
     ) -> Self {
         Self {
@@ -60,6 +63,7 @@ impl Shared {
             range,
             memory_bytes_max,
             near_bytes_max,
+            journaled_bytes_max,
             files: RefCell::new(files),
             states: RefCell::default(),
             restored: RefCell::default(),
@@ -125,9 +129,9 @@ impl Shared {
         self.next_seal.set(self.next_seal.get().max(seal + 1));
     }
 
-    /// Begins a seal with its number and the states and tables that no seal has told of.
+    /// Begins a seal with its number and the states and tables that no seal has told of. The number before is for its journal.
     pub(crate) fn begin_seal(&self) -> (u64, Sealed) {
-        let seal = self.next_seal.replace(self.next_seal.get() + 1);
+        let seal = self.next_seal.replace(self.next_seal.get() + 2) + 1;
         let states = self.states.borrow();
         let states = states[self.declared.replace(states.len())..].to_vec();
         let (tables, adopted) = (self.made.take(), self.adopted.take());

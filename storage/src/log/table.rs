@@ -17,6 +17,7 @@ use super::{
     blocks::Blocks,
     cold::Fetched,
     index::{Index, Slot},
+    journal::Journal,
     place::{Form, Place, archive},
     seal::{BlockId, RemovedKeys, Sealed, TableId},
     shared::Shared,
@@ -39,6 +40,7 @@ pub struct LogTable<K: Key, V: Record> {
     pub(super) table: TableId,
     pub(super) index: Index,
     pub(super) blocks: Blocks,
+    pub(super) journal: Journal,
     /// Keys up to which the table is taken to lie in the core's cache.
     pub(super) near_keys_max: usize,
     pub(super) scratch: RecordWriter,
@@ -71,6 +73,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
             table,
             index: Index::new(shared.range, shared.pool.clone()),
             blocks: Blocks::new(table, Rc::clone(shared)),
+            journal: Journal::new(table, Rc::clone(shared)),
             near_keys_max: shared.near_bytes_max / (Form::<K, V>::STRIDE + KEY_BYTES_IN_INDEX),
             scratch: RecordWriter::default(),
             removed: Vec::new(),
@@ -93,21 +96,25 @@ impl<K: Key, V: Record> LogTable<K, V> {
 
     /// Bytes of memory that the table takes: blocks, and index.
     pub fn bytes(&self) -> (usize, usize) {
-        (self.blocks.bytes(), self.index.bytes())
+        (self.blocks.bytes() + self.journal.bytes(), self.index.bytes())
     }
 
     /// Closes everything written so far and hands over what changed since the last seal. Takes the same time
     /// whatever the table holds: what was filled is handed over as it was noted when it was.
     pub fn seal(&mut self, sealed: &mut Sealed) {
-        if !std::mem::take(&mut self.touched) && !self.blocks.has_open() && self.removed.is_empty() {
+        let is_new = std::mem::take(&mut self.touched) || self.blocks.has_open() || self.journal.has_open();
+        if !is_new && self.removed.is_empty() {
             return;
         }
+        let live = self.index.len();
+        let may = self.journal.is_for::<K, V>() && live > self.near_keys_max && self.blocks.may_stay();
+        self.journal.seal(&mut sealed.journal, live as u64, may);
         self.blocks.seal(sealed, Form::<K, V>::SHAPE);
         if !self.removed.is_empty() {
             let keys = std::mem::take(&mut self.removed);
             sealed.removed.push(RemovedKeys { table: self.table, keys });
         }
-        sealed.live.push((self.table, self.index.len() as u64));
+        sealed.live.push((self.table, live as u64));
     }
 
     #[inline(always)]

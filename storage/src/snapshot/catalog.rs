@@ -194,8 +194,7 @@ impl Catalog {
     /// When the store breaks its own rules: numbers that do not ascend, data of a table that was not declared.
     pub fn apply(&mut self, seal: u64, sealed: Sealed) {
         assert!(self.seal.is_none_or(|last| last < seal), "seal {seal} after {:?}", self.seal);
-        self.seal = Some(seal);
-        let Sealed { states, tables, adopted, removed, ranges, freed, dropped, live } = sealed;
+        let Sealed { states, tables, adopted, removed, journal, ranges, freed, dropped, live } = sealed;
         for state in states {
             assert!(self.states.iter().all(|other| other.id != state.id), "state {:?} twice", state.id);
             self.states.push(state);
@@ -217,6 +216,12 @@ impl Catalog {
             }
         }
         self.add_adopted(adopted);
+        if !journal.is_empty() {
+            let is_free = seal > 0 && self.seal.is_none_or(|last| last < seal - 1);
+            assert!(is_free, "no number before seal {seal}, which is after {:?}", self.seal);
+            self.add_pending(seal - 1, Vec::new(), journal);
+        }
+        self.seal = Some(seal);
         self.add_pending(seal, removed, ranges);
         self.free(&freed);
         self.drop_tables(&dropped);

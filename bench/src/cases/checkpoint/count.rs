@@ -27,15 +27,17 @@ struct Touch {
     amount: u64,
 }
 
-/// What is kept by key: 32 bytes.
-type Sums = [u64; 4];
+/// What is kept by key: how many there were, and with more than one word, which are four, what they add up to, their exclusive
+/// or and the largest.
+type Sums<const WORDS: usize> = [u64; WORDS];
 
-/// Bytes of memory per key that are touched before a run: more than the state takes at its largest, whatever is sealed.
-const TOUCHED_PER_KEY: u64 = 160;
+/// How often the memory that the records take is touched before a run, so that there is more than the state takes at its largest,
+/// whatever is sealed.
+const TOUCHED: usize = 4;
 
-/// One job.
+/// One job, which keeps so many words of 8 bytes by key.
 #[derive(Clone)]
-pub(super) struct Count {
+pub(super) struct Count<const WORDS: usize> {
     /// Different keys.
     pub(super) keys: u64,
     /// Records after each key was touched once.
@@ -59,7 +61,7 @@ struct Meter {
     is_held: AtomicBool,
 }
 
-impl Count {
+impl<const WORDS: usize> Count<WORDS> {
     /// The one whose cost is compared, and in how many rounds.
     pub(super) fn of_cost(options: &Options) -> (Self, usize) {
         let (keys, records, later, rounds) =
@@ -71,7 +73,7 @@ impl Count {
     pub(super) fn describe(
         &self,
         env: &StreamEnvironment,
-        each: impl FnMut((u64, Sums)) + Clone + Send + 'static,
+        each: impl FnMut((u64, Sums<WORDS>)) + Clone + Send + 'static,
     ) {
         self.metered(env, &Arc::default(), Instant::now(), each);
     }
@@ -81,7 +83,7 @@ impl Count {
         env: &StreamEnvironment,
         meter: &Arc<Meter>,
         start: Instant,
-        each: impl FnMut((u64, Sums)) + Clone + Send + 'static,
+        each: impl FnMut((u64, Sums<WORDS>)) + Clone + Send + 'static,
     ) {
         let Self { keys, records, later, touched, .. } = *self;
         let meter = Arc::clone(meter);
@@ -105,19 +107,21 @@ impl Count {
                 ends.ended.fetch_max(now(), Ordering::Relaxed);
                 Touch { key: 0, amount: 0 }
             });
-            let touch = move |n| Touch { key: spread(n) % touched, amount: n };
+            let touch = move |n| Touch { key: pick(n, touched), amount: n };
             let more = (0..).take_while(move |_| held.is_held.load(Ordering::Relaxed)).map(touch);
             let counted = share.map(touch).chain(turn).chain(rest.map(touch));
             first.chain(begin).chain(more).chain(counted).chain(end)
         });
         env.from_source("touches", source, WatermarkStrategy::none())
             .key_by(|touch| touch.key)
-            .fold([0; 4], |sums: &mut Sums, touch| {
-                let amount = touch.amount.to_native();
+            .fold([0; WORDS], |sums: &mut Sums<WORDS>, touch| {
                 sums[0] += 1;
-                sums[1] = sums[1].wrapping_add(amount);
-                sums[2] ^= amount;
-                sums[3] = sums[3].max(amount);
+                if let [_, sum, mixed, largest] = sums.as_mut_slice() {
+                    let amount = touch.amount.to_native();
+                    *sum = sum.wrapping_add(amount);
+                    *mixed ^= amount;
+                    *largest = amount.max(*largest);
+                }
             })
             .uid("count")
             .for_each(each);
@@ -140,7 +144,7 @@ impl Count {
         &self,
         checkpoints: Option<CheckpointConfig>,
     ) -> Result<([Duration; 2], JobMetrics), BenchError> {
-        memory::touch((self.keys * TOUCHED_PER_KEY) as usize)?;
+        memory::touch(self.keys as usize * size_of::<(u64, Sums<WORDS>)>() * TOUCHED)?;
         let env = self.environment(checkpoints);
         let meter = Arc::default();
         self.metered(&env, &meter, Instant::now(), |counted| {
@@ -183,19 +187,21 @@ impl Count {
     }
 }
 
-/// Numbers without a pattern.
-fn spread(n: u64) -> u64 {
+/// The nth of numbers below `end` that have no pattern.
+fn pick(n: u64, end: u64) -> u64 {
     let mixed = (n ^ (n >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed ^ (mixed >> 29)
+    let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    // Not the remainder: dividing would take a good part of what a record takes.
+    ((u128::from(mixed ^ (mixed >> 32)) * u128::from(end)) >> 64) as u64
 }
 
-pub(super) fn cost(
+pub(super) fn cost<const WORDS: usize>(
     row: &str,
     interval_ms: u64,
     options: &Options,
     reporter: &mut Reporter,
 ) -> Result<(), BenchError> {
-    let (count, rounds) = Count::of_cost(options);
+    let (count, rounds) = Count::<WORDS>::of_cost(options);
     let (mut completed, mut bytes) = (0, 0);
     let with_checkpoints = || {
         let place = Scratch::new(row)?;
@@ -213,7 +219,7 @@ pub(super) fn cost(
 
 pub(super) fn stall(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
     let (keys, records) = options.pick((10_000_000, 1_200_000_000), (100_000, 4_000_000));
-    let count = Count { keys, records, later: 0, touched: keys, cores: options.cores };
+    let count = Count::<4> { keys, records, later: 0, touched: keys, cores: options.cores };
     let place = Scratch::new("stall")?;
     let (_, metrics) = count.run(Some(checkpoints(place.path(), 100)))?;
     let stalls = &metrics.checkpoints.stalls;
@@ -230,7 +236,7 @@ pub(super) fn bytes(
     reporter: &mut Reporter,
 ) -> Result<(), BenchError> {
     let (keys, records) = options.pick((4_000_000, 40_000_000), (100_000, 2_000_000));
-    let count = Count { keys, records, later: 0, touched: keys * percent / 100, cores: options.cores };
+    let count = Count::<4> { keys, records, later: 0, touched: keys * percent / 100, cores: options.cores };
     let place = Scratch::new(row)?;
     // Only those that are asked for, and the last.
     let env = count.environment(Some(checkpoints(place.path(), 600_000)));

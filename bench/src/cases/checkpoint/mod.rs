@@ -3,6 +3,7 @@
 //! | row | measures |
 //! |---|---|
 //! | `count-1s`, `count-100ms`, `count-10ms` | a count by 10 M keys with a checkpoint per interval, against the same without; `-later`: of the records after the first ones, when the memory for what changed is there |
+//! | `sums-1s`, `sums-100ms`, `sums-10ms` | the same with 32 bytes by key instead of the count's 8 |
 //! | `count-writing` | the same count without checkpoints, beside threads that write as a store's writers do: what writing alone takes |
 //! | `q5-1s`, `q5-100ms`, `q5-10ms` | the same of Nexmark q5 |
 //! | `stall` | how long a task handles no record because it passes a barrier, at 10 M keys, 100 ms apart |
@@ -27,9 +28,12 @@ use crate::{error::BenchError, report::Reporter};
 
 /// Every row.
 const ROWS: &[Row] = &[
-    ("count-1s", |options, reporter| count::cost("count-1s", 1_000, options, reporter)),
-    ("count-100ms", |options, reporter| count::cost("count-100ms", 100, options, reporter)),
-    ("count-10ms", |options, reporter| count::cost("count-10ms", 10, options, reporter)),
+    ("count-1s", |options, reporter| count::cost::<1>("count-1s", 1_000, options, reporter)),
+    ("count-100ms", |options, reporter| count::cost::<1>("count-100ms", 100, options, reporter)),
+    ("count-10ms", |options, reporter| count::cost::<1>("count-10ms", 10, options, reporter)),
+    ("sums-1s", |options, reporter| count::cost::<4>("sums-1s", 1_000, options, reporter)),
+    ("sums-100ms", |options, reporter| count::cost::<4>("sums-100ms", 100, options, reporter)),
+    ("sums-10ms", |options, reporter| count::cost::<4>("sums-10ms", 10, options, reporter)),
     ("count-writing", writing::run),
     ("q5-1s", |options, reporter| q5::cost("q5-1s", 1_000, options, reporter)),
     ("q5-100ms", |options, reporter| q5::cost("q5-100ms", 100, options, reporter)),

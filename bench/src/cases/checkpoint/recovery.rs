@@ -45,7 +45,7 @@ fn say(word: &str) {
 pub(super) fn run_job() -> Result<(), BenchError> {
     let directory = PathBuf::from(env::var_os(DIRECTORY_VARIABLE).unwrap_or_default());
     let keys = number(KEYS_VARIABLE);
-    let count = Count {
+    let count = Count::<4> {
         keys,
         records: u64::MAX / 4,
         later: 0,

@@ -37,7 +37,7 @@ const SEGMENT_BYTES: usize = 8 << 20;
 const EXTENT_BYTES: usize = 256 << 10;
 
 pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), BenchError> {
-    let (count, rounds) = Count::of_cost(options);
+    let (count, rounds) = Count::<1>::of_cost(options);
     // Of each thread; far more than the caches hold, as state is.
     let segments = options.pick(32, 2);
     let mut written = Vec::new();
