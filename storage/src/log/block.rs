@@ -1,8 +1,9 @@
 //! Blocks: the pieces of memory that a table's records lie in, shared with the writer below their sealed length.
 //!
-//! One thread, the owner's, writes to a block, and only above what was sealed. The writer's thread reads, and only
-//! below. They never touch the same byte, and a seal reaches the writer through a channel, which orders them. The
-//! last of both to let go gives the memory back.
+//! One thread, the owner's, writes to a block, and as long as the writer has a share of it only above what was sealed. The
+//! writer's thread reads, and only below. They never touch the same byte, and a seal reaches the writer through a channel, which
+//! orders them; that the writer has let go is seen in the count of shares, which orders them too. The last of both to let go
+//! gives the memory back.
 //!
 //! Unsafe leaf: it hands out memory by address.
 #![allow(unsafe_code)]
@@ -62,7 +63,7 @@ impl Block {
         }
     }
 
-    /// Its first byte, aligned to a cache line. Only the owning table writes, and only above what it sealed.
+    /// Its first byte, aligned to a cache line. Only the owning table writes, and below what it sealed only if it has the only share.
     #[inline]
     pub fn start(&self) -> NonNull<u8> {
         self.memory
@@ -85,7 +86,8 @@ impl Block {
     /// When the range is outside the block.
     pub fn sealed(&self, range: Range<usize>) -> &[u8] {
         assert!(range.start <= range.end && range.end <= self.bytes, "a range outside its block");
-        // SAFETY: within the block; only ranges that were sealed are asked for, which were written and do not change.
+        // SAFETY: within the block; only ranges that were sealed are asked for, which were written and do not change while
+        // somebody who may ask has a share.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(range.start), range.len()) }
     }
 }

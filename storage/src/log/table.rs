@@ -1,7 +1,7 @@
 //! The table: a value per key, in the hybrid log of one slice of a state.
 //!
 //! A record is found by the index and lies in the blocks. Written since the last seal, it is changed in place; else it
-//! is copied to the tail first and the sealed one is dead. A value of a plain type is lent where it lies; others are
+//! is copied to the tail first and the sealed one is dead, or it is changed in place and goes to the [journal](super::journal). A value of a plain type is lent where it lies; others are
 //! restored, changed and archived again, in place if they still fit.
 //!
 //! Removing: an open record of one size is replaced by the last open one, so that what a seal takes has no gaps; one of

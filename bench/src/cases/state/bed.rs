@@ -35,6 +35,34 @@ pub(super) fn hasher() -> ahash::RandomState {
     ahash::RandomState::with_seeds(1, 2, 3, 4)
 }
 
+/// A value that is updated with its key.
+pub(super) trait Touched: Record {
+    /// What it is before its first update.
+    const NEW: Self;
+
+    /// Updates it.
+    fn touch(&mut self, key: u64);
+}
+
+impl Touched for Value {
+    const NEW: Self = [0; 4];
+
+    #[inline(always)]
+    fn touch(&mut self, key: u64) {
+        touch(self, key);
+    }
+}
+
+/// A count.
+impl Touched for u64 {
+    const NEW: Self = 0;
+
+    #[inline(always)]
+    fn touch(&mut self, _: u64) {
+        *self += 1;
+    }
+}
+
 /// What an update does to a value: reads and writes all of it.
 #[inline(always)]
 pub(super) fn touch(value: &mut Value, key: u64) {
@@ -42,6 +70,11 @@ pub(super) fn touch(value: &mut Value, key: u64) {
     value[1] = value[1].wrapping_add(key);
     value[2] ^= key;
     value[3] = value[3].max(key);
+}
+
+/// The name of the state of a [`Bed`].
+pub(super) fn name() -> StateName {
+    StateName::new("bench", "state")
 }
 
 /// A store with one state.
@@ -55,7 +88,7 @@ impl Bed {
     pub(super) fn new<K: Key, V: Record>(options: StoreOptions) -> Result<Self, BenchError> {
         let pool = Arc::clone(&options.pool);
         let mut store = Store::new(options);
-        let state = store.open::<K, V>(StateName::new("bench", "state"), Vec::new())?;
+        let state = store.open::<K, V>(name(), Vec::new())?;
         Ok(Self { store, state, pool })
     }
 
@@ -68,9 +101,9 @@ impl Bed {
 }
 
 /// A table with a store of its own.
-pub(super) struct Table {
+pub(super) struct Table<V: Touched = Value> {
     pub(super) bed: Bed,
-    pub(super) table: LogTable<u64, Value>,
+    pub(super) table: LogTable<u64, V>,
     hashes: Vec<u64>,
 }
 
@@ -91,7 +124,14 @@ impl Table {
 
     /// The same in a store of these options.
     pub(super) fn with_options(options: StoreOptions, keys: u64) -> Result<Self, BenchError> {
-        let mut bed = Bed::new::<u64, Value>(options)?;
+        Self::of(options, keys)
+    }
+}
+
+impl<V: Touched> Table<V> {
+    /// With keys `0..keys`, each once touched, in a store of these options.
+    pub(super) fn of(options: StoreOptions, keys: u64) -> Result<Self, BenchError> {
+        let mut bed = Bed::new::<u64, V>(options)?;
         let table = bed.store.table(bed.state, WHOLE);
         let mut table = Self { bed, table, hashes: Vec::with_capacity(BATCH) };
         each(0..keys, |batch| table.update(batch));
@@ -111,11 +151,11 @@ impl Table {
 
 /// Touches the values of a batch of keys; `hashes` is room for theirs.
 #[inline(always)]
-pub(super) fn update(table: &mut LogTable<u64, Value>, hashes: &mut Vec<u64>, keys: &[u64]) {
+pub(super) fn update<V: Touched>(table: &mut LogTable<u64, V>, hashes: &mut Vec<u64>, keys: &[u64]) {
     hashes.clear();
     hashes.extend(keys.iter().map(|key| hash_bits(*key)));
     let column = Hashes(hashes);
-    table.update_batch(&column, 0..keys.len(), |_| [0; 4], |i, value| touch(value, keys[i]));
+    table.update_batch(&column, 0..keys.len(), |_| V::NEW, |i, value| value.touch(keys[i]));
 }
 
 /// The same map with the same keys.

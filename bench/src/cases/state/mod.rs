@@ -11,6 +11,7 @@ mod bed;
 mod beyond;
 mod counted;
 mod disk;
+mod in_place;
 mod keys;
 mod memory;
 mod restore;
@@ -39,6 +40,7 @@ const ROWS: &[Row] = &[
     ("string-keys", string_keys::run),
     ("slice-expire", slices::run),
     ("snapshot-10ms", snapshot::run),
+    ("snapshot-10ms-count", in_place::run),
     ("restore", restore::run),
     ("beyond-memory", beyond::run),
 ];

@@ -12,7 +12,7 @@ use tidemill::storage::{
     key::hash_bits,
     log::table::LogTable,
     snapshot::disk::os::OsDisk,
-    state::{KeyView, KeyedTable, StateBackend, StateName, WHOLE},
+    state::{KeyView, KeyedTable, StateBackend, WHOLE},
     store::{
         Store, StoreOptions,
         files::{FileOptions, SnapshotEvent},
@@ -21,7 +21,7 @@ use tidemill::storage::{
 
 use super::{
     Options,
-    bed::{Table, Value},
+    bed::{Table, Value, name},
     counted,
     disk::{self, Probe},
 };
@@ -57,7 +57,7 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
             Arc::new(OsDisk::default()),
             std::slice::from_ref(&manifest),
         )?;
-        let state = store.open::<u64, Value>(StateName::new("bench", "state"), Vec::new())?;
+        let state = store.open::<u64, Value>(name(), Vec::new())?;
         let mut table = store.table::<u64, Value>(state, WHOLE);
         ours.push((keys * RECORD_BYTES) as f64 / start.elapsed().as_secs_f64() / gib);
         counted::check("restore", &mut table, keys, keys)?;

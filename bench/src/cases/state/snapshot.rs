@@ -3,14 +3,17 @@
 //! A snapshot begins every 10 ms unless [`UNDER_WAY_MAX`] are not yet durable: then the disk is the limit, and how many
 //! there were and what was written is printed. The newest one is kept, those before are released.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use hdrhistogram::Histogram;
 use tidemill::storage::store::{StoreOptions, files::SnapshotEvent};
 
 use super::{
     Options,
-    bed::{Table, each, pin},
+    bed::{Table, Touched, each, pin},
     counted,
     disk::{self, Probe},
     keys::{BATCH, Deck, Uniform},
@@ -104,36 +107,39 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
 }
 
 /// A table of which snapshots are taken.
-struct Snapshots {
-    table: Table,
+pub(super) struct Snapshots<V: Touched> {
+    pub(super) table: Table<V>,
     /// The next one's number.
     next: u64,
     under_way: u64,
     last: Instant,
-    made: u64,
-    bytes_written: u64,
+    /// The newest one that is durable.
+    pub(super) manifest: PathBuf,
+    pub(super) made: u64,
+    pub(super) bytes_written: u64,
     seals: Histogram<u64>,
 }
 
-impl Snapshots {
-    fn of(table: Table) -> Self {
+impl<V: Touched> Snapshots<V> {
+    pub(super) fn of(table: Table<V>) -> Self {
         Self {
             table,
             next: 1,
             under_way: 0,
             last: Instant::now(),
+            manifest: PathBuf::new(),
             made: 0,
             bytes_written: 0,
             seals: floor::histogram(),
         }
     }
 
-    fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         (self.made, self.bytes_written, self.last) = (0, 0, Instant::now());
     }
 
     /// Begins a snapshot.
-    fn begin(&mut self) -> Result<(), BenchError> {
+    pub(super) fn begin(&mut self) -> Result<(), BenchError> {
         let start = Instant::now();
         let mut sealing = self.table.bed.store.begin_seal();
         self.table.table.seal(sealing.sealed());
@@ -145,7 +151,8 @@ impl Snapshots {
 
     fn note(&mut self, event: SnapshotEvent) -> Result<(), BenchError> {
         match event {
-            SnapshotEvent::Done { snapshot, bytes_written, .. } => {
+            SnapshotEvent::Done { snapshot, bytes_written, manifest } => {
+                self.manifest = manifest;
                 self.under_way -= 1;
                 self.made += 1;
                 self.bytes_written += bytes_written;
@@ -171,7 +178,7 @@ impl Snapshots {
         if self.under_way < UNDER_WAY_MAX { self.begin() } else { Ok(()) }
     }
 
-    fn finish(&mut self) -> Result<(), BenchError> {
+    pub(super) fn finish(&mut self) -> Result<(), BenchError> {
         while self.under_way > 0 {
             let event = self.table.bed.store.wait_for_snapshot()?;
             self.note(event)?;
@@ -180,7 +187,7 @@ impl Snapshots {
     }
 
     /// Time of so many batches, snapshots included.
-    fn updates(
+    pub(super) fn updates(
         &mut self,
         batches: usize,
         uniform: &mut Uniform,
