@@ -11,7 +11,7 @@
 //! of four updates were the first changes of their keys, and for no more records than the table has; and for small records, as
 //! with larger ones the bytes cost what the copies did. [Sweeps](super::sweep) bound its length.
 //!
-//! `tidemill-bench checkpoint count-10ms` is what it is for; `docs/design/` says what it gains and costs.
+//! `docs/design/004-changes-in-place.md` says what it gains and costs; `tidemill-bench state snapshot-10ms-count` measures it.
 
 use std::{collections::VecDeque, ptr::null_mut, rc::Rc, sync::Arc};
 
