@@ -1,3 +1,5 @@
+//! Changes in place, and what of them comes back from files: restarts, a late writer, a budget, crashes.
+
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::*;
