@@ -6,13 +6,9 @@
 //!
 //! One begins when the journal has [`RECORDS_MAX`] times as many records as the table, and takes [`PACE`] records for each that is
 //! updated meanwhile, so that it ends with as many as the table has and a quarter more. So of three records that are written
-//! one is a sweep's, and files have 4.25 records for each of the table at most.
+//! one is a sweep's, and the journal has some 4.25 records for each of the table at most.
 
-use super::{
-    place::{Form, Place},
-    seal::BlockId,
-    table::LogTable,
-};
+use super::{place::Form, seal::BlockId, table::LogTable};
 use crate::{key::Key, record::Record};
 
 /// Records of the journal for each of the table from which on a sweep begins.
@@ -80,8 +76,8 @@ impl<K: Key, V: Record> LogTable<K, V> {
         let mut units = [0; STEP_RECORDS];
         let (live, next) = self.blocks.live_units(block, unit, used, &mut units[..records_max]);
         for unit in &units[..live] {
-            let Place(record) = self.place(first + unit);
-            self.journal.append::<K, V>(Place(record));
+            let record = self.place(first + unit);
+            self.journal.append::<K, V>(record);
         }
         if next < used {
             *sweep = Sweep { id: self.blocks.infos[block].id, unit: next, ..*sweep };

@@ -44,12 +44,16 @@ pub(super) trait Touched: Record {
     fn touch(&mut self, key: u64);
 }
 
+/// Reads and writes all of it.
 impl Touched for Value {
     const NEW: Self = [0; 4];
 
     #[inline(always)]
     fn touch(&mut self, key: u64) {
-        touch(self, key);
+        self[0] += 1;
+        self[1] = self[1].wrapping_add(key);
+        self[2] ^= key;
+        self[3] = key.max(self[3]);
     }
 }
 
@@ -61,15 +65,6 @@ impl Touched for u64 {
     fn touch(&mut self, _: u64) {
         *self += 1;
     }
-}
-
-/// What an update does to a value: reads and writes all of it.
-#[inline(always)]
-pub(super) fn touch(value: &mut Value, key: u64) {
-    value[0] += 1;
-    value[1] = value[1].wrapping_add(key);
-    value[2] ^= key;
-    value[3] = value[3].max(key);
 }
 
 /// The name of the state of a [`Bed`].
@@ -169,7 +164,7 @@ pub(super) fn map_with(keys: u64) -> Map {
 #[inline(never)]
 pub(super) fn update_map(map: &mut Map, keys: &[u64]) {
     for key in keys {
-        touch(map.entry(*key).or_insert([0; 4]), *key);
+        map.entry(*key).or_insert(Value::NEW).touch(*key);
     }
 }
 

@@ -5,7 +5,7 @@ use tidemill::storage::{key::bits_of_hash, log::table::LogTable, record::restore
 use super::bed::Value;
 use crate::error::BenchError;
 
-/// Whether [`touch`](super::bed::touch) makes this value of a key in `value[0]` updates.
+/// Whether [`touch`](super::bed::Touched::touch) makes this value of a key in `value[0]` updates.
 pub(super) fn is_right(key: u64, value: &Value) -> bool {
     let count = value[0];
     count > 0 && value[1] == key.wrapping_mul(count) && value[2] == key * (count % 2) && value[3] == key
@@ -40,13 +40,13 @@ pub(super) fn check(
 
 #[cfg(test)]
 mod tests {
-    use super::{super::bed::touch, *};
+    use super::{super::bed::Touched, *};
 
     #[test]
     fn what_touch_makes_is_right_and_nothing_else() {
         let mut value = [0; 4];
         for _ in 0..5 {
-            touch(&mut value, 77);
+            value.touch(77);
             assert!(is_right(77, &value));
         }
         assert!(!is_right(78, &value));

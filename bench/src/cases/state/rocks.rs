@@ -13,7 +13,7 @@ use rocksdb::{
 };
 
 use super::{
-    bed::{Value, touch},
+    bed::{Touched, Value},
     counted,
     keys::{BATCH, key},
 };
@@ -73,7 +73,7 @@ impl Rocks {
                 let mut batch = WriteBatch::default();
                 for number in numbers.drain(..) {
                     let mut value = Value::default();
-                    touch(&mut value, key(number));
+                    value.touch(key(number));
                     batch.put(u64::to_be_bytes(number), encode(&value));
                 }
                 rocks.db.write_opt(batch, &rocks.writes).map_err(failed)?;
@@ -102,7 +102,7 @@ impl Rocks {
         );
         for ((number, count), found) in unique.iter().zip(found) {
             let mut value = found.map_err(failed)?.and_then(|bytes| decode(&bytes)).unwrap_or_default();
-            (0..*count).for_each(|_| touch(&mut value, key(u64::from_be_bytes(*number))));
+            (0..*count).for_each(|_| value.touch(key(u64::from_be_bytes(*number))));
             batch.put(number, encode(&value));
         }
         self.db.write_opt(batch, &self.writes).map_err(failed)
