@@ -11,6 +11,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    ops::Range,
     ptr::null_mut,
     rc::Rc,
     sync::Arc,
@@ -488,6 +489,12 @@ impl Blocks {
         live_units(&self.marks[block], from, to, live)
     }
 
+    /// The first records from a unit on that lie together and are live, of a block whose records have one unit each, and at most
+    /// so many. There are none left when it ends at `to`.
+    pub(super) fn live_run(&self, block: usize, from: u32, to: u32, max: usize) -> Range<u32> {
+        live_run(&self.marks[block], from, to, max)
+    }
+
     /// Whether some record counts no more: else there are no marks to be fetched.
     #[inline(always)]
     pub(super) fn has_dead(&self) -> bool {
@@ -611,8 +618,12 @@ impl Blocks {
     pub(super) fn note_durable(&mut self, parts: Vec<DurablePart>) {
         for part in parts {
             // A block that is gone needs no file.
-            if let Some(block) = self.numbers.get(&part.block) {
-                self.infos[*block].durable.push(part);
+            let Some(block) = self.numbers.get(&part.block) else { continue };
+            let durable = &mut self.infos[*block].durable;
+            // What was moved to another file is of no use where it was.
+            match durable.iter_mut().find(|own| (own.from, own.to) == (part.from, part.to)) {
+                Some(own) => *own = part,
+                None => durable.push(part),
             }
         }
     }
@@ -690,6 +701,32 @@ fn live_units(marks: &[u64], from: u32, to: u32, live: &mut [u32]) -> (usize, u3
     (found, unit)
 }
 
+/// The first units from `from` on that are not marked and lie together, at most so many; if there are none, or only up to it, it
+/// ends at `to`. What is behind the marks is not marked.
+#[inline(always)]
+fn live_run(marks: &[u64], from: u32, to: u32, max: usize) -> Range<u32> {
+    let start = first_unit(marks, from, to, |marks| !marks);
+    let end = to.min(start.saturating_add(u32::try_from(max).unwrap_or(u32::MAX)));
+    start..first_unit(marks, start, end, |marks| marks)
+}
+
+/// The first unit from `from` on whose bit is set in the `looked_for` of its word of marks, else `to`.
+#[inline(always)]
+fn first_unit(marks: &[u64], from: u32, to: u32, looked_for: impl Fn(u64) -> u64) -> u32 {
+    let mut unit = from;
+    while unit < to {
+        let Some(word) = marks.get(unit as usize / 64) else {
+            return if looked_for(0) == 0 { to } else { unit };
+        };
+        let rest = looked_for(*word) >> (unit % 64);
+        if rest != 0 {
+            return to.min(unit + rest.trailing_zeros());
+        }
+        unit = (unit / 64 + 1) * 64;
+    }
+    to
+}
+
 impl Drop for Blocks {
     fn drop(&mut self) {
         self.shared.dropped(self.table);
@@ -699,6 +736,29 @@ impl Drop for Blocks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn live_runs_are_all_that_is_not_marked_and_nothing_else() {
+        let marks = [0b1011, u64::MAX, 1 << 63 | 0b110 << 30];
+        let is_live =
+            |unit: &u32| marks.get(*unit as usize / 64).is_none_or(|word| word >> (unit % 64) & 1 == 0);
+        for (from, to) in
+            [(0, 0), (0, 3), (2, 3), (3, 130), (64, 128), (70, 191), (5, 192), (100, 230), (190, 400)]
+        {
+            let expected: Vec<_> = (from..to).filter(is_live).collect();
+            for max in [1, 3, 64, usize::MAX] {
+                let (mut unit, mut found) = (from, Vec::new());
+                while unit < to {
+                    let run = live_run(&marks, unit, to, max);
+                    assert!(run.start >= unit && run.end > unit && run.end <= to && run.len() <= max);
+                    unit = run.end;
+                    found.extend(run);
+                }
+                assert_eq!(found, expected, "{from}..{to}, at most {max} at once");
+            }
+        }
+        assert_eq!(live_run(&[], 3, 1_000, 5_000), 3..1_000);
+    }
 
     #[test]
     fn live_units_are_those_that_are_not_marked() {

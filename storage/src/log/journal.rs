@@ -28,6 +28,10 @@ use crate::{key::Key, prefetch::prefetch, record::Record};
 
 /// Records by which the memory is fetched ahead of those that are written to it.
 const AHEAD: usize = 16;
+/// Bytes by which records that are taken one after another are fetched ahead.
+const SWEPT_AHEAD: usize = 1024;
+/// What is fetched at once.
+const LINE_BYTES: usize = 64;
 /// One of so many keys is a sample, a power of two.
 const SAMPLE: u64 = 256;
 /// How many samples are remembered, a power of two.
@@ -125,6 +129,12 @@ impl Journal {
         self.left > 0
     }
 
+    /// Whether so many sealed records are to be changed in place, where they can be.
+    #[inline(always)]
+    pub fn has_room(&self, records: usize) -> bool {
+        self.left >= records as u64
+    }
+
     /// Notes that so many records were updated in a batch.
     #[inline(always)]
     pub fn note_updates(&mut self, records: usize) {
@@ -158,6 +168,26 @@ impl Journal {
         self.used += Form::<K, V>::STRIDE;
         prefetch(memory.wrapping_add(AHEAD * Form::<K, V>::STRIDE));
         Place(memory).copy::<K, V>(record.0, 1);
+    }
+
+    /// Writes records that lie one behind another behind the others.
+    pub fn append_all<K: Key, V: Record>(&mut self, first: Place, records: usize) {
+        let mut from = first.0.cast_const();
+        let mut left = records;
+        while left > 0 {
+            if self.used == self.capacity {
+                self.begin_block(Form::<K, V>::SHAPE.per_block as usize * Form::<K, V>::STRIDE);
+            }
+            let now = left.min((self.capacity - self.used) / Form::<K, V>::STRIDE);
+            let bytes = now * Form::<K, V>::STRIDE;
+            for line in (0..bytes).step_by(LINE_BYTES) {
+                prefetch(from.wrapping_add(SWEPT_AHEAD + line));
+            }
+            Place(self.start.wrapping_add(self.used)).copy::<K, V>(from, now as u32);
+            from = from.wrapping_add(bytes);
+            self.used += bytes;
+            left -= now;
+        }
     }
 
     #[cold]

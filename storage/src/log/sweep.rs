@@ -15,8 +15,6 @@ use crate::{key::Key, record::Record};
 const RECORDS_MAX: usize = 3;
 /// Records taken for each that is updated.
 const PACE: usize = 4;
-/// Records looked for at once.
-const STEP_RECORDS: usize = 64;
 
 /// How far a sweep is.
 #[derive(Clone, Copy)]
@@ -57,12 +55,12 @@ impl<K: Key, V: Record> LogTable<K, V> {
                 self.journal.sweep = Some(sweep);
                 return;
             }
-            records -= self.sweep_step(&mut sweep, records.min(STEP_RECORDS));
+            records -= self.sweep_step(&mut sweep, records);
         }
         self.journal.forget(sweep.covered);
     }
 
-    /// Takes some records, or ends with a block; how many they are.
+    /// Takes some records that lie together, or ends with a block; how many they are.
     fn sweep_step(&mut self, sweep: &mut Sweep, records_max: usize) -> usize {
         let Sweep { block, id, unit, .. } = *sweep;
         let next_block = Sweep { block: block + 1, unit: 0, ..*sweep };
@@ -73,19 +71,18 @@ impl<K: Key, V: Record> LogTable<K, V> {
             return 0;
         }
         let (first, used) = (self.blocks.first(block, Form::<K, V>::SHAPE), self.blocks.used(block));
-        let mut units = [0; STEP_RECORDS];
-        let (live, next) = self.blocks.live_units(block, unit, used, &mut units[..records_max]);
-        for unit in &units[..live] {
-            let record = self.place(first + unit);
-            self.journal.append::<K, V>(record);
+        let live = self.blocks.live_run(block, unit, used, records_max);
+        if !live.is_empty() {
+            let records = self.place(first + live.start);
+            self.journal.append_all::<K, V>(records, live.len());
         }
-        if next < used {
-            *sweep = Sweep { id: self.blocks.infos[block].id, unit: next, ..*sweep };
+        if live.end < used {
+            *sweep = Sweep { id: self.blocks.infos[block].id, unit: live.end, ..*sweep };
         } else {
             self.blocks.forget_files(block);
             *sweep = next_block;
         }
-        live
+        live.len()
     }
 }
 

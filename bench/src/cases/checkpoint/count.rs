@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -15,7 +15,7 @@ use super::checkpoints;
 use crate::{
     cases::{Options, scratch::Scratch},
     error::BenchError,
-    memory,
+    memory::{self, Touched},
     report::{Latencies, Line, Reporter},
     versus::{Rounds, Versus, per_second},
 };
@@ -31,8 +31,8 @@ struct Touch {
 /// or and the largest.
 type Sums<const WORDS: usize> = [u64; WORDS];
 
-/// How often the memory that the records take is touched before a run, so that there is more than the state takes at its largest,
-/// whatever is sealed.
+/// How often the memory that the records take is touched for a run, so that there is more than the state takes at its largest,
+/// whatever is sealed: so much before it begins, and as much to be had when its first records are counted.
 const TOUCHED: usize = 4;
 
 /// One job, which keeps so many words of 8 bytes by key.
@@ -59,6 +59,8 @@ struct Meter {
     ended: AtomicU64,
     /// While this is set, more of the same records come before those that are counted.
     is_held: AtomicBool,
+    /// Memory to be had when they begin.
+    memory: Mutex<Option<Touched>>,
 }
 
 impl<const WORDS: usize> Count<WORDS> {
@@ -96,6 +98,7 @@ impl<const WORDS: usize> Count<WORDS> {
             let (turns, ends) = (Arc::clone(&meter), Arc::clone(&meter));
             let now = move || start.elapsed().as_nanos() as u64;
             let begin = std::iter::once_with(move || {
+                drop(begins.memory.lock().unwrap_or_else(PoisonError::into_inner).take());
                 let _ = begins.began.compare_exchange(0, now(), Ordering::Relaxed, Ordering::Relaxed);
                 Touch { key: 0, amount: 0 }
             });
@@ -144,9 +147,11 @@ impl<const WORDS: usize> Count<WORDS> {
         &self,
         checkpoints: Option<CheckpointConfig>,
     ) -> Result<([Duration; 2], JobMetrics), BenchError> {
-        memory::touch(self.keys as usize * size_of::<(u64, Sums<WORDS>)>() * TOUCHED)?;
+        let touch = || memory::touch(self.keys as usize * size_of::<(u64, Sums<WORDS>)>() * TOUCHED);
+        let (at_first, later) = (touch()?, touch()?);
+        drop(at_first);
         let env = self.environment(checkpoints);
-        let meter = Arc::default();
+        let meter = Arc::new(Meter { memory: Mutex::new(Some(later)), ..Meter::default() });
         self.metered(&env, &meter, Instant::now(), |counted| {
             std::hint::black_box(counted);
         });

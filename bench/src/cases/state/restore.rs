@@ -48,7 +48,7 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
     let mut written = 0;
     for round in 0..options.pick(3, 1) {
         // Records, and index.
-        memory::touch((bytes + bytes / 2) as usize)?;
+        drop(memory::touch((bytes + bytes / 2) as usize)?);
         let start = Instant::now();
         let directory = scratch.path().join(format!("restored-{round}"));
         let files = FileOptions { directory: directory.clone(), store: 2, ..disk::files(&scratch) };
@@ -67,7 +67,7 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
         written = snapshot(&mut store, &mut table)?.1;
         drop((table, store));
         std::fs::remove_dir_all(directory)?;
-        memory::touch(probe.bytes() as usize)?;
+        drop(memory::touch(probe.bytes() as usize)?);
         peer.push(probe.read_rate_into_new_memory()? / gib);
         disk.push(probe.read_rate()? / gib);
     }

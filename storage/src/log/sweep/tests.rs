@@ -172,13 +172,14 @@ fn what_is_changed_in_place_is_restored_and_the_files_stay_small() {
     let disk = MemoryDisk::default();
     let mut bed = Bed::new(&disk, usize::MAX);
     bed.snapshot().unwrap();
-    let (mut most_blocks, mut sweeps, mut before) = (0, 0, 0);
+    let (mut most_blocks, mut most_bytes, mut sweeps, mut before) = (0, 0, 0, 0);
     for round in 0..60 {
         bed.change();
         let blocks = bed.table.journal.blocks();
         sweeps += usize::from(blocks < before);
         (before, most_blocks) = (blocks, most_blocks.max(blocks));
         let manifest = bed.snapshot().unwrap();
+        most_bytes = most_bytes.max(file_bytes(&disk));
         if round % 6 == 0 || round > 54 {
             assert_eq!(restored(&disk, &manifest, 1 + round % 3), bed.expected);
         }
@@ -189,8 +190,8 @@ fn what_is_changed_in_place_is_restored_and_the_files_stay_small() {
     let records = KEYS as usize * 24;
     let blocks_max = records * 9 / 2 / CHUNK_BYTES + 3;
     assert!(most_blocks <= blocks_max, "the journal had {most_blocks} blocks");
-    let bytes = file_bytes(&disk);
-    assert!(bytes < records * 6, "files of {bytes} bytes for {records} of records");
+    // A file is kept as long as anything in it counts, which may be until the next sweep ends but one; and blocks are large here.
+    assert!(most_bytes < records * 10, "files of {most_bytes} bytes for {records} of records");
 }
 
 #[test]
