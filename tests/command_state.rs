@@ -17,6 +17,7 @@ use tidemill::storage::{
         },
     },
     snapshot::{
+        clean::WASTE_BYTES_MAX,
         disk::os::OsDisk,
         writer::{self, Event, StoreSettings, WriterCore},
     },
@@ -48,8 +49,13 @@ fn range(block: u64, keys: std::ops::Range<u64>) -> SealedRange {
 fn snapshot() -> (TempDir, PathBuf) {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("state");
-    let settings =
-        StoreSettings { directory: directory.clone(), store: 5, key_groups: 0..128, max_parallelism: 128 };
+    let settings = StoreSettings {
+        directory: directory.clone(),
+        store: 5,
+        key_groups: 0..128,
+        max_parallelism: 128,
+        waste_bytes_max: WASTE_BYTES_MAX,
+    };
     let mut core = WriterCore::open(Arc::new(OsDisk::default()), settings).unwrap();
     let layout = Layout::Stride { stride: 16, value_at: 8, value_len: 8 };
     let declaration = StateDeclaration {

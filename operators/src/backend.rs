@@ -25,6 +25,7 @@ use tidemill_storage::{
     key::{Key, hash_bits, hash_bytes, key_group_range},
     log::seal::Sealed,
     record::Record,
+    snapshot::clean::WASTE_BYTES_MAX,
     state::{
         Expired, KeyColumn, KeyView, KeyedTable, Migration, Slice, StateBackend, StateError, StateId,
         StateName, memory::MemoryBackend,
@@ -84,8 +85,10 @@ fn store_options(operator: OperatorIndex, context: &BuildContext) -> StoreOption
             other => other,
         },
     });
-    // Under simulation every other store takes its few small tables for large ones of small records.
-    let is_large = matches!(context.state_writer, WriterKind::Late { seed } if !seed.is_multiple_of(2));
+    // Under simulation every other store takes its few small tables for large ones of small records, and every other one cleans its
+    // few small files.
+    let bits = if let WriterKind::Late { seed } = context.state_writer { seed } else { 0 };
+    let (is_large, is_tidy) = (bits & 1 > 0, bits & 2 > 0);
     let bound = config.state_memory_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
     StoreOptions {
         key_groups: key_group_range(index, max_parallelism, parallelism),
@@ -94,6 +97,7 @@ fn store_options(operator: OperatorIndex, context: &BuildContext) -> StoreOption
         memory_bytes_max: bound.filter(|_| files.is_some()).unwrap_or(usize::MAX),
         near_bytes_max: if is_large { 0 } else { NEAR_BYTES_MAX },
         journaled_bytes_max: if is_large { usize::MAX } else { JOURNALED_BYTES_MAX },
+        waste_bytes_max: if is_tidy { 0 } else { WASTE_BYTES_MAX },
         files,
     }
 }

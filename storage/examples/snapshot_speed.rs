@@ -12,6 +12,7 @@ use tidemill_storage::{
         seal::{BlockId, Layout, Sealed, SealedRange, StateDeclaration, TableDeclaration, TableId},
     },
     snapshot::{
+        clean::WASTE_BYTES_MAX,
         disk::{Disk, os::OsDisk},
         format::{PAGE_BYTES, checksum},
         restore::{Parts, Piece},
@@ -53,7 +54,13 @@ fn main() {
     for (name, disk) in [("plain", OsDisk::plain()), ("ring", OsDisk::default())] {
         let directory = root.join(name);
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        let settings = StoreSettings { directory, store: 1, key_groups: 0..128, max_parallelism: 128 };
+        let settings = StoreSettings {
+            directory,
+            store: 1,
+            key_groups: 0..128,
+            max_parallelism: 128,
+            waste_bytes_max: WASTE_BYTES_MAX,
+        };
         let mut core = WriterCore::open(Arc::clone(&disk), settings).unwrap();
         let state = StateDeclaration {
             id: StateId(0),

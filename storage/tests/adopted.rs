@@ -143,6 +143,8 @@ impl<K: Kind> Job<K> {
                 key_groups: groups.clone(),
                 max_parallelism: GROUPS,
                 memory_bytes_max: self.memory_bytes_max,
+                // Extents are moved from file to file as soon as they can be.
+                waste_bytes_max: 0,
                 pool: BlockPool::new(false),
                 ..StoreOptions::new()
             };

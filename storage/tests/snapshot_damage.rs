@@ -12,6 +12,7 @@ use std::{
 use model::{Contents, GROUPS, Model, restore};
 use tidemill_storage::{
     snapshot::{
+        clean::WASTE_BYTES_MAX,
         disk::{Disk, memory::MemoryDisk},
         format::{PAGE_BYTES, checksum, manifest_path, segment_path},
         inspect::inspect,
@@ -45,6 +46,7 @@ fn try_small(seed: u64) -> Small {
         store: seed.into(),
         key_groups: 0..GROUPS,
         max_parallelism: GROUPS,
+        waste_bytes_max: WASTE_BYTES_MAX,
     };
     let mut core = WriterCore::open(Arc::clone(&disk), settings).unwrap();
     let mut model = Model::new(seed, 0..GROUPS);

@@ -37,8 +37,15 @@ fn seed() -> u64 {
     std::env::var("TIDEMILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0)
 }
 
+/// Of a store that cleans its files whenever there is something to clean.
 fn settings(directory: impl Into<PathBuf>, store: u128, key_groups: Range<u32>) -> StoreSettings {
-    StoreSettings { directory: directory.into(), store, key_groups, max_parallelism: GROUPS }
+    StoreSettings {
+        directory: directory.into(),
+        store,
+        key_groups,
+        max_parallelism: GROUPS,
+        waste_bytes_max: 0,
+    }
 }
 
 /// A store and its model, with what each snapshot has to hold.
@@ -300,7 +307,8 @@ fn a_new_store_in_an_old_directory_leaves_its_files_until_told() {
 fn a_snapshot_does_not_wait_until_hundreds_of_files_are_gone() {
     let (memory, disk) = memory();
     let directory = Path::new("state");
-    let mut core = WriterCore::open(Arc::clone(&disk), settings(directory, 1, 0..GROUPS)).unwrap();
+    let settings = StoreSettings { waste_bytes_max: u64::MAX, ..settings(directory, 1, 0..GROUPS) };
+    let mut core = WriterCore::open(Arc::clone(&disk), settings).unwrap();
     let (table, block) = (TableId(1), Arc::new(Block::holding(&[7; 8192])));
     let range =
         |id, from| SealedRange { table, block: BlockId(id), memory: Arc::clone(&block), from, to: from + 16 };

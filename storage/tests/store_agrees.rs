@@ -140,6 +140,7 @@ fn agree<K: Key, V: Record + Ord + Clone + std::fmt::Debug>(
         pool: BlockPool::new(false),
         // Three blocks, so that nearly everything is cold.
         memory_bytes_max: if bounded { 3 * CHUNK_BYTES } else { usize::MAX },
+        waste_bytes_max: 0,
         // Batches with and without fetching ahead.
         near_bytes_max: if operations.len().is_multiple_of(2) { NEAR_BYTES_MAX } else { 0 },
         // Whatever its size, so that some records change in place.

@@ -345,3 +345,6 @@ impl<K: Key, V: Record> LogTable<K, V> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

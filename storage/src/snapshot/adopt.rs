@@ -120,15 +120,15 @@ pub(crate) fn plan(extents: &[Found], shape: Shape, is_adopted: impl Fn(usize) -
 
 /// Plans a part; `None` where its blocks are not whole, or none that a table could have.
 fn plan_part(part: &[Found], shape: Shape, blocks: &mut Vec<PlannedBlock>) -> Option<Vec<Taken>> {
-    // The same block may come again, in a file that was taken over through two parts: it begins anew then.
-    let mut growing = HashMap::<(u128, BlockId), usize>::new();
+    // The same block may come twice, in a file that was taken over through two parts: for other key groups.
+    let mut growing = HashMap::<(u128, BlockId, u32), usize>::new();
     let bytes_max = if shape.strided { CHUNK_BYTES } else { RECORD_BYTES_MAX + CHUNK_BYTES };
     part.iter()
         .map(|found| {
             let Entry { contents, length, .. } = *found.entry();
             let Contents::Records { block, from } = contents else { return Some(Taken::Removed) };
             let is_sparse = found.source.is_sparse();
-            let key = (found.source.segment.footer.segment.store, block);
+            let key = (found.source.segment.footer.segment.store, block, found.source.key_groups.start);
             let at = if from == 0 {
                 blocks.push(PlannedBlock { bytes: 0, is_sparse });
                 growing.insert(key, blocks.len() - 1);

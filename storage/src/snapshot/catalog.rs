@@ -3,7 +3,7 @@
 //! Seals are applied in order. Their data are *pending* until a segment with them is durable, so that a failed write
 //! loses nothing: the next segment takes them along. An extent of a durable segment is *live* until its block is
 //! freed, its table dropped or its removed keys forgotten. A segment is needed while an extent in it is live, or a
-//! retained snapshot names it.
+//! retained snapshot names it. What is live in a segment may be [moved](super::clean) to another one.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, btree_map},
@@ -13,6 +13,7 @@ use std::{
 
 use super::{
     adopt::{AdoptedExtent, overlap},
+    clean::Moved,
     format::{
         adopted::Adopted,
         manifest::{Manifest, NeededSegment, NeededTable},
@@ -349,12 +350,19 @@ impl Catalog {
         &self.pending
     }
 
-    /// Notes that everything pending is durable in this segment.
-    pub fn durable(&mut self, written: &Written) {
-        assert_eq!(written.entries.len(), self.pending.len(), "a segment holds what was pending");
+    /// Notes that everything pending is durable in this segment, behind what was moved to it.
+    pub fn durable(&mut self, written: &Written, moved: &[Moved]) {
+        assert_eq!(
+            written.entries.len(),
+            moved.len() + self.pending.len(),
+            "it holds these and what was pending"
+        );
         self.pending.clear();
         let number = written.footer.segment.number;
-        for (i, Entry { seal, table, contents, .. }) in written.entries.iter().enumerate() {
+        for (entry, moved) in moved.iter().enumerate() {
+            self.relocate(moved, Place { seal: moved.entry.seal, segment: number, entry });
+        }
+        for (i, Entry { seal, table, contents, .. }) in written.entries.iter().enumerate().skip(moved.len()) {
             let place = Place { seal: *seal, segment: number, entry: i };
             let Some(table) = self.tables.get_mut(table) else { unreachable!("pending data have a table") };
             match contents {
@@ -382,6 +390,49 @@ impl Catalog {
         };
         assert!(self.segments.insert(number, segment).is_none(), "segment {number} twice");
         self.forget();
+    }
+
+    /// Notes that an extent is elsewhere.
+    fn relocate(&mut self, moved: &Moved, to: Place) {
+        let Entry { table, contents, .. } = moved.entry;
+        let places = self.tables.get_mut(&table).and_then(|table| match contents {
+            Contents::Records { block, .. } => table.blocks.get_mut(&block),
+            Contents::Removed => Some(&mut table.removed),
+        });
+        let mut places = places.into_iter().flatten();
+        let Some(place) = places.find(|place| (place.segment, place.entry) == moved.from) else {
+            unreachable!("an extent that counts has its place")
+        };
+        let from = std::mem::replace(place, to);
+        self.kill(std::iter::once(from));
+    }
+
+    /// Segments of which so little counts that their files had better go, those first of which least does: as soon as files have
+    /// more than half, and `waste_bytes_max` bytes more, that do not count. What counts in them is `bytes_max` long in all, or one
+    /// segment's.
+    pub fn sparse(&self, waste_bytes_max: u64, bytes_max: u64) -> Vec<u64> {
+        let Usage { file_bytes, live_bytes, .. } = self.usage();
+        if file_bytes <= live_bytes.saturating_mul(2).saturating_add(waste_bytes_max) {
+            return Vec::new();
+        }
+        // Of what was taken over only some key groups may count.
+        let is_sparse = |segment: &Segment| {
+            segment.live_entries > 0 && segment.live_bytes * 2 < segment.length && segment.origin.is_none()
+        };
+        let mut sparse: Vec<_> = self.segments.iter().filter(|(_, segment)| is_sparse(segment)).collect();
+        sparse.sort_by_key(|(_, segment)| segment.live_bytes * 1_000 / segment.length);
+        let mut bytes = 0;
+        let fits = |(_, segment): &(&u64, &Segment)| {
+            let is_first = bytes == 0;
+            bytes += segment.live_bytes;
+            is_first || bytes <= bytes_max
+        };
+        sparse.into_iter().take_while(fits).map(|(number, _)| *number).collect()
+    }
+
+    /// Whether an extent of a segment counts.
+    pub fn counts(&self, segment: u64, entry: usize) -> bool {
+        self.segments.get(&segment).is_some_and(|segment| segment.is_live(entry))
     }
 
     /// What a snapshot of the current state names. Needs that nothing is pending.

@@ -9,6 +9,7 @@
 //! * [`writer`]: takes what was sealed, off the data core ([`thread`]) or on it ([`inline`]); the only one that writes and
 //!   removes files.
 //! * [`catalog`]: which extents count, which segments are needed by whom.
+//! * [`clean`]: moves what counts of segments of which little does, so that their files can go.
 //! * [`adopt`]: what a restored store takes over of the files it is restored from.
 //! * [`restore`]: reads any set of parts back, verified.
 //! * [`verify`] and [`inspect`]: check a snapshot offline, and say what it holds.
@@ -22,6 +23,7 @@ pub mod adopt;
 mod ahead;
 pub mod buffer;
 pub mod catalog;
+pub mod clean;
 pub mod disk;
 pub mod export;
 pub mod format;

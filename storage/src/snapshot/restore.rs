@@ -226,11 +226,10 @@ impl Parts {
             keys.insert(declaration.table, key);
         }
         let mut sources = Vec::with_capacity(part.segments.len());
-        // Of the store's own segments all seals ascend; of those of others within each, as they may be of several stores.
-        let mut last_own = 0;
+        let mut extents = HashMap::<_, Vec<Found>>::new();
         for needed in &part.segments {
             let source = Arc::new(self.source(path, part, needed, sources.len())?);
-            let mut last = if needed.adopted.is_some() { 0 } else { last_own };
+            let mut last = 0;
             for at in (0..source.segment.entries.len()).filter(|at| needed.counts(*at)) {
                 let entry = &source.segment.entries[at];
                 let broken =
@@ -240,7 +239,7 @@ impl Parts {
                 }
                 last = entry.seal;
                 let table = needed.table(entry.table).and_then(|table| keys.get(&table));
-                let Some(table) = table.and_then(|key| self.tables.get_mut(key)) else {
+                let Some(key) = table else {
                     return Err(broken(format!(
                         "an extent of table {} that {} lacks",
                         entry.table.0,
@@ -248,13 +247,18 @@ impl Parts {
                     )));
                 };
                 if !overlap(&source.key_groups, wanted).is_empty() {
-                    table.extents.push(Found { source: Arc::clone(&source), at });
+                    extents.entry(key).or_default().push(Found { source: Arc::clone(&source), at });
                 }
             }
-            if needed.adopted.is_none() {
-                last_own = last;
-            }
             sources.push(source);
+        }
+        for (key, mut found) in extents {
+            // What was moved to another segment is older than what else is there. Those of several stores share no key.
+            found.sort_by_key(|found| {
+                let Entry { seal, contents, .. } = found.entry();
+                (*seal, *contents != Contents::Removed)
+            });
+            self.tables.entry(key.clone()).or_default().extents.append(&mut found);
         }
         self.sources.push(sources);
         self.seal = self.seal.max(part.seal);

@@ -16,6 +16,7 @@ use std::{
 
 use super::{
     catalog::{Catalog, Usage},
+    clean::{Moved, to_be_moved},
     disk::{DirectoryLock, Disk, OldFile, failed},
     export::{self, ExportForm, Exported, publish},
     format::{
@@ -45,6 +46,9 @@ pub struct StoreSettings {
     pub key_groups: Range<u32>,
     /// Number of key groups of the job.
     pub max_parallelism: u32,
+    /// Bytes of files beyond twice those that count from which on files are [cleaned](super::clean), as a rule
+    /// [`WASTE_BYTES_MAX`](super::clean::WASTE_BYTES_MAX).
+    pub waste_bytes_max: u64,
 }
 
 /// What the writer is asked to do. Seals are numbered by the store, ascending.
@@ -134,7 +138,7 @@ pub struct DurableSegment {
     pub file: Box<dyn OldFile>,
     /// The name that it has or had.
     pub path: PathBuf,
-    /// Where the records are, of those seals that had not been durable.
+    /// Where the records are, of those seals that had not been durable, and of what was moved from other segments.
     pub extents: Vec<DurableExtent>,
     /// CRC-32C of each page of 4096 bytes, from byte 4096 of the file on; see
     /// [`check_pages`](super::segment::check_pages).
@@ -316,7 +320,7 @@ impl WriterCore {
         self.catalog.usage()
     }
 
-    /// Writes what is pending into a segment; its length.
+    /// Writes what is pending into a segment, with what counts of some that had better go; its length.
     fn write_pending(&mut self, events: &mut Vec<Event>) -> Result<u64, StateError> {
         if self.catalog.pending().is_empty() {
             return Ok(0);
@@ -325,7 +329,12 @@ impl WriterCore {
         let id = SegmentId { store: self.settings.store, number: self.next_segment };
         self.next_segment += 1;
         let directory = &self.settings.directory;
-        let extents: Vec<_> = self.catalog.pending().iter().map(|pending| pending.extent()).collect();
+        let pending: Vec<_> = self.catalog.pending().iter().map(|pending| pending.extent()).collect();
+        let pending_bytes = pending.iter().map(|extent| extent.bytes.len() as u64).sum();
+        let waste_bytes_max = self.settings.waste_bytes_max;
+        let moved = to_be_moved(&*self.disk, directory, &self.catalog, waste_bytes_max, pending_bytes);
+        // What is moved is of older seals.
+        let extents: Vec<_> = moved.iter().map(Moved::extent).chain(pending).collect();
         let path = segment_path(directory, id.number);
         let opened = segment::write(&*self.disk, directory, id, &extents).and_then(|written| {
             let file = self.disk.open_direct(&path).map_err(failed("open", &path))?;
@@ -339,7 +348,7 @@ impl WriterCore {
             }
         };
         drop(extents);
-        self.catalog.durable(&written);
+        self.catalog.durable(&written, &moved);
         let bytes = written.footer.length;
         let extents = written.entries.iter().filter_map(|entry| match entry.contents {
             Contents::Removed => None,
@@ -368,7 +377,7 @@ impl WriterCore {
             let path = manifest_path(&self.settings.directory, snapshot);
             return Err(failed("create", &path)(io::ErrorKind::AlreadyExists.into()));
         }
-        let StoreSettings { directory, store, key_groups, max_parallelism } = &self.settings;
+        let StoreSettings { directory, store, key_groups, max_parallelism, .. } = &self.settings;
         let manifest = self.catalog.manifest(snapshot, *store, key_groups.clone(), *max_parallelism);
         let bytes = manifest.encode();
         // An earlier snapshot of this number may wait for its removal: this one must not fall to it.

@@ -141,12 +141,18 @@ pub struct Files {
 
 impl Files {
     /// No files yet, for these key groups.
-    pub fn new(options: Option<FileOptions>, key_groups: std::ops::Range<u32>, max_parallelism: u32) -> Self {
+    pub fn new(
+        options: Option<FileOptions>,
+        key_groups: std::ops::Range<u32>,
+        max_parallelism: u32,
+        waste_bytes_max: u64,
+    ) -> Self {
         let settings = StoreSettings {
             directory: options.as_ref().map(|own| own.directory.clone()).unwrap_or_default(),
             store: options.as_ref().map_or(0, |own| own.store),
             key_groups,
             max_parallelism,
+            waste_bytes_max,
         };
         Self {
             options,

@@ -57,6 +57,7 @@ use crate::{
     },
     record::Record,
     snapshot::{
+        clean::WASTE_BYTES_MAX,
         disk::Disk,
         export::ExportForm,
         restore::{Parts, RestoredState},
@@ -90,6 +91,9 @@ pub struct StoreOptions {
     /// Bytes of a record, its key's hash included, up to which it may be changed in place after a seal, and then be written
     /// with each change; of a large table whose records have one size and plain values. Others are copied first.
     pub journaled_bytes_max: usize,
+    /// Bytes that files may have beyond twice those that count, before what counts in some of them is written again so that
+    /// they can go.
+    pub waste_bytes_max: u64,
     /// Where it keeps files; `None` if it is never to be snapshotted nor to outgrow its memory.
     pub files: Option<FileOptions>,
 }
@@ -104,6 +108,7 @@ impl StoreOptions {
             memory_bytes_max: usize::MAX,
             near_bytes_max: NEAR_BYTES_MAX,
             journaled_bytes_max: JOURNALED_BYTES_MAX,
+            waste_bytes_max: WASTE_BYTES_MAX,
             files: None,
         }
     }
@@ -160,6 +165,7 @@ impl Store {
             memory_bytes_max,
             near_bytes_max,
             journaled_bytes_max,
+            waste_bytes_max,
             files,
         } = options;
         assert!(
@@ -167,7 +173,7 @@ impl Store {
             "a bound on memory needs a place for files"
         );
         let range = HashRange::of_key_groups(key_groups.clone(), max_parallelism);
-        let files = Files::new(files, key_groups.clone(), max_parallelism);
+        let files = Files::new(files, key_groups.clone(), max_parallelism, waste_bytes_max);
         let shared =
             Rc::new(Shared::new(range, pool, memory_bytes_max, near_bytes_max, journaled_bytes_max, files));
         Self {

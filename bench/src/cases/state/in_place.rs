@@ -3,6 +3,7 @@
 //! from its files.
 
 use std::{
+    fs,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -48,6 +49,8 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
         ("made-copied", copied.per_second(copied.made), "snapshots/s"),
         ("written", in_place.written as f64 / count as f64, "bytes/update"),
         ("written-copied", copied.written as f64 / count as f64, "bytes/update"),
+        ("files", in_place.files_most as f64 / keys as f64, "bytes/key"),
+        ("files-copied", copied.files_most as f64 / keys as f64, "bytes/key"),
         ("restored", restored.as_secs_f64(), "s"),
         ("restored-copied", restored_copied.as_secs_f64(), "s"),
     ] {
@@ -63,7 +66,9 @@ struct Side {
     made: u64,
     written: u64,
     took: Duration,
-    _files: Scratch,
+    files: Scratch,
+    /// The most bytes that they had after a round.
+    files_most: u64,
 }
 
 impl Side {
@@ -76,7 +81,7 @@ impl Side {
         snapshots.begin()?;
         snapshots.finish()?;
         let uniform = Uniform::new(keys, 5);
-        Ok(Self { snapshots, uniform, made: 0, written: 0, took: Duration::ZERO, _files: files })
+        Ok(Self { snapshots, uniform, made: 0, written: 0, took: Duration::ZERO, files, files_most: 0 })
     }
 
     /// Updates per second.
@@ -87,6 +92,10 @@ impl Side {
         self.made += self.snapshots.made;
         self.written += self.snapshots.bytes_written;
         self.took += took;
+        let files = fs::read_dir(self.files.path().join("store"))?;
+        // One that is gone meanwhile was needed no more.
+        let bytes = files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum();
+        self.files_most = self.files_most.max(bytes);
         Ok(per_second((batches * BATCH) as u64, took))
     }
 

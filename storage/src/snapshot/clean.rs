@@ -1,0 +1,86 @@
+//! Cleaning: what counts of segments of which little does is written again, with the next segment, so that their files can go.
+//!
+//! A segment is kept as long as one extent in it counts. Where one table changes fast and another grows slowly, or keeps what it
+//! has, each segment is full of what is soon of no use, and has a little that stays: without cleaning no file would ever go.
+//!
+//! An extent is moved as it is, under the number of its seal, and read back with all its checksums. It is one for each byte of
+//! waste that goes at most, and no more than what the next segment has to hold anyway; so files have some two times the bytes that
+//! count, and are written at twice the speed at most. That is a log-structured file system's cleaning (Rosenblum and
+//! Ousterhout, 1992), of those segments first that have least to move.
+
+use std::path::Path;
+
+use super::{
+    buffer::PageBuffer,
+    catalog::Catalog,
+    disk::{Disk, reads::Reader},
+    format::{
+        PAGE_BYTES,
+        segment::{DATA_AT, Entry},
+        segment_path,
+    },
+    segment::{Extent, Segment},
+};
+use crate::state::StateError;
+
+/// Waste that is nothing to worry about, whatever counts.
+pub const WASTE_BYTES_MAX: u64 = 16 << 20;
+/// So much may be moved with each segment, however small it is.
+const MOVED_BYTES_MIN: u64 = 1 << 20;
+
+/// An extent that is to be in another segment.
+#[derive(Debug)]
+pub struct Moved {
+    /// The segment that it is in, and which extent of it.
+    pub from: (u64, usize),
+    /// What its directory says of it.
+    pub entry: Entry,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl Moved {
+    /// As an extent to be written.
+    pub fn extent(&self) -> Extent<'_> {
+        let Entry { seal, table, contents, .. } = self.entry;
+        Extent { seal, table, contents, bytes: &self.bytes }
+    }
+}
+
+/// What had better be moved to the next segment, in the order in which it has to lie there; `pending_bytes` is how much that
+/// segment has to hold anyway. What cannot be read stays where it is: nothing is lost by that.
+pub fn to_be_moved(
+    disk: &dyn Disk,
+    directory: &Path,
+    catalog: &Catalog,
+    waste_bytes_max: u64,
+    pending_bytes: u64,
+) -> Vec<Moved> {
+    let sparse = catalog.sparse(waste_bytes_max, pending_bytes.max(MOVED_BYTES_MIN));
+    let read = |number: u64| read_live(disk, directory, catalog, number).unwrap_or_default();
+    let mut moved: Vec<_> = sparse.into_iter().flat_map(read).collect();
+    moved.sort_by_key(|moved| (moved.entry.seal, moved.from));
+    moved
+}
+
+/// All extents of a segment that count.
+fn read_live(
+    disk: &dyn Disk,
+    directory: &Path,
+    catalog: &Catalog,
+    number: u64,
+) -> Result<Vec<Moved>, StateError> {
+    let segment = Segment::open(disk, &segment_path(directory, number))?;
+    let file = segment.file(disk, false)?;
+    let (mut reader, mut pages) = (Reader::default(), PageBuffer::default());
+    let live = segment.entries.iter().enumerate().filter(|(at, _)| catalog.counts(number, *at));
+    live.map(|(at, entry)| {
+        let range = entry.offset..entry.offset + u64::from(entry.length);
+        let needed = Segment::pages_of(range.clone());
+        let start = DATA_AT + needed.start * PAGE_BYTES as u64;
+        segment.read_pages(&mut reader, &*file, needed, &mut pages)?;
+        let bytes = &pages.bytes()[(range.start - start) as usize..(range.end - start) as usize];
+        Ok(Moved { from: (number, at), entry: *entry, bytes: bytes.to_vec() })
+    })
+    .collect()
+}
