@@ -311,12 +311,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
             if let Err(error) = polled {
                 fault(error);
             }
-            let news = shared.files.borrow().news();
-            if news != self.news {
-                self.news = news;
-                let durable = shared.files.borrow_mut().take_durable(self.table);
-                self.blocks.note_durable(durable);
-            }
+            self.hear_of_files();
             while shared.excess_bytes() > 0 && self.blocks.cool_oldest(Form::<K, V>::SHAPE) {}
             let excess = shared.excess_bytes();
             self.over_budget = excess > 0;
@@ -331,6 +326,19 @@ impl<K: Key, V: Record> LogTable<K, V> {
                 return;
             }
         }
+    }
+
+    /// Notes which bytes have become durable, or were moved, since it was done last.
+    pub(super) fn hear_of_files(&mut self) {
+        let mut files = self.blocks.shared.files.borrow_mut();
+        let news = files.news();
+        if news == self.news {
+            return;
+        }
+        let durable = files.take_durable(self.table);
+        drop(files);
+        self.news = news;
+        self.blocks.note_durable(durable);
     }
 
     /// Seals the table alone and asks for it to be made durable.

@@ -102,6 +102,10 @@ impl<K: Key, V: Record> LogTable<K, V> {
     /// Closes everything written so far and hands over what changed since the last seal. Takes the same time
     /// whatever the table holds: what was filled is handed over as it was noted when it was.
     pub fn seal(&mut self, sealed: &mut Sealed) {
+        if self.blocks.shared.is_bounded() {
+            // A table that is not used holds no files open from which its cold records were moved.
+            self.hear_of_files();
+        }
         let is_new = std::mem::take(&mut self.touched) || self.blocks.has_open() || self.journal.has_open();
         if !is_new && self.removed.is_empty() {
             return;

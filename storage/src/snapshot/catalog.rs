@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     adopt::{AdoptedExtent, overlap},
-    clean::Moved,
+    clean::{Moved, SPARSE_PART},
     format::{
         adopted::Adopted,
         manifest::{Manifest, NeededSegment, NeededTable},
@@ -417,7 +417,9 @@ impl Catalog {
         }
         // Of what was taken over only some key groups may count.
         let is_sparse = |segment: &Segment| {
-            segment.live_entries > 0 && segment.live_bytes * 2 < segment.length && segment.origin.is_none()
+            segment.live_entries > 0
+                && segment.live_bytes * SPARSE_PART < segment.length
+                && segment.origin.is_none()
         };
         let mut sparse: Vec<_> = self.segments.iter().filter(|(_, segment)| is_sparse(segment)).collect();
         sparse.sort_by_key(|(_, segment)| segment.live_bytes * 1_000 / segment.length);

@@ -3,10 +3,12 @@
 //! A segment is kept as long as one extent in it counts. Where one table changes fast and another grows slowly, or keeps what it
 //! has, each segment is full of what is soon of no use, and has a little that stays: without cleaning no file would ever go.
 //!
-//! An extent is moved as it is, under the number of its seal, and read back with all its checksums. It is one for each byte of
-//! waste that goes at most, and no more than what the next segment has to hold anyway; so files have some two times the bytes that
-//! count, and are written at twice the speed at most. That is a log-structured file system's cleaning (Rosenblum and
-//! Ousterhout, 1992), of those segments first that have least to move.
+//! An extent is moved as it is, under the number of its seal, and read back with all its checksums. For each byte that is moved three
+//! go at least, and no more are moved than the next segment has to hold anyway; so files have some four times the bytes that
+//! count at most. That is a log-structured file system's cleaning (Rosenblum and Ousterhout, 1992), of those segments first
+//! that have least to move.
+//!
+//! `docs/design/005-cleaning-files.md` says what it gains and costs.
 
 use std::path::Path;
 
@@ -25,8 +27,13 @@ use crate::state::StateError;
 
 /// Waste that is nothing to worry about, whatever counts.
 pub const WASTE_BYTES_MAX: u64 = 16 << 20;
+/// A segment is left alone while this part of it counts. With a half, a count under checkpoints every 10 ms was a tenth slower: its
+/// journal goes as it came, and what was moved of it would soon have gone by itself.
+pub(super) const SPARSE_PART: u64 = 4;
 /// So much may be moved with each segment, however small it is.
 const MOVED_BYTES_MIN: u64 = 1 << 20;
+/// Segments that are read for one, so that no snapshot waits for hundreds of small reads. More than one, as one is made.
+const SEGMENTS_MAX: usize = 4;
 
 /// An extent that is to be in another segment.
 #[derive(Debug)]
@@ -58,7 +65,7 @@ pub fn to_be_moved(
 ) -> Vec<Moved> {
     let sparse = catalog.sparse(waste_bytes_max, pending_bytes.max(MOVED_BYTES_MIN));
     let read = |number: u64| read_live(disk, directory, catalog, number).unwrap_or_default();
-    let mut moved: Vec<_> = sparse.into_iter().flat_map(read).collect();
+    let mut moved: Vec<_> = sparse.into_iter().take(SEGMENTS_MAX).flat_map(read).collect();
     moved.sort_by_key(|moved| (moved.entry.seal, moved.from));
     moved
 }
