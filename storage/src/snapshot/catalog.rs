@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     adopt::{AdoptedExtent, overlap},
-    clean::{Moved, SPARSE_PART},
+    clean::{Moved, SEGMENT_BYTES_MAX, SPARSE_PART},
     format::{
         adopted::Adopted,
         manifest::{Manifest, NeededSegment, NeededTable},
@@ -424,12 +424,13 @@ impl Catalog {
         let mut sparse: Vec<_> = self.segments.iter().filter(|(_, segment)| is_sparse(segment)).collect();
         sparse.sort_by_key(|(_, segment)| segment.live_bytes * 1_000 / segment.length);
         let mut bytes = 0;
-        let fits = |(_, segment): &(&u64, &Segment)| {
-            let is_first = bytes == 0;
-            bytes += segment.live_bytes;
-            is_first || bytes <= bytes_max
-        };
-        sparse.into_iter().take_while(fits).map(|(number, _)| *number).collect()
+        sparse.retain(|(_, segment)| {
+            let max = if bytes == 0 { bytes_max.max(SEGMENT_BYTES_MAX) } else { bytes_max };
+            let fits = bytes + segment.live_bytes <= max;
+            bytes += if fits { segment.live_bytes } else { 0 };
+            fits
+        });
+        sparse.into_iter().map(|(number, _)| *number).collect()
     }
 
     /// Whether an extent of a segment counts.

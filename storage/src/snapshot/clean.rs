@@ -32,6 +32,8 @@ pub const WASTE_BYTES_MAX: u64 = 16 << 20;
 pub(super) const SPARSE_PART: u64 = 4;
 /// So much may be moved with each segment, however small it is.
 const MOVED_BYTES_MIN: u64 = 1 << 20;
+/// One segment may be moved of which so much counts, however small the next one is: it is in memory as a whole.
+pub(super) const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// Segments that are read for one, so that no snapshot waits for hundreds of small reads. More than one, as one is made.
 const SEGMENTS_MAX: usize = 4;
 
@@ -65,7 +67,8 @@ pub fn to_be_moved(
 ) -> Vec<Moved> {
     let sparse = catalog.sparse(waste_bytes_max, pending_bytes.max(MOVED_BYTES_MIN));
     let read = |number: u64| read_live(disk, directory, catalog, number).unwrap_or_default();
-    let mut moved: Vec<_> = sparse.into_iter().take(SEGMENTS_MAX).flat_map(read).collect();
+    let readable = sparse.into_iter().map(read).filter(|moved| !moved.is_empty());
+    let mut moved: Vec<_> = readable.take(SEGMENTS_MAX).flatten().collect();
     moved.sort_by_key(|moved| (moved.entry.seal, moved.from));
     moved
 }
