@@ -272,6 +272,24 @@ fn the_first_snapshot_after_a_restore_writes_what_changed() {
 }
 
 #[test]
+fn files_that_two_parts_share_are_taken_over_through_both() {
+    let mut job = Job::<Narrow>::new(MemoryDisk::default(), usize::MAX, 1);
+    let mut all = 0;
+    // Parts of one block are in several files.
+    for snapshot in 0..6 {
+        (0..5_000).for_each(|key| job.put(snapshot * 5_000 + key, key));
+        all += job.snapshot().unwrap();
+    }
+    // The last time, both come in one part.
+    for parallelism in [2, 1, 1] {
+        job.start(parallelism).unwrap();
+        job.check();
+        let changed = job.snapshot().unwrap();
+        assert!(changed < all / 20, "with {parallelism}: {changed} of {all} bytes");
+    }
+}
+
+#[test]
 fn many_restarts_neither_lose_anything_nor_let_the_directory_grow() {
     for memory_bytes_max in [usize::MAX, 4 * CHUNK_BYTES] {
         let mut job = Job::<Narrow>::new(MemoryDisk::default(), memory_bytes_max, 2);

@@ -21,7 +21,7 @@ use tidemill_storage::{
     },
     store::{
         NEAR_BYTES_MAX, Store, StoreOptions,
-        files::{FileOptions, SnapshotEvent, WriterKind},
+        files::{FileOptions, WriterKind},
     },
 };
 
@@ -210,9 +210,7 @@ fn agree<K: Key, V: Record + Ord + Clone + std::fmt::Debug>(
                 let mut sealing = store.begin_seal();
                 table.seal(sealing.sealed());
                 store.snapshot(snapshots, sealing).unwrap();
-                let SnapshotEvent::Done { manifest, .. } = store.wait_for_snapshot().unwrap() else {
-                    panic!()
-                };
+                let manifest = store.wait_for_snapshot().unwrap().manifest().unwrap();
                 if snapshots > 2 {
                     store.release(snapshots - 2).unwrap();
                 }

@@ -70,11 +70,7 @@ fn snapshot(store: &mut Store, table: &mut LogTable<u64, Value>, number: u64) ->
     let mut sealing = store.begin_seal();
     table.seal(sealing.sealed());
     store.snapshot(number, sealing)?;
-    match store.wait_for_snapshot()? {
-        SnapshotEvent::Done { manifest, .. } => Ok(manifest),
-        SnapshotEvent::Failed { error, .. } => Err(error),
-        SnapshotEvent::Exported { .. } => panic!("nothing was exported"),
-    }
+    store.wait_for_snapshot()?.manifest()
 }
 
 fn restored(disk: &MemoryDisk, manifests: &[PathBuf]) -> Contents {
@@ -308,10 +304,7 @@ fn dropped_slices_are_not_in_the_next_snapshot_and_their_memory_is_free() {
         let mut sealing = store.begin_seal();
         slices.iter_mut().for_each(|table| table.seal(sealing.sealed()));
         store.snapshot(number, sealing).unwrap();
-        let SnapshotEvent::Done { manifest, .. } = store.wait_for_snapshot().unwrap() else {
-            panic!("no snapshot")
-        };
-        manifest
+        store.wait_for_snapshot().unwrap().manifest().unwrap()
     };
     let first = snapshot(&mut slices, 1);
     let used = pool.used_bytes();

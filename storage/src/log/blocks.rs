@@ -621,9 +621,9 @@ impl Blocks {
             let Some(block) = self.numbers.get(&part.block) else { continue };
             let durable = &mut self.infos[*block].durable;
             // What was moved to another file is of no use where it was.
-            match durable.iter_mut().find(|own| (own.from, own.to) == (part.from, part.to)) {
-                Some(own) => *own = part,
-                None => durable.push(part),
+            match durable.binary_search_by_key(&part.from, |own| own.from) {
+                Ok(at) => durable[at] = part,
+                Err(at) => durable.insert(at, part),
             }
         }
     }

@@ -13,6 +13,7 @@
 use std::{collections::HashMap, ops::Range, sync::Arc};
 
 use super::{
+    clean::is_sparse,
     format::segment::{Contents, Entry},
     restore::{Found, Source},
 };
@@ -23,9 +24,7 @@ use crate::log::{
     sized::RECORD_BYTES_MAX,
 };
 
-/// A segment is worth keeping while this part of its bytes counts; what is left of others is written anew.
-const SPARSE_PART: u64 = 4;
-/// Smaller segments are not looked at for that.
+/// Smaller segments are kept however little of them counts.
 const SPARSE_FROM_BYTES: u64 = 1 << 20;
 
 /// So many extents of removed keys of a table may stay as they are: each keeps a segment that may hold nothing else.
@@ -149,7 +148,7 @@ impl Source {
     /// Whether so little of the segment counts that the file had better go.
     fn is_sparse(&self) -> bool {
         let length = self.segment.footer.length;
-        length >= SPARSE_FROM_BYTES && self.live_bytes < length / SPARSE_PART
+        length >= SPARSE_FROM_BYTES && is_sparse(self.live_bytes, length)
     }
 }
 

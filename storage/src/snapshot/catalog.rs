@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     adopt::{AdoptedExtent, overlap},
-    clean::{Moved, SEGMENT_BYTES_MAX, SPARSE_PART},
+    clean::{MOVED_BYTES_MIN, Moved, SEGMENT_BYTES_MAX, is_sparse},
     format::{
         adopted::Adopted,
         manifest::{Manifest, NeededSegment, NeededTable},
@@ -408,22 +408,21 @@ impl Catalog {
     }
 
     /// Segments of which so little counts that their files had better go, those first of which least does: as soon as files have
-    /// more than half, and `waste_bytes_max` bytes more, that do not count. What counts in them is `bytes_max` long in all, or one
-    /// segment's.
-    pub fn sparse(&self, waste_bytes_max: u64, bytes_max: u64) -> Vec<u64> {
-        let Usage { file_bytes, live_bytes, .. } = self.usage();
+    /// more than half, and `waste_bytes_max` bytes more, that do not count. What counts in them is no longer than what is pending.
+    pub fn sparse(&self, waste_bytes_max: u64) -> Vec<u64> {
+        let Usage { file_bytes, live_bytes, pending_bytes, .. } = self.usage();
         if file_bytes <= live_bytes.saturating_mul(2).saturating_add(waste_bytes_max) {
             return Vec::new();
         }
         // Of what was taken over only some key groups may count.
-        let is_sparse = |segment: &Segment| {
+        let may_go = |segment: &Segment| {
             segment.live_entries > 0
-                && segment.live_bytes * SPARSE_PART < segment.length
+                && is_sparse(segment.live_bytes, segment.length)
                 && segment.origin.is_none()
         };
-        let mut sparse: Vec<_> = self.segments.iter().filter(|(_, segment)| is_sparse(segment)).collect();
+        let mut sparse: Vec<_> = self.segments.iter().filter(|(_, segment)| may_go(segment)).collect();
         sparse.sort_by_key(|(_, segment)| segment.live_bytes * 1_000 / segment.length);
-        let mut bytes = 0;
+        let (mut bytes, bytes_max) = (0, pending_bytes.max(MOVED_BYTES_MIN));
         sparse.retain(|(_, segment)| {
             let max = if bytes == 0 { bytes_max.max(SEGMENT_BYTES_MAX) } else { bytes_max };
             let fits = bytes + segment.live_bytes <= max;

@@ -4,8 +4,7 @@
 //! has, each segment is full of what is soon of no use, and has a little that stays: without cleaning no file would ever go.
 //!
 //! An extent is moved as it is, under the number of its seal, and read back with all its checksums. For each byte that is moved three
-//! go at least, and no more are moved than the next segment has to hold anyway; so files have some four times the bytes that
-//! count at most. That is a log-structured file system's cleaning (Rosenblum and Ousterhout, 1992), of those segments first
+//! go at least, and as a rule no more are moved than the next segment has to hold anyway. That is a log-structured file system's cleaning (Rosenblum and Ousterhout, 1992), of those segments first
 //! that have least to move.
 //!
 //! `docs/design/005-cleaning-files.md` says what it gains and costs.
@@ -27,11 +26,11 @@ use crate::state::StateError;
 
 /// Waste that is nothing to worry about, whatever counts.
 pub const WASTE_BYTES_MAX: u64 = 16 << 20;
-/// A segment is left alone while this part of it counts. With a half, a count under checkpoints every 10 ms was a tenth slower: its
+/// A segment is left alone while this part of it counts, here and when it is taken over. With a half, a count under checkpoints every 10 ms was a tenth slower: its
 /// journal goes as it came, and what was moved of it would soon have gone by itself.
-pub(super) const SPARSE_PART: u64 = 4;
+const SPARSE_PART: u64 = 4;
 /// So much may be moved with each segment, however small it is.
-const MOVED_BYTES_MIN: u64 = 1 << 20;
+pub(super) const MOVED_BYTES_MIN: u64 = 1 << 20;
 /// One segment may be moved of which so much counts, however small the next one is: it is in memory as a whole.
 pub(super) const SEGMENT_BYTES_MAX: u64 = 64 << 20;
 /// Segments that are read for one, so that no snapshot waits for hundreds of small reads. More than one, as one is made.
@@ -56,16 +55,14 @@ impl Moved {
     }
 }
 
-/// What had better be moved to the next segment, in the order in which it has to lie there; `pending_bytes` is how much that
-/// segment has to hold anyway. What cannot be read stays where it is: nothing is lost by that.
-pub fn to_be_moved(
-    disk: &dyn Disk,
-    directory: &Path,
-    catalog: &Catalog,
-    waste_bytes_max: u64,
-    pending_bytes: u64,
-) -> Vec<Moved> {
-    let sparse = catalog.sparse(waste_bytes_max, pending_bytes.max(MOVED_BYTES_MIN));
+/// Whether so little of a segment of this length counts that its file had better go.
+pub(super) fn is_sparse(live_bytes: u64, length: u64) -> bool {
+    live_bytes < length / SPARSE_PART
+}
+
+/// What had better be moved to the next segment, in the order in which it has to lie there. What cannot be read stays where it is: nothing is lost by that.
+pub fn to_be_moved(disk: &dyn Disk, directory: &Path, catalog: &Catalog, waste_bytes_max: u64) -> Vec<Moved> {
+    let sparse = catalog.sparse(waste_bytes_max);
     let read = |number: u64| read_live(disk, directory, catalog, number).unwrap_or_default();
     let readable = sparse.into_iter().map(read).filter(|moved| !moved.is_empty());
     let mut moved: Vec<_> = readable.take(SEGMENTS_MAX).flatten().collect();

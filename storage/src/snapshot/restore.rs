@@ -238,8 +238,7 @@ impl Parts {
                     return Err(broken(format!("an extent of seal {} out of order", entry.seal)));
                 }
                 last = entry.seal;
-                let table = needed.table(entry.table).and_then(|table| keys.get(&table));
-                let Some(key) = table else {
+                let Some(key) = needed.table(entry.table).and_then(|table| keys.get(&table)) else {
                     return Err(broken(format!(
                         "an extent of table {} that {} lacks",
                         entry.table.0,

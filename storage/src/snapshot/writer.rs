@@ -329,10 +329,8 @@ impl WriterCore {
         let id = SegmentId { store: self.settings.store, number: self.next_segment };
         self.next_segment += 1;
         let directory = &self.settings.directory;
-        let pending: Vec<_> = self.catalog.pending().iter().map(|pending| pending.extent()).collect();
-        let pending_bytes = pending.iter().map(|extent| extent.bytes.len() as u64).sum();
-        let waste_bytes_max = self.settings.waste_bytes_max;
-        let moved = to_be_moved(&*self.disk, directory, &self.catalog, waste_bytes_max, pending_bytes);
+        let moved = to_be_moved(&*self.disk, directory, &self.catalog, self.settings.waste_bytes_max);
+        let pending = self.catalog.pending().iter().map(|pending| pending.extent());
         // What is moved is of older seals.
         let extents: Vec<_> = moved.iter().map(Moved::extent).chain(pending).collect();
         let path = segment_path(directory, id.number);

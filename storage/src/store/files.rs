@@ -91,6 +91,20 @@ pub enum SnapshotEvent {
     },
 }
 
+impl SnapshotEvent {
+    /// The manifest of what was made or exported.
+    ///
+    /// # Errors
+    /// Why it could not be.
+    pub fn manifest(self) -> Result<PathBuf, StateError> {
+        match self {
+            Self::Done { manifest, .. } => Ok(manifest),
+            Self::Exported { exported, .. } => Ok(exported.manifest),
+            Self::Failed { error, .. } => Err(error),
+        }
+    }
+}
+
 /// A file that records are read from while they are not in memory.
 pub struct ColdFile {
     /// The file.

@@ -18,7 +18,7 @@ use tidemill_storage::{
     state::{StateBackend, StateError, memory::MemoryBackend},
     store::{
         Store, StoreOptions,
-        files::{FileOptions, SnapshotEvent, WriterKind},
+        files::{FileOptions, WriterKind},
     },
 };
 
@@ -44,10 +44,7 @@ fn snapshot(store: &mut Store, number: u64, seal: impl FnOnce(&mut Sealed)) -> P
     let mut sealing = store.begin_seal();
     seal(sealing.sealed());
     store.snapshot(number, sealing).unwrap();
-    match store.wait_for_snapshot().unwrap() {
-        SnapshotEvent::Done { manifest, .. } => manifest,
-        other => panic!("{other:?}"),
-    }
+    store.wait_for_snapshot().unwrap().manifest().unwrap()
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::checkpoints;
 use crate::{
     cases::{Options, scratch::Scratch},
     error::BenchError,
-    memory::{self, Touched},
+    memory::{self, Spare},
     report::{Latencies, Line, Reporter},
     versus::{Rounds, Versus, per_second},
 };
@@ -60,7 +60,7 @@ struct Meter {
     /// While this is set, more of the same records come before those that are counted.
     is_held: AtomicBool,
     /// Memory to be had when they begin.
-    memory: Mutex<Option<Touched>>,
+    memory: Mutex<Option<Spare>>,
 }
 
 impl<const WORDS: usize> Count<WORDS> {

@@ -69,11 +69,17 @@ impl State {
 
     fn room(&self, more: u64) -> io::Result<()> {
         let Some(capacity) = self.faults.capacity_bytes else { return Ok(()) };
-        if self.used_bytes() + more > capacity { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        if self.used_bytes_in(Path::new("")) + more > capacity {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            Ok(())
+        }
     }
 
-    fn used_bytes(&self) -> u64 {
-        let files: BTreeMap<_, _> = self.seen.values().map(|file| (Arc::as_ptr(file), file)).collect();
+    /// Bytes in the files under a directory, each counted once, whatever names it has.
+    fn used_bytes_in(&self, directory: &Path) -> u64 {
+        let inside = self.seen.iter().filter(|(path, _)| path.starts_with(directory));
+        let files: BTreeMap<_, _> = inside.map(|(_, file)| (Arc::as_ptr(file), file)).collect();
         files.values().map(|file| lock(file).seen.len() as u64).sum()
     }
 
@@ -107,7 +113,12 @@ impl MemoryDisk {
 
     /// Bytes in all files.
     pub fn used_bytes(&self) -> u64 {
-        self.state().used_bytes()
+        self.used_bytes_in(Path::new(""))
+    }
+
+    /// Bytes in all files under a directory.
+    pub fn used_bytes_in(&self, directory: &Path) -> u64 {
+        self.state().used_bytes_in(directory)
     }
 
     /// What the end of the process alone leaves: all that it wrote, though a later power cut may take what it did not sync.
