@@ -31,7 +31,7 @@ use tidemill_storage::{
         StateName, memory::MemoryBackend,
     },
     store::{
-        JOURNALED_BYTES_MAX, NEAR_BYTES_MAX, Store, StoreOptions,
+        JOURNALED_BYTES_MAX, NEAR_BYTES_MAX, REOPENED_BYTES_MAX, Store, StoreOptions,
         files::{FileOptions, Notify, WriterKind},
     },
 };
@@ -97,6 +97,7 @@ fn store_options(operator: OperatorIndex, context: &BuildContext) -> StoreOption
         memory_bytes_max: bound.filter(|_| files.is_some()).unwrap_or(usize::MAX),
         near_bytes_max: if is_large { 0 } else { NEAR_BYTES_MAX },
         journaled_bytes_max: if is_large { usize::MAX } else { JOURNALED_BYTES_MAX },
+        reopened_bytes_max: if is_large { usize::MAX } else { REOPENED_BYTES_MAX },
         waste_bytes_max: if is_tidy { 0 } else { WASTE_BYTES_MAX },
         files,
     }

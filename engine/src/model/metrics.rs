@@ -85,7 +85,8 @@ pub struct CheckpointStats {
     pub last_restart_operators: Vec<String>,
     /// From the trigger to the commit, of complete ones.
     pub durations: LatencyHistogram,
-    /// How long a task handled no record because it passed a barrier; of the present attempt.
+    /// How long tasks handled no record because one of them passed a barrier, or some of what a table was at the barrier was copied;
+    /// of the present attempt.
     pub stalls: LatencyHistogram,
 }
 
@@ -156,7 +157,7 @@ pub struct WorkerReport {
     pub tasks: Vec<TaskReport>,
     /// Wall-clock time of the report in milliseconds.
     pub wall_millis: i64,
-    /// How long tasks handled no record because they passed a barrier.
+    /// How long tasks handled no record because one of them passed a barrier, or some of what a table was at the barrier was copied.
     pub stalls: LatencyHistogram,
 }
 

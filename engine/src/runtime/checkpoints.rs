@@ -129,6 +129,17 @@ impl CheckpointDesk {
         self.tell();
     }
 
+    /// Goes on with a snapshot that has something to copy, for some forty microseconds, so that the tasks have their turns in between.
+    /// Whether there is one; else the store that cannot go on, by its operator.
+    pub(super) fn go_on(&self) -> Result<bool, (OperatorIndex, StateError)> {
+        for store in &*self.stores.borrow() {
+            if store.snapshots.go_on().map_err(|error| (store.operator, error))? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Hears what became of the snapshots; returns the stores that cannot go on, by their operators.
     pub(super) fn poll(&mut self) -> Vec<(OperatorIndex, StateError)> {
         let stores = std::mem::take(&mut *self.stores.borrow_mut());

@@ -257,6 +257,12 @@ impl Worker {
             }
         }
         if self.checkpoints.is_waiting() {
+            let began = self.clock.now();
+            match self.checkpoints.go_on() {
+                Ok(true) => self.stalls.record(self.clock.now().saturating_sub(began), 1),
+                Ok(false) => {}
+                Err(store) => broken.push(store),
+            }
             broken.extend(self.checkpoints.poll());
         }
         for (operator, error) in broken {

@@ -103,6 +103,7 @@ fn durable(
                 let Some(store) = store else {
                     panic!("the operator's store is not registered; under {setting}")
                 };
+                while matches!(store.snapshots.go_on(), Ok(true)) {}
                 state.manifest = match store.snapshots.next_event() {
                     Ok(Some(SnapshotEvent::Done { snapshot, manifest, .. }))
                         if snapshot == barrier.checkpoint =>

@@ -1,6 +1,6 @@
 //! Jobs under simulation with crashes: what is committed is what a run without them commits.
 
-use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, ops::Range, time::Duration};
 
 use rkyv::Archived;
 use tidemill_engine::model::{source::BoxError, watermark::WatermarkStrategy};
@@ -83,25 +83,32 @@ fn a_rolling_count_counts_each_record_once() {
 }
 
 /// Every other store under simulation does with its records what only a large table of small records does otherwise, if they
-/// fill some blocks.
-#[test]
-fn records_that_change_in_place_count_once() {
-    const WORDS: usize = 500;
-    const KEYS: u64 = 300;
-    let numbers = || (0..3 * RECORDS).collect::<Vec<u64>>();
-    let expected = numbers().into_iter().map(|number| (number % KEYS, number / KEYS + 1));
+/// fill some blocks. Counts so many numbers by so many keys.
+fn count_in_blocks<const WORDS: usize, const KEYS: u64>(numbers: Range<u64>) {
+    let counted = || numbers.clone().collect::<Vec<u64>>();
+    let expected = counted().into_iter().map(|number| (number % KEYS, number / KEYS + 1));
     let report = Simulation::new().seeds(SEEDS).parallelism_max(2).check(expected, |environment, sink| {
         environment
-            .from_source("numbers", from_vec(numbers()), WatermarkStrategy::none())
+            .from_source("numbers", from_vec(counted()), WatermarkStrategy::none())
             .key_by(|number| number % KEYS)
             .fold([0_u64; WORDS], |counts: &mut [u64; WORDS], _| {
-                let [first, .., last] = counts;
+                let [first, .., last] = counts.as_mut_slice() else { return };
                 (*first, *last) = (*first + 1, *last + 1);
             })
             .map(|(key, counts)| (key, (counts[0] + counts[WORDS - 1]) / 2))
             .sink("counts", sink);
     });
     was_hard(&report);
+}
+
+#[test]
+fn records_that_change_in_place_count_once() {
+    count_in_blocks::<500, 300>(0..3 * RECORDS);
+}
+
+#[test]
+fn records_that_are_copied_behind_a_barrier_count_once() {
+    count_in_blocks::<100, 700>(0..4 * RECORDS);
 }
 
 const KEYS: u64 = 11;

@@ -14,7 +14,9 @@
 use std::{ops::Range, ptr::null_mut};
 
 use super::{
+    in_place::Way,
     index::{Bucket, Slot},
+    interval::Mode,
     place::{Form, Place},
     table::LogTable,
 };
@@ -90,11 +92,24 @@ impl<K: Key, V: Record> LogTable<K, V> {
                 self.run::<true, NEAR_GROUP, C>(keys, from..to, &mut create, &mut update);
             } else {
                 self.run::<false, GROUP, C>(keys, from..to, &mut create, &mut update);
-                self.journal.note_updates(to - from);
+                self.note_updates(keys, from..to);
             }
             from = to;
         }
         self.after_batch(range.len());
+    }
+
+    /// Notes what the next seal has to know of updates. Where nothing is done with a change that could tell, it asks the keys.
+    fn note_updates(&mut self, keys: &impl KeyColumn, range: Range<usize>) {
+        let interval = &mut self.journal.interval;
+        interval.updates += range.len() as u64;
+        if interval.mode == Mode::Reopened {
+            for hash in range.map(|i| keys.hash(i)) {
+                if interval.is_sample(hash) {
+                    interval.sample(hash);
+                }
+            }
+        }
     }
 
     /// The record in a slot, to be changed, if it is in memory and the hash's, as that of the first tag that fits nearly
@@ -117,9 +132,9 @@ impl<K: Key, V: Record> LogTable<K, V> {
     /// A sealed record, which lies at `memory`, if it may be changed there.
     #[inline(always)]
     fn change_in_place(&mut self, slot: Slot, memory: *mut u8) -> Option<Found> {
-        let may =
-            self.journal.is_on() && self.blocks.may_change_in_place(slot.address(), Form::<K, V>::SHAPE);
-        may.then_some(Found { place: Place(memory), in_place: true })
+        let journaled = self.journal.is_on();
+        let way = self.blocks.way_to_change(slot.address(), Form::<K, V>::SHAPE, journaled)?;
+        Some(Found { place: Place(memory), in_place: way == Way::Journaled })
     }
 
     /// The record of a key, to be changed, which is made where there is none; of plain values of one size.
@@ -212,7 +227,8 @@ impl<K: Key, V: Record> LogTable<K, V> {
     #[inline(always)]
     fn look_far<const GROUP: usize>(&self, keys: &impl KeyColumn, group: Range<usize>) -> Ahead<GROUP> {
         let journaled = self.journal.has_room(GROUP);
-        let sealed = Sealed { marked: self.blocks.has_dead() && !journaled, journaled };
+        let copies = !journaled && !self.blocks.reopening.is_on;
+        let sealed = Sealed { marked: self.blocks.has_dead() && copies, journaled };
         let mut ahead = Ahead::nothing();
         let mut buckets: [_; GROUP] = self.fetch_buckets(keys, group.clone());
         let (mut elsewhere, mut count) = ([0; GROUP], 0);
@@ -326,10 +342,13 @@ impl<K: Key, V: Record> LogTable<K, V> {
             prefetch(record.wrapping_add(if Form::<K, V>::STRIDED { Form::<K, V>::STRIDE - 8 } else { 64 }));
         }
         if open {
-            record
-        } else if sealed.journaled
-            && self.blocks.is_changed_in_place(Form::<K, V>::SHAPE.split(slot.address()).0)
-        {
+            return record;
+        }
+        let (block, unit) = Form::<K, V>::SHAPE.split(slot.address());
+        if self.blocks.is_owed(block) {
+            self.blocks.fetch_around(block, unit);
+        }
+        if sealed.journaled && self.blocks.is_changed_in_place(block) {
             record.wrapping_add(1)
         } else {
             null_mut()

@@ -11,7 +11,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    ops::Range,
     ptr::null_mut,
     rc::Rc,
     sync::Arc,
@@ -20,12 +19,13 @@ use std::{
 use super::{
     block::Block,
     filled::Filled,
+    marks::Marks,
     pool::CHUNK_BYTES,
+    reopened::Reopening,
     seal::{BlockId, Sealed, SealedRange, TableId},
     shared::Shared,
 };
 use crate::{
-    prefetch::prefetch,
     state::{StateError, fault},
     store::files::DurablePart,
 };
@@ -76,10 +76,11 @@ impl Shape {
 pub(super) struct Entry {
     /// Its memory; null when it is cold or gone.
     start: *mut u8,
-    /// The seal after which it was opened, or was the tail; or [`IN_PLACE`](super::in_place::IN_PLACE).
+    /// The seal after which it was opened, or was the tail; or [`IN_PLACE`](super::in_place::IN_PLACE), or
+    /// [`OWED`](super::reopened::OWED).
     pub(super) opened: u32,
     /// Units that are closed although it was opened after the last seal.
-    closed: u32,
+    pub(super) closed: u32,
 }
 
 const GONE: Entry = Entry { start: null_mut(), opened: 0, closed: 0 };
@@ -98,6 +99,8 @@ pub(super) struct Info {
     pub(super) dead: u32,
     /// Whether it is among the victims of compaction.
     pub(super) listed: bool,
+    /// Which of the blocks that are open again it is, or of those that the last seal is owed.
+    pub(super) reopened: Option<usize>,
     /// How many numbers it takes.
     numbers: u32,
 }
@@ -111,6 +114,7 @@ impl Info {
         used: 0,
         dead: 0,
         listed: false,
+        reopened: None,
         numbers: 1,
     };
 
@@ -132,8 +136,8 @@ impl Info {
 pub struct Blocks {
     pub(super) entries: Vec<Entry>,
     pub(super) infos: Vec<Info>,
-    /// Which records of each block count no more: a bit per unit, set for the first of each record; empty while there are none.
-    marks: Vec<Box<[u64]>>,
+    /// Which records of each block count no more.
+    pub(super) marks: Vec<Marks>,
     /// Numbers that may be used again.
     free: Vec<u32>,
     /// Number of seals so far.
@@ -142,7 +146,7 @@ pub struct Blocks {
     /// Whether a block was added since it was asked last.
     grown: bool,
     /// Ranges of blocks that were filled since the last seal.
-    filled: Filled,
+    pub(super) filled: Filled,
     /// Full blocks that are more than half dead, and those that have to [settle](Self::settle). Those that came first have had the
     /// most time to die further.
     pub(super) victims: VecDeque<u32>,
@@ -157,6 +161,8 @@ pub struct Blocks {
     numbers: HashMap<BlockId, usize>,
     /// Number of cold blocks.
     pub(super) cold: usize,
+    /// Blocks that are open again.
+    pub(super) reopening: Reopening,
     pub(super) table: TableId,
     pub(super) shared: Rc<Shared>,
 }
@@ -189,6 +195,7 @@ impl Blocks {
             ages: VecDeque::new(),
             numbers: HashMap::new(),
             cold: 0,
+            reopening: Reopening::default(),
             table,
             shared,
         }
@@ -389,7 +396,7 @@ impl Blocks {
         }
         self.entries.resize(number + blocks, GONE);
         self.infos.extend((0..blocks).map(|_| Info::GONE));
-        self.marks.extend((0..blocks).map(|_| Box::default()));
+        self.marks.extend((0..blocks).map(|_| Marks::default()));
         number
     }
 
@@ -415,7 +422,7 @@ impl Blocks {
     }
 
     /// What was written to the tail since the last seal.
-    fn range(&self, block: usize, used: u32, shape: Shape) -> Option<SealedRange> {
+    pub(super) fn range(&self, block: usize, used: u32, shape: Shape) -> Option<SealedRange> {
         let (entry, info) = (self.entries[block], &self.infos[block]);
         let from = if entry.opened == self.seals { entry.closed } else { used };
         let memory = info.memory.as_ref().filter(|_| from < used)?;
@@ -452,11 +459,13 @@ impl Blocks {
     #[inline(always)]
     pub fn died(&mut self, address: u32, units: u32, shape: Shape) {
         let (block, unit) = shape.split(address);
+        if self.is_owed(block) {
+            self.copy_around(block, unit);
+        }
         let info = &mut self.infos[block];
         info.dead += units;
-        match self.marks[block].get_mut(unit as usize / 64) {
-            Some(word) => *word |= 1 << (unit % 64),
-            None => self.mark_first(block, unit, shape),
+        if !self.marks[block].mark(unit) {
+            self.mark_first(block, unit, shape);
         }
         self.dead_units += u64::from(units);
         let info = &self.infos[block];
@@ -471,28 +480,16 @@ impl Blocks {
     #[inline(never)]
     fn mark_first(&mut self, block: usize, unit: u32, shape: Shape) {
         let bytes = self.infos[block].memory.as_ref().map_or(CHUNK_BYTES, |memory| memory.len());
-        let mut marks = vec![0; (bytes / shape.unit).div_ceil(64)];
-        marks[..self.marks[block].len()].copy_from_slice(&self.marks[block]);
-        marks[unit as usize / 64] |= 1 << (unit % 64);
-        self.marks[block] = marks.into();
+        let marks = self.marks[block].with_room(bytes / shape.unit);
+        marks.mark(unit);
+        self.marks[block] = marks;
+        self.note_marks(block);
     }
 
     /// Whether the record that begins at a unit counts no more.
     #[inline(always)]
     pub(super) fn is_dead(&self, block: usize, unit: u32) -> bool {
-        self.marks[block].get(unit as usize / 64).is_some_and(|word| word >> (unit % 64) & 1 == 1)
-    }
-
-    /// As [`live_units`] does, of a block whose records have one unit each.
-    #[inline(always)]
-    pub(super) fn live_units(&self, block: usize, from: u32, to: u32, live: &mut [u32]) -> (usize, u32) {
-        live_units(&self.marks[block], from, to, live)
-    }
-
-    /// The first records from a unit on that lie together and are live, of a block whose records have one unit each, and at most
-    /// so many. There are none left when it ends at `to`.
-    pub(super) fn live_run(&self, block: usize, from: u32, to: u32, max: usize) -> Range<u32> {
-        live_run(&self.marks[block], from, to, max)
+        self.marks[block].has(unit)
     }
 
     /// Whether some record counts no more: else there are no marks to be fetched.
@@ -505,8 +502,8 @@ impl Blocks {
     #[inline(always)]
     pub(super) fn prefetch_mark(&self, address: u32, shape: Shape) {
         let (block, unit) = shape.split(address);
-        if let Some(word) = self.marks.get(block).and_then(|marks| marks.get(unit as usize / 64)) {
-            prefetch(std::ptr::from_ref(word).cast());
+        if let Some(marks) = self.marks.get(block) {
+            marks.prefetch(unit);
         }
     }
 
@@ -521,7 +518,7 @@ impl Blocks {
             return;
         }
         // An open record of one size cannot be marked as dead, so a block with open ones waits for its seal.
-        let waits = shape.strided && self.entries[block].opened == self.seals;
+        let waits = shape.strided && self.entries[block].opened == self.seals && info.reopened.is_none();
         if !info.listed && !waits && info.dead * 2 > info.used && info.used >= shape.per_block / 2 {
             info.listed = true;
             self.victims.push_back(block as u32);
@@ -531,7 +528,7 @@ impl Blocks {
     /// A block that nothing live is in is gone, for the files too.
     pub(super) fn give_up(&mut self, block: usize) {
         let (entry, id) = (self.entries[block], self.infos[block].id);
-        let open = entry.opened == self.seals;
+        let open = entry.opened == self.seals && self.infos[block].reopened.is_none();
         if open {
             self.filled.remove(block);
         }
@@ -542,13 +539,14 @@ impl Blocks {
     }
 
     fn let_go(&mut self, block: usize) {
+        self.forget_reopened(block);
         let info = std::mem::replace(&mut self.infos[block], Info::GONE);
         self.units -= u64::from(info.used);
         self.dead_units -= u64::from(info.dead);
         self.cold -= usize::from(info.cold);
         self.numbers.remove(&info.id);
         self.entries[block] = GONE;
-        self.marks[block] = Box::default();
+        self.marks[block] = Marks::default();
         self.free.extend((0..info.numbers).map(|more| block as u32 + more));
     }
 
@@ -635,7 +633,7 @@ impl Blocks {
             if info.id != id || info.cold {
                 continue;
             }
-            if self.is_changed_in_place(block) {
+            if self.is_changed_in_place(block) || info.reopened.is_some() {
                 self.settle(block);
                 continue;
             }
@@ -675,110 +673,8 @@ impl Blocks {
     }
 }
 
-/// Puts the units from `from` on that are not marked into `live`, until it is full or `to` is reached: how many they are, and
-/// where to go on. What is behind the marks is not marked.
-#[inline(always)]
-fn live_units(marks: &[u64], from: u32, to: u32, live: &mut [u32]) -> (usize, u32) {
-    let (mut found, mut unit) = (0, from);
-    while unit < to {
-        let first = unit / 64 * 64;
-        let end = to.min(first + 64);
-        let mut rest = !marks.get(unit as usize / 64).copied().unwrap_or(0) & (u64::MAX << (unit % 64));
-        while rest != 0 {
-            unit = first + rest.trailing_zeros();
-            if unit >= end {
-                break;
-            }
-            if found == live.len() {
-                return (found, unit);
-            }
-            live[found] = unit;
-            found += 1;
-            rest &= rest - 1;
-        }
-        unit = end;
-    }
-    (found, unit)
-}
-
-/// The first units from `from` on that are not marked and lie together, at most so many; if there are none, or only up to it, it
-/// ends at `to`. What is behind the marks is not marked.
-#[inline(always)]
-fn live_run(marks: &[u64], from: u32, to: u32, max: usize) -> Range<u32> {
-    let start = first_unit(marks, from, to, |marks| !marks);
-    let end = to.min(start.saturating_add(u32::try_from(max).unwrap_or(u32::MAX)));
-    start..first_unit(marks, start, end, |marks| marks)
-}
-
-/// The first unit from `from` on whose bit is set in the `looked_for` of its word of marks, else `to`.
-#[inline(always)]
-fn first_unit(marks: &[u64], from: u32, to: u32, looked_for: impl Fn(u64) -> u64) -> u32 {
-    let mut unit = from;
-    while unit < to {
-        let Some(word) = marks.get(unit as usize / 64) else {
-            return if looked_for(0) == 0 { to } else { unit };
-        };
-        let rest = looked_for(*word) >> (unit % 64);
-        if rest != 0 {
-            return to.min(unit + rest.trailing_zeros());
-        }
-        unit = (unit / 64 + 1) * 64;
-    }
-    to
-}
-
 impl Drop for Blocks {
     fn drop(&mut self) {
         self.shared.dropped(self.table);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn live_runs_are_all_that_is_not_marked_and_nothing_else() {
-        let marks = [0b1011, u64::MAX, 1 << 63 | 0b110 << 30];
-        let is_live =
-            |unit: &u32| marks.get(*unit as usize / 64).is_none_or(|word| word >> (unit % 64) & 1 == 0);
-        for (from, to) in
-            [(0, 0), (0, 3), (2, 3), (3, 130), (64, 128), (70, 191), (5, 192), (100, 230), (190, 400)]
-        {
-            let expected: Vec<_> = (from..to).filter(is_live).collect();
-            for max in [1, 3, 64, usize::MAX] {
-                let (mut unit, mut found) = (from, Vec::new());
-                while unit < to {
-                    let run = live_run(&marks, unit, to, max);
-                    assert!(run.start >= unit && run.end > unit && run.end <= to && run.len() <= max);
-                    unit = run.end;
-                    found.extend(run);
-                }
-                assert_eq!(found, expected, "{from}..{to}, at most {max} at once");
-            }
-        }
-        assert_eq!(live_run(&[], 3, 1_000, 5_000), 3..1_000);
-    }
-
-    #[test]
-    fn live_units_are_those_that_are_not_marked() {
-        let marks = [0b1011, u64::MAX, 1 << 63];
-        let is_live =
-            |unit: &u32| marks.get(*unit as usize / 64).is_none_or(|word| word >> (unit % 64) & 1 == 0);
-        for (from, to) in
-            [(0, 0), (0, 3), (2, 3), (3, 130), (64, 128), (70, 191), (5, 192), (100, 230), (0, 230)]
-        {
-            let expected: Vec<_> = (from..to).filter(is_live).collect();
-            for room in [1, 7, 61, 64, 300] {
-                let (mut found, mut unit, mut live) = (Vec::new(), from, vec![0; room]);
-                while unit < to {
-                    let (count, next) = live_units(&marks, unit, to, &mut live);
-                    assert!(next > unit && (count == room || next == to));
-                    found.extend_from_slice(&live[..count]);
-                    unit = next;
-                }
-                assert_eq!(found, expected, "{from}..{to} with room for {room}");
-            }
-        }
     }
 }

@@ -34,7 +34,7 @@ use crate::{
 /// Bytes of a record of unknown size that are read at first.
 const FIRST_READ_BYTES: usize = 512;
 /// How far the budget may be overdrawn before a table waits for the writer: this part of it.
-const SLACK_PART: usize = 8;
+pub(super) const SLACK_PART: usize = 8;
 /// At least so much is spilled at once.
 const SPILL_BYTES_MIN: usize = 4 << 20;
 
@@ -344,9 +344,11 @@ impl<K: Key, V: Record> LogTable<K, V> {
     /// Seals the table alone and asks for it to be made durable.
     fn spill(&mut self) {
         let shared = std::rc::Rc::clone(&self.blocks.shared);
+        shared.finish_held();
         let (seal, mut sealed) = shared.begin_seal();
         self.seal(&mut sealed);
         shared.finish_seal(&mut sealed);
+        shared.give_owed(usize::MAX, &mut sealed);
         let asked = shared.files.borrow_mut().spill(seal, sealed);
         if let Err(error) = asked {
             fault(error);

@@ -47,7 +47,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
         let (mut addresses, mut live, mut unit) = ([0; STEP_RECORDS], 0, from);
         if Form::<K, V>::STRIDED {
             let to = used.min(from + STEP_UNITS);
-            (live, unit) = self.blocks.live_units(block, from, to, &mut addresses);
+            (live, unit) = self.blocks.marks[block].live_units(from, to, &mut addresses);
             addresses[..live].iter_mut().for_each(|address| *address += first);
         } else {
             while unit < used && live < STEP_RECORDS && unit - from < STEP_UNITS {
@@ -113,7 +113,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
             return;
         }
         let mut units = [0; STEP_RECORDS];
-        let (live, _) = self.blocks.live_units(block, from, used.min(from + STEP_UNITS), &mut units);
+        let (live, _) = self.blocks.marks[block].live_units(from, used.min(from + STEP_UNITS), &mut units);
         let first = self.blocks.first(block, Form::<K, V>::SHAPE);
         for unit in &units[..live] {
             let record = self.place(first + unit).0;

@@ -32,6 +32,11 @@ impl Filled {
         }
     }
 
+    /// All blocks, with their ranges.
+    pub fn into_blocks(self) -> impl Iterator<Item = (usize, SealedRange)> {
+        self.blocks.into_iter().zip(self.ranges)
+    }
+
     /// Hands all of them over, and `last` behind them. As a rule that is the memory they lie in: memory that a seal asks
     /// for may be new, and then it waits for the kernel, or for the host.
     pub fn hand_over(&mut self, last: Option<SealedRange>, sealed: &mut Vec<SealedRange>) {

@@ -270,6 +270,13 @@ impl Place {
             self.0.add(value).copy_from_nonoverlapping(from.add(value), bytes - value);
         }
     }
+
+    /// Copies whole records from another place, so many bytes.
+    #[inline(always)]
+    pub fn copy_bytes(self, from: *const u8, bytes: usize) {
+        // SAFETY: both places have room for that much, and are apart.
+        unsafe { self.0.copy_from_nonoverlapping(from, bytes) };
+    }
 }
 
 /// The archived form of a value, root last, in `scratch`.

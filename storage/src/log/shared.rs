@@ -2,18 +2,20 @@
 
 use std::{
     cell::{Cell, RefCell},
+    rc::Rc,
     sync::Arc,
 };
 
 use super::{
     index::HashRange,
+    owed::Owed,
     pool::BlockPool,
     seal::{BlockId, Sealed, StateDeclaration, TableDeclaration, TableId},
 };
 use crate::{
     snapshot::adopt::AdoptedExtent,
     state::{Slice, StateId, StateName},
-    store::files::Files,
+    store::{StoreOptions, files::Files, held::Held},
 };
 
 /// What all tables of one store share. Used by one thread.
@@ -28,6 +30,8 @@ pub struct Shared {
     pub near_bytes_max: usize,
     /// Bytes of a record up to which it may be changed in place.
     pub journaled_bytes_max: usize,
+    /// Bytes of a record up to which it may be changed in place where its table is copied as a whole.
+    pub reopened_bytes_max: usize,
     /// The files.
     pub files: RefCell<Files>,
     /// States, by id.
@@ -45,25 +49,25 @@ pub struct Shared {
     /// Taken over of files, and not told of by a seal.
     pub(crate) adopted: RefCell<Vec<AdoptedExtent>>,
     pub(crate) freed: RefCell<Vec<(TableId, BlockId)>>,
+    /// What the last seal is owed.
+    pub(super) owed: RefCell<Vec<Rc<RefCell<Owed>>>>,
+    /// The snapshot that waits for it.
+    pub(crate) held: RefCell<Option<Held>>,
     gone: RefCell<Vec<TableId>>,
 }
 
 impl Shared {
-    /// For tables of keys in `range`.
-    pub fn new(
-        range: HashRange,
-        pool: Arc<BlockPool>,
-        memory_bytes_max: usize,
-        near_bytes_max: usize,
-        journaled_bytes_max: usize,
-        files: Files,
-    ) -> Self {
+    /// For the tables of a store that is made with these options.
+    pub fn new(options: &StoreOptions) -> Self {
+        let StoreOptions { key_groups, max_parallelism, files, waste_bytes_max, .. } = options;
+        let files = Files::new(files.clone(), key_groups.clone(), *max_parallelism, *waste_bytes_max);
         Self {
-            pool,
-            range,
-            memory_bytes_max,
-            near_bytes_max,
-            journaled_bytes_max,
+            pool: Arc::clone(&options.pool),
+            range: HashRange::of_key_groups(key_groups.clone(), *max_parallelism),
+            memory_bytes_max: options.memory_bytes_max,
+            near_bytes_max: options.near_bytes_max,
+            journaled_bytes_max: options.journaled_bytes_max,
+            reopened_bytes_max: options.reopened_bytes_max,
             files: RefCell::new(files),
             states: RefCell::default(),
             restored: RefCell::default(),
@@ -75,6 +79,8 @@ impl Shared {
             made: RefCell::default(),
             adopted: RefCell::default(),
             freed: RefCell::default(),
+            owed: RefCell::default(),
+            held: RefCell::default(),
             gone: RefCell::default(),
         }
     }
@@ -142,5 +148,20 @@ impl Shared {
     pub(crate) fn finish_seal(&self, sealed: &mut Sealed) {
         sealed.freed = self.freed.take();
         sealed.dropped = self.gone.take();
+    }
+
+    /// Whether the last seal is owed something.
+    pub(crate) fn is_owing(&self) -> bool {
+        !self.owed.borrow().is_empty()
+    }
+
+    /// Gives the last seal what it is owed, and as soon as that is more than `bytes` no more of it; whether that was all.
+    pub(crate) fn give_owed(&self, mut bytes: usize, sealed: &mut Sealed) -> bool {
+        let mut owed = self.owed.borrow_mut();
+        let is_all = owed.iter().all(|owed| owed.borrow_mut().copy_some(&mut bytes));
+        if is_all {
+            owed.drain(..).for_each(|owed| owed.borrow_mut().hand_over(sealed));
+        }
+        is_all
     }
 }

@@ -35,7 +35,9 @@ impl<K: Key, V: Record> LogTable<K, V> {
     pub(super) fn keep_journal_short(&mut self, updates: usize) {
         // Of a few records the journal has a block, and one more.
         let blocks_max = 2 + RECORDS_MAX * self.index.len() / Form::<K, V>::SHAPE.per_block as usize;
-        if self.journal.sweep.is_some() || self.journal.blocks() > blocks_max {
+        let is_long = self.journal.sweep.is_some() || self.journal.tape.blocks() > blocks_max;
+        // Where blocks are copied whole, that does it.
+        if is_long && self.blocks.reopening.is_over() {
             self.sweep(updates * PACE);
         }
     }
@@ -45,8 +47,8 @@ impl<K: Key, V: Record> LogTable<K, V> {
         let mut sweep = match self.journal.sweep.take() {
             Some(sweep) => sweep,
             None => {
-                self.journal.close_block();
-                let (covered, blocks) = (self.journal.blocks(), self.blocks.len());
+                self.journal.tape.close_block();
+                let (covered, blocks) = (self.journal.tape.blocks(), self.blocks.len());
                 Sweep { covered, block: 0, id: BlockId(0), unit: 0, blocks }
             }
         };
@@ -57,7 +59,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
             }
             records -= self.sweep_step(&mut sweep, records);
         }
-        self.journal.forget(sweep.covered);
+        self.journal.tape.forget(sweep.covered);
     }
 
     /// Takes some records that lie together, or ends with a block; how many they are.
@@ -71,10 +73,10 @@ impl<K: Key, V: Record> LogTable<K, V> {
             return 0;
         }
         let (first, used) = (self.blocks.first(block, Form::<K, V>::SHAPE), self.blocks.used(block));
-        let live = self.blocks.live_run(block, unit, used, records_max);
+        let live = self.blocks.marks[block].live_run(unit, used, records_max);
         if !live.is_empty() {
             let records = self.place(first + live.start);
-            self.journal.append_all::<K, V>(records, live.len());
+            self.journal.tape.append_all(records, live.len(), Form::<K, V>::STRIDE);
         }
         if live.end < used {
             *sweep = Sweep { id: self.blocks.infos[block].id, unit: live.end, ..*sweep };

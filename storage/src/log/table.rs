@@ -17,6 +17,7 @@ use super::{
     blocks::Blocks,
     cold::Fetched,
     index::{Index, Slot},
+    interval::Allowed,
     journal::Journal,
     place::{Form, Place, archive},
     seal::{BlockId, RemovedKeys, Sealed, TableId},
@@ -96,7 +97,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
 
     /// Bytes of memory that the table takes: blocks, and index.
     pub fn bytes(&self) -> (usize, usize) {
-        (self.blocks.bytes() + self.journal.bytes(), self.index.bytes())
+        (self.blocks.bytes() + self.journal.tape.bytes(), self.index.bytes())
     }
 
     /// Closes everything written so far and hands over what changed since the last seal. Takes the same time
@@ -106,19 +107,31 @@ impl<K: Key, V: Record> LogTable<K, V> {
             // A table that is not used holds no files open from which its cold records were moved.
             self.hear_of_files();
         }
-        let is_new = std::mem::take(&mut self.touched) || self.blocks.has_open() || self.journal.has_open();
+        let is_new =
+            std::mem::take(&mut self.touched) || self.blocks.has_open() || self.journal.tape.has_open();
         if !is_new && self.removed.is_empty() {
             return;
         }
         let live = self.index.len();
-        let may = self.journal.is_for::<K, V>() && live > self.near_keys_max && self.blocks.may_stay();
-        self.journal.seal(&mut sealed.journal, live as u64, may);
-        self.blocks.seal(sealed, Form::<K, V>::SHAPE);
+        let (before, allowed) = (self.journal.interval.mode, self.allowed());
+        let next = self.journal.seal(&mut sealed.journal, live as u64, allowed);
+        self.seal_blocks(sealed, before, next);
         if !self.removed.is_empty() {
             let keys = std::mem::take(&mut self.removed);
             sealed.removed.push(RemovedKeys { table: self.table, keys });
         }
         sealed.live.push((self.table, live as u64));
+    }
+
+    /// How sealed records may be changed where they lie.
+    fn allowed(&self) -> Allowed {
+        let is_for_it = Form::<K, V>::STRIDED && V::PLAIN && self.index.len() > self.near_keys_max;
+        let is_at_most = |bytes| is_for_it && Form::<K, V>::STRIDE <= bytes;
+        let shared = &self.blocks.shared;
+        Allowed {
+            journal: is_at_most(shared.journaled_bytes_max) && self.blocks.may_stay(),
+            reopening: is_at_most(shared.reopened_bytes_max) && self.blocks.may_be_copied(),
+        }
     }
 
     #[inline(always)]
@@ -276,7 +289,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
         self.touched = true;
         self.index.remove(key.hash, |own| own == address);
         let open = self.blocks.open_at(address, shape);
-        if open.is_null() {
+        if open.is_null() || self.blocks.is_reopened(shape.split(address).0) {
             let units = self.resident(address).units::<K, V>();
             self.blocks.died(address, units, shape);
         } else if Form::<K, V>::STRIDED {
@@ -324,6 +337,7 @@ impl<K: Key, V: Record> KeyedTable<K, V> for LogTable<K, V> {
         create: impl FnOnce() -> V,
         update: impl FnOnce(&mut V) -> R,
     ) -> R {
+        self.touched = true;
         let result = self.update_one(key, create, update);
         self.after_change();
         result

@@ -23,6 +23,9 @@ use crate::{
     state::StateError,
 };
 
+/// Bytes of what a seal is owed that are copied before somebody else has a turn: some forty microseconds.
+const STEP_BYTES: usize = 128 << 10;
+
 /// Where a store keeps its files, and who writes them.
 #[derive(Clone, Debug)]
 pub struct FileOptions {
@@ -46,7 +49,8 @@ pub enum WriterKind {
     /// The store's owner, where it asks for it: for tests.
     Here,
     /// The store's owner, but some polls later, and what became of it is heard later still: for simulation, where all that a
-    /// thread could do has to happen in an order that repeats. `notify` is called as long as something is under way.
+    /// thread could do has to happen in an order that repeats. `notify` is called as long as something is under way. What a seal
+    /// is owed is copied in the smallest steps.
     Late {
         /// What the delays are drawn from.
         seed: u64,
@@ -319,7 +323,10 @@ impl Files {
                 None => break,
             }
         }
-        self.ask_for_poll();
+        // A writer that is late gets on when it is polled, and nobody else would see to that.
+        if matches!(&self.end, Some(End::Here(writer)) if writer.is_busy()) {
+            self.ask_for_poll();
+        }
         match self.failed.take() {
             Some(error) => Err(error),
             None => Ok(()),
@@ -339,11 +346,21 @@ impl Files {
         event.map_or(Ok(()), |event| self.note(event))
     }
 
-    /// A writer that is late gets on when it is polled, and nobody else would see to that.
-    fn ask_for_poll(&self) {
-        let is_late = matches!(&self.end, Some(End::Here(writer)) if writer.is_busy());
+    /// Bytes of what a seal is owed that are copied at once.
+    pub(crate) fn step_bytes(&self) -> usize {
+        let is_late = self.options.as_ref().is_some_and(|own| matches!(own.writer, WriterKind::Late { .. }));
+        if is_late { 1 } else { STEP_BYTES }
+    }
+
+    /// Has somebody ask again what has happened.
+    pub(crate) fn ask_for_poll(&self) {
         let notify = self.options.as_ref().and_then(|options| options.notify.as_ref());
-        notify.filter(|_| is_late).into_iter().for_each(|notify| (notify.0)());
+        notify.into_iter().for_each(|notify| (notify.0)());
+    }
+
+    /// The next [poll](Self::poll) says what went wrong.
+    pub(crate) fn fail(&mut self, error: StateError) {
+        self.failed = Some(error);
     }
 
     fn note(&mut self, event: Event) -> Result<(), StateError> {

@@ -37,18 +37,25 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Copies behind a seal
+//!
+//! Where most keys of a large table change between two seals, its records change where they lie, and the table is copied behind each
+//! seal: what is about to change before that, the rest in [small steps](Snapshots::go_on) by whoever follows the snapshot. See
+//! `docs/design/006-copies-behind-the-seal.md`.
 
 pub mod files;
+pub(crate) mod held;
 mod load;
 
 use std::{any::Any, collections::BTreeMap, ops::Range, path::PathBuf, rc::Rc, sync::Arc};
 
-use files::{FileOptions, Files, SnapshotEvent};
+use files::{FileOptions, SnapshotEvent};
+use held::Held;
 
 use crate::{
     key::Key,
     log::{
-        index::HashRange,
         place::Form,
         pool::BlockPool,
         seal::{Sealed, StateDeclaration},
@@ -73,6 +80,9 @@ pub const NEAR_BYTES_MAX: usize = 1536 << 10;
 /// saves; see `tidemill-bench state snapshot-10ms-count` and design 004.
 pub const JOURNALED_BYTES_MAX: usize = 32;
 
+/// A change may have to wait until 64 records were copied, which is a microsecond if they are no larger.
+pub const REOPENED_BYTES_MAX: usize = 64;
+
 /// What a store is made with.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -91,6 +101,9 @@ pub struct StoreOptions {
     /// Bytes of a record, its key's hash included, up to which it may be changed in place after a seal, and then be written
     /// with each change; of a large table whose records have one size and plain values. Others are copied first.
     pub journaled_bytes_max: usize,
+    /// Bytes of a record, its key's hash included, up to which it may be changed in place before all of its table is
+    /// [copied](self#copies-behind-a-seal), where most keys change between two seals; of such a table, too.
+    pub reopened_bytes_max: usize,
     /// Bytes that files may have beyond twice those that count, before what counts in some of them is written again so that
     /// they can go.
     pub waste_bytes_max: u64,
@@ -108,6 +121,7 @@ impl StoreOptions {
             memory_bytes_max: usize::MAX,
             near_bytes_max: NEAR_BYTES_MAX,
             journaled_bytes_max: JOURNALED_BYTES_MAX,
+            reopened_bytes_max: REOPENED_BYTES_MAX,
             waste_bytes_max: WASTE_BYTES_MAX,
             files: None,
         }
@@ -158,24 +172,12 @@ impl Store {
     /// # Panics
     /// When there is a bound on memory and no place for files.
     pub fn new(options: StoreOptions) -> Self {
-        let StoreOptions {
-            key_groups,
-            max_parallelism,
-            pool,
-            memory_bytes_max,
-            near_bytes_max,
-            journaled_bytes_max,
-            waste_bytes_max,
-            files,
-        } = options;
         assert!(
-            memory_bytes_max == usize::MAX || files.is_some(),
+            options.memory_bytes_max == usize::MAX || options.files.is_some(),
             "a bound on memory needs a place for files"
         );
-        let range = HashRange::of_key_groups(key_groups.clone(), max_parallelism);
-        let files = Files::new(files, key_groups.clone(), max_parallelism, waste_bytes_max);
-        let shared =
-            Rc::new(Shared::new(range, pool, memory_bytes_max, near_bytes_max, journaled_bytes_max, files));
+        let shared = Rc::new(Shared::new(&options));
+        let StoreOptions { key_groups, max_parallelism, .. } = options;
         Self {
             shared,
             key_groups,
@@ -224,6 +226,7 @@ impl Store {
             self.waiting.values().all(|waiting| waiting.slices.is_empty()),
             "a restored slice was not taken and would be lost"
         );
+        self.shared.finish_held();
         let (seal, sealed) = self.shared.begin_seal();
         Sealing { seal, sealed }
     }
@@ -232,20 +235,29 @@ impl Store {
     pub fn finish_seal(&mut self, sealing: Sealing) -> Sealed {
         let mut sealed = sealing.sealed;
         self.shared.finish_seal(&mut sealed);
+        self.shared.give_owed(usize::MAX, &mut sealed);
         sealed
     }
 
     /// Makes what was sealed durable, as a snapshot that is kept until it is [released](Self::release). Returns at once;
-    /// [`next_snapshot_event`](Self::next_snapshot_event) tells when it is done.
+    /// [`next_snapshot_event`](Self::next_snapshot_event) goes on with it and tells when it is done. If it has to copy more
+    /// of what tables were when the next seal [begins](Self::begin_seal), that waits for it.
     ///
     /// # Errors
     /// When the directory cannot be taken, or the writer is gone.
     pub fn snapshot(&mut self, snapshot: u64, sealing: Sealing) -> Result<(), StateError> {
-        let seal = sealing.seal;
-        let sealed = self.finish_seal(sealing);
+        let Sealing { seal, mut sealed } = sealing;
+        self.shared.finish_seal(&mut sealed);
         // What was not taken over by now will have to be written.
         self.adopted = Vec::new();
-        self.shared.files.borrow_mut().snapshot(snapshot, seal, sealed)
+        let mut files = self.shared.files.borrow_mut();
+        if !self.shared.is_owing() {
+            return files.snapshot(snapshot, seal, sealed);
+        }
+        files.start()?;
+        *self.shared.held.borrow_mut() = Some(Held { snapshot, seal, sealed, is_released: false });
+        files.ask_for_poll();
+        Ok(())
     }
 
     /// Makes the directory for the files and the writer's thread, for which the first snapshot would wait some hundred
@@ -283,12 +295,14 @@ impl Store {
         self.shared.files.borrow_mut().export(snapshot, directory, form)
     }
 
-    /// What became of a snapshot since it was asked last, if anything did.
+    /// What became of a snapshot since it was asked last, if anything did. Before that it [goes on](Snapshots::go_on) a little.
     ///
     /// # Errors
     /// When the writer is gone or could not write what does not fit memory.
     pub fn next_snapshot_event(&mut self) -> Result<Option<SnapshotEvent>, StateError> {
-        self.snapshots().next_event()
+        let snapshots = self.snapshots();
+        snapshots.go_on()?;
+        snapshots.next_event()
     }
 
     /// Waits for the next thing that becomes of a snapshot; there must be one under way.
@@ -296,6 +310,7 @@ impl Store {
     /// # Errors
     /// As [`next_snapshot_event`](Self::next_snapshot_event).
     pub fn wait_for_snapshot(&mut self) -> Result<SnapshotEvent, StateError> {
+        while self.shared.go_on(usize::MAX)? {}
         let mut files = self.shared.files.borrow_mut();
         loop {
             files.poll(false)?;
@@ -346,7 +361,18 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// As [`Store::next_snapshot_event`].
+    /// Copies some of what a table was at the last seal and files have still to get, for some forty microseconds at most; whether
+    /// there was something to copy. A snapshot goes to the writer when all of it was, so somebody has to go on with it: a table
+    /// whose blocks are [copied as a whole](crate::store#copies-behind-a-seal) is not copied otherwise but where it changes.
+    ///
+    /// # Errors
+    /// When the writer is gone.
+    pub fn go_on(&self) -> Result<bool, StateError> {
+        let step_bytes = self.shared.files.borrow().step_bytes();
+        self.shared.go_on(step_bytes)
+    }
+
+    /// What became of a snapshot since it was asked last, if anything did.
     ///
     /// # Errors
     /// When the writer is gone or could not write what does not fit memory.
@@ -368,7 +394,7 @@ impl Snapshots {
     /// # Errors
     /// As [`Store::snapshot`].
     pub fn release(&self, snapshot: u64) -> Result<(), StateError> {
-        self.shared.files.borrow_mut().release(snapshot)
+        self.shared.release(snapshot)
     }
 }
 
