@@ -3,7 +3,7 @@
 //! One thread, the owner's, writes to a block, and as long as the writer has a share of it only above what was sealed. The
 //! writer's thread reads, and only below. They never touch the same byte, and a seal reaches the writer through a channel, which
 //! orders them; that the writer has let go is seen in the count of shares, which orders them too. The last of both to let go
-//! gives the memory back.
+//! gives the memory back. (What a seal is *owed* is read by the owner's thread, which has the only shares then.)
 //!
 //! Unsafe leaf: it hands out memory by address.
 #![allow(unsafe_code)]

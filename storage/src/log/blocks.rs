@@ -2,7 +2,8 @@
 //!
 //! An *address* is a block's number and a unit within it. Records of one size have one unit each; others are made of
 //! units of 16 bytes. New records go to the *tail* block. A seal closes all blocks: from then on their records
-//! are copied to the tail when they change, or [changed in place](super::in_place) after all. Numbers of blocks that are gone are given out again, so 32 bits last.
+//! are copied to the tail when they change, or [changed in place](super::in_place) after all, or the blocks are [open
+//! again](super::reopened). Numbers of blocks that are gone are given out again, so 32 bits last.
 //!
 //! A small table has one small block that doubles, by copying, until it is a whole chunk.
 //!

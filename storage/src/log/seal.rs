@@ -4,7 +4,8 @@
 //! lies below never changes again, so the writer reads it from its own thread while the table goes on above. A
 //! change of a sealed record writes a new one into an unsealed block; the last one counts. So a table is
 //! restored by reading the ranges that were sealed in the order of their seals, the newest record of a key
-//! wins, after applying each seal's removed keys before its ranges.
+//! wins, after applying each seal's removed keys before its ranges. Some of the ranges may be copied behind the
+//! seal: what it is *owed*.
 
 use super::block::Block;
 use crate::{

@@ -1,8 +1,9 @@
 //! The table: a value per key, in the hybrid log of one slice of a state.
 //!
-//! A record is found by the index and lies in the blocks. Written since the last seal, it is changed in place; else it
-//! is copied to the tail first and the sealed one is dead, or it is changed in place and goes to the [journal](super::journal). A value of a plain type is lent where it lies; others are
-//! restored, changed and archived again, in place if they still fit.
+//! A record is found by the index and lies in the blocks. Written since the last seal, it is changed in place. Else it
+//! is copied to the tail first and the sealed one is dead; or it is changed in place and goes to the [journal](super::journal), or
+//! its block is [open again](super::reopened). A value of a plain type is lent where it lies; others are restored, changed and
+//! archived again, in place if they still fit.
 //!
 //! Removing: an open record of one size is replaced by the last open one, so that what a seal takes has no gaps; one of
 //! any size is marked as dead. Once anything was sealed, the key is noted as removed, because an older record may be in
@@ -101,7 +102,8 @@ impl<K: Key, V: Record> LogTable<K, V> {
     }
 
     /// Closes everything written so far and hands over what changed since the last seal. Takes the same time
-    /// whatever the table holds: what was filled is handed over as it was noted when it was.
+    /// whatever the table holds, or some nanoseconds for each block that is open again: what was filled is handed over as it was
+    /// noted when it was.
     pub fn seal(&mut self, sealed: &mut Sealed) {
         if self.blocks.shared.is_bounded() {
             // A table that is not used holds no files open from which its cold records were moved.
