@@ -129,7 +129,7 @@ impl CheckpointDesk {
         self.tell();
     }
 
-    /// Goes on with a snapshot that has something to copy, for some forty microseconds, so that the tasks have their turns in between.
+    /// Goes on with a snapshot that has something to copy, for some fifty microseconds, so that the tasks have their turns in between.
     /// Whether there is one; else the store that cannot go on, by its operator.
     pub(super) fn go_on(&self) -> Result<bool, (OperatorIndex, StateError)> {
         for store in &*self.stores.borrow() {

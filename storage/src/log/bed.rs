@@ -6,7 +6,10 @@ use super::table::LogTable;
 use crate::{
     key::{hash_bits, key_group_range},
     log::pool::BlockPool,
-    snapshot::disk::{Disk, memory::MemoryDisk},
+    snapshot::disk::{
+        Disk,
+        memory::{Faults, MemoryDisk},
+    },
     state::{KeyColumn, KeyView, KeyedTable, StateBackend, StateError, StateName, WHOLE},
     store::{
         Store, StoreOptions,
@@ -153,4 +156,22 @@ pub(super) fn restored(disk: &MemoryDisk, manifest: &PathBuf, parallelism: u32) 
         contents(&mut table_of(&mut store))
     };
     (0..parallelism).flat_map(restore).collect()
+}
+
+/// Does some work on a disk that dies at every third operation from the first third on, and checks what is left: `work` gives the
+/// last snapshot that was done, and what was in it.
+pub(super) fn crash_everywhere(work: impl Fn(&MemoryDisk) -> Option<(PathBuf, Contents)>) {
+    let disk = MemoryDisk::default();
+    work(&disk);
+    let operations = disk.operations();
+    assert!(operations > 60);
+    for crash_at in (operations / 3..operations).step_by(3) {
+        let disk = MemoryDisk::default();
+        disk.set_faults(Faults { dead_from: Some(crash_at), ..Faults::default() });
+        let last = work(&disk);
+        disk.crash(crash_at);
+        disk.set_faults(Faults::default());
+        let (manifest, expected) = last.unwrap();
+        assert_eq!(restored(&disk, &manifest, 1), expected, "crash at {crash_at}");
+    }
 }

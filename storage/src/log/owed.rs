@@ -44,7 +44,7 @@ pub(super) struct Reopened {
 }
 
 impl Reopened {
-    /// A block with so many units, none of which is owed.
+    /// A block, of which nothing is owed.
     pub(super) fn new(
         block: usize,
         info: &Info,

@@ -23,7 +23,7 @@ use crate::{
     state::StateError,
 };
 
-/// Bytes of what a seal is owed that are copied before somebody else has a turn: some forty microseconds.
+/// Bytes of what a seal is owed that are copied before somebody else has a turn: some fifty microseconds.
 const STEP_BYTES: usize = 128 << 10;
 
 /// Where a store keeps its files, and who writes them.

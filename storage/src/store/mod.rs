@@ -361,7 +361,7 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// Copies some of what a table was at the last seal and files have still to get, for some forty microseconds at most; whether
+    /// Copies some of what a table was at the last seal and files have still to get, for some fifty microseconds at most; whether
     /// there was something to copy. A snapshot goes to the writer when all of it was, so somebody has to go on with it: a table
     /// whose blocks are [copied as a whole](crate::store#copies-behind-a-seal) is not copied otherwise but where it changes.
     ///
