@@ -15,6 +15,10 @@ use super::{
 /// In place of the seal after which a block was opened, says that its sealed records are changed in place.
 pub(super) const IN_PLACE: u32 = u32::MAX;
 
+/// Blocks of a table up to which they are reopened: a seal takes some 80 nanoseconds for each, and is not to take a hundred
+/// microseconds.
+const REOPENED_MAX: usize = 1024;
+
 /// How a sealed record is changed where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -69,11 +73,12 @@ impl Blocks {
         !shared.is_bounded() || (self.cold == 0 && shared.pool.block_bytes() <= shared.memory_bytes_max / 2)
     }
 
-    /// Whether copies of all blocks would overdraw the budget by no more than it may be.
+    /// Whether copies of all blocks would overdraw the budget by no more than it may be, and a seal may look at each.
     pub(super) fn may_be_copied(&self) -> bool {
         let shared = &self.shared;
-        !shared.is_bounded()
-            || (self.cold == 0 && shared.pool.block_bytes() <= shared.memory_bytes_max / SLACK_PART)
+        let has_room = !shared.is_bounded()
+            || (self.cold == 0 && shared.pool.block_bytes() <= shared.memory_bytes_max / SLACK_PART);
+        has_room && self.len() <= REOPENED_MAX
     }
 
     /// Puts a block that was changed in place forward for compaction, as it cannot leave memory as it is.

@@ -102,7 +102,7 @@ impl<K: Key, V: Record> LogTable<K, V> {
     }
 
     /// Closes everything written so far and hands over what changed since the last seal. Takes the same time
-    /// whatever the table holds, or some nanoseconds for each block that is open again: what was filled is handed over as it was
+    /// whatever the table holds, or some 80 nanoseconds for each block that is open again, of a thousand at most: what was filled is handed over as it was
     /// noted when it was.
     pub fn seal(&mut self, sealed: &mut Sealed) {
         if self.blocks.shared.is_bounded() {

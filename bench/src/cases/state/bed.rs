@@ -14,7 +14,7 @@ use tidemill::{
         log::{pool::BlockPool, seal::Sealed, table::LogTable},
         record::{Record, restore},
         state::{KeyColumn, KeyView, KeyedTable, StateBackend, StateId, StateName, WHOLE},
-        store::{Store, StoreOptions},
+        store::{Sealing, Store, StoreOptions},
     },
 };
 
@@ -87,11 +87,17 @@ impl Bed {
         Ok(Self { store, state, pool })
     }
 
-    /// Everything that a seal takes, as a checkpoint's barrier would do it.
+    /// A seal, with the copies that it may be owed.
     pub(super) fn seal<K: Key, V: Record>(&mut self, table: &mut LogTable<K, V>) -> Sealed {
+        let sealing = self.begin_seal(table);
+        self.store.finish_seal(sealing)
+    }
+
+    /// What of a seal a checkpoint's barrier has to wait for.
+    pub(super) fn begin_seal<K: Key, V: Record>(&mut self, table: &mut LogTable<K, V>) -> Sealing {
         let mut sealing = self.store.begin_seal();
         table.seal(sealing.sealed());
-        self.store.finish_seal(sealing)
+        sealing
     }
 }
 
@@ -141,6 +147,10 @@ impl<V: Touched> Table<V> {
 
     pub(super) fn seal(&mut self) -> Sealed {
         self.bed.seal(&mut self.table)
+    }
+
+    pub(super) fn begin_seal(&mut self) -> Sealing {
+        self.bed.begin_seal(&mut self.table)
     }
 }
 
