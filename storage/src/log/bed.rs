@@ -141,6 +141,14 @@ impl Bed {
         done.manifest()
     }
 
+    /// Goes on in another store with what is in a snapshot.
+    pub fn restart(self, disk: &MemoryDisk, directory: &str, manifest: PathBuf) -> Self {
+        let options = options(disk, directory, usize::MAX);
+        let mut store = Store::restore(options, Arc::new(disk.clone()), &[manifest]).unwrap();
+        let table = table_of(&mut store);
+        Self { store, table, ..self }
+    }
+
     pub fn changed_in_place(&self) -> usize {
         (0..self.table.blocks.len()).filter(|block| self.table.blocks.is_changed_in_place(*block)).count()
     }

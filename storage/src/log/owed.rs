@@ -38,9 +38,8 @@ pub(super) struct Reopened {
     used: u32,
     /// Whether files may hold it.
     is_in_files: bool,
-    /// Pages that are owed, and how many they are.
+    /// Pages that are owed.
     missing: [u64; WORDS],
-    left: u32,
 }
 
 impl Reopened {
@@ -53,13 +52,12 @@ impl Reopened {
         is_in_files: bool,
     ) -> Self {
         let (id, used) = (info.id, info.used);
-        Self { block, id, memory, marks: marks.clone(), used, is_in_files, missing: [0; WORDS], left: 0 }
+        Self { block, id, memory, marks: marks.clone(), used, is_in_files, missing: [0; WORDS] }
     }
 
     /// From now on all of it is owed.
     pub(super) fn owe(&mut self) {
-        self.left = self.used.div_ceil(PAGE_UNITS);
-        let mut rest = self.left;
+        let mut rest = self.used.div_ceil(PAGE_UNITS);
         for word in &mut self.missing {
             let pages = rest.min(u64::BITS);
             *word = u64::MAX.checked_shr(u64::BITS - pages).unwrap_or(0);
@@ -69,7 +67,12 @@ impl Reopened {
 
     /// Whether none of it is owed.
     fn is_paid(&self) -> bool {
-        self.left == 0
+        self.missing == [0; WORDS]
+    }
+
+    /// What no file has to hold any more, if files may, as none of it is owed.
+    fn take_freed(&mut self) -> Option<BlockId> {
+        std::mem::take(&mut self.is_in_files).then_some(self.id)
     }
 
     /// The first page that is owed.
@@ -85,7 +88,6 @@ impl Reopened {
             return 0;
         }
         *word &= !bit;
-        self.left -= 1;
         let (mut unit, mut copied) = (page * PAGE_UNITS, 0);
         let end = self.used.min(unit + PAGE_UNITS);
         while unit < end {
@@ -156,7 +158,7 @@ impl Owed {
         let block = own.as_mut()?;
         block.copy(unit / PAGE_UNITS, self.stride, &mut self.tape);
         if block.is_paid() {
-            self.freed.extend(std::mem::take(&mut block.is_in_files).then_some((self.table, block.id)));
+            self.freed.extend(block.take_freed().map(|id| (self.table, id)));
         }
         own.take_if(|block| block.is_paid())
     }
@@ -180,7 +182,7 @@ impl Owed {
                 continue;
             };
             let Some(page) = block.next() else {
-                self.freed.extend(std::mem::take(&mut block.is_in_files).then_some((self.table, block.id)));
+                self.freed.extend(block.take_freed().map(|id| (self.table, id)));
                 self.passed += 1;
                 continue;
             };

@@ -82,6 +82,7 @@ impl Blocks {
         }
     }
 
+    /// What there is to know of a block of the table's, to be opened again or owed.
     fn own(&self, block: usize, is_in_files: bool) -> Option<Reopened> {
         let info = &self.infos[block];
         let memory = info.memory.clone()?;
@@ -133,7 +134,7 @@ impl Blocks {
         }
     }
 
-    /// The place of a block among those that are open again or owed.
+    /// Changes what is known of a block among those that are open again or owed, if it is one.
     fn with_reopened(&mut self, block: usize, change: impl FnOnce(&mut Option<Reopened>)) {
         let Some(at) = self.infos[block].reopened else { return };
         if !self.is_owed(block) {

@@ -1,11 +1,9 @@
 //! Blocks that are open again, and what of them comes back from files: what changes before it is copied, in passing or all at once,
 //! modes that change, restarts, crashes.
 
-use std::sync::Arc;
-
 use crate::{
     log::{
-        bed::{Bed, KEYS, Value, contents, crash_everywhere, key, options, restored, table_of},
+        bed::{Bed, KEYS, Value, contents, crash_everywhere, key, restored},
         blocks::Shape,
         interval::Mode,
         place::Form,
@@ -13,7 +11,7 @@ use crate::{
     },
     snapshot::disk::{Disk, memory::MemoryDisk},
     state::{KeyedTable, StateBackend, StateName, WHOLE},
-    store::{Store, files::SnapshotEvent},
+    store::files::SnapshotEvent,
 };
 
 /// Bytes of all records at the beginning.
@@ -345,10 +343,7 @@ fn a_restored_table_is_opened_again() {
     let mut bed = Bed::reopened(&disk);
     for attempt in 0..3 {
         let manifest = bed.snapshot().unwrap();
-        let options = options(&disk, &format!("/attempt-{attempt}"), usize::MAX);
-        let mut store = Store::restore(options, Arc::new(disk.clone()), &[manifest]).unwrap();
-        let table = table_of(&mut store);
-        bed = Bed { store, table, ..bed };
+        bed = bed.restart(&disk, &format!("/attempt-{attempt}"), manifest);
         assert_eq!(contents(&mut bed.table), bed.expected);
         for _ in 0..3 {
             bed.change_all();

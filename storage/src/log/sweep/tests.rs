@@ -1,15 +1,12 @@
 //! Changes in place, and what of them comes back from files: restarts, a late writer, a budget, crashes.
 
-use std::sync::Arc;
-
 use crate::{
     log::{
-        bed::{Bed, KEYS, contents, crash_everywhere, key, options, restored, table_of},
+        bed::{Bed, KEYS, contents, crash_everywhere, key, restored},
         pool::CHUNK_BYTES,
     },
     snapshot::disk::memory::MemoryDisk,
     state::KeyedTable,
-    store::Store,
 };
 
 #[test]
@@ -67,10 +64,7 @@ fn a_restored_table_goes_on_in_place() {
         }
         assert!(bed.table.journal.tape.blocks() > 0);
         let manifest = bed.snapshot().unwrap();
-        let options = options(&disk, &format!("/attempt-{attempt}"), usize::MAX);
-        let mut store = Store::restore(options, Arc::new(disk.clone()), &[manifest]).unwrap();
-        let table = table_of(&mut store);
-        bed = Bed { store, table, ..bed };
+        bed = bed.restart(&disk, &format!("/attempt-{attempt}"), manifest);
         assert_eq!(contents(&mut bed.table), bed.expected);
     }
 }
