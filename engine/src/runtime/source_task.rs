@@ -370,7 +370,10 @@ where
             BarrierKind::Suspending => self.state = State::Silent,
             BarrierKind::Final => {
                 self.state = State::Finishing;
-                self.pump.down.signal(Signal::End, context);
+                // Whoever could not pass the barrier is not told that all is well.
+                if !context.has_failed() {
+                    self.pump.down.signal(Signal::End, context);
+                }
             }
         }
         Ok(())

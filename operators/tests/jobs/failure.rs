@@ -1,10 +1,18 @@
 //! Whatever fails stops the job with an error that says who and why; the process lives and nothing is left behind.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use rkyv::Archived;
 use tidemill_engine::{
     model::{
+        checkpoint::{CheckpointId, Committable},
+        checkpoint_config::CheckpointConfig,
         config::JobConfig,
         error::Error,
         sink::{Sink, SinkWriter},
@@ -17,6 +25,7 @@ use tidemill_engine::{
 use tidemill_operators::{
     api::environment::StreamEnvironment,
     keyed::process::{FiredTimer, KeyedProcessFunction, ProcessContext},
+    source::from_vec,
     testkit::{
         job::{Setting, on_all_backends},
         record::RecordSink,
@@ -528,6 +537,61 @@ fn jobs_that_make_no_sense_are_refused_with_their_remedy() {
     let config = JobConfig { parallelism: 4, max_parallelism: Some(3), ..JobConfig::default() };
     let message = refused(config, |environment| numbers(environment).sink("d", to("max")));
     assert!(message.contains("parallelism is 4 but max_parallelism is 3"), "{message}");
+}
+
+/// Cannot make anything ready to be committed, and notes whether it is told that all is over and well.
+struct Refusing(Arc<AtomicBool>);
+
+struct RefusingWriter(Arc<AtomicBool>);
+
+impl Sink<i64> for Refusing {
+    type Writer = RefusingWriter;
+
+    fn prepare(&mut self, _parallelism: usize) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    fn open(&self, _context: &SubtaskContext) -> Result<RefusingWriter, BoxError> {
+        Ok(RefusingWriter(Arc::clone(&self.0)))
+    }
+}
+
+impl SinkWriter<i64> for RefusingWriter {
+    fn write(&mut self, _record: i64, _timestamp: Timestamp) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), BoxError> {
+        Ok(())
+    }
+
+    fn pre_commit(&mut self, _checkpoint: CheckpointId) -> Result<Vec<Committable>, BoxError> {
+        Err("no room".into())
+    }
+
+    fn finish(&mut self) -> Result<(), BoxError> {
+        self.0.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_sink_that_fails_at_the_last_barrier_is_not_told_that_all_is_well() {
+    let place = tempfile::tempdir().unwrap();
+    let finished = Arc::new(AtomicBool::new(false));
+    let checkpoints = CheckpointConfig {
+        interval_ms: 3_600_000,
+        failures_max: 0,
+        ..CheckpointConfig::new(place.path().join("checkpoints"))
+    };
+    let config = JobConfig { parallelism: 1, checkpoints: Some(checkpoints), ..JobConfig::default() };
+    let environment = StreamEnvironment::with_config(config);
+    environment
+        .from_source("origin", from_vec(vec![1_i64, 2, 3]), WatermarkStrategy::none())
+        .sink("destination", Refusing(Arc::clone(&finished)));
+    let message = environment.execute().unwrap_err().to_string();
+    assert!(message.contains("no room"), "{message}");
+    assert!(!finished.load(Ordering::Relaxed), "it was told that all is well");
 }
 
 #[test]
