@@ -1,12 +1,14 @@
 //! Why a job could not start, or stopped.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use super::{checkpoint_error::CheckpointError, source::BoxError};
 use crate::platform::PlatformError;
 
 /// Why a job could not start, or stopped. Cheap to clone: every caller that waits gets the same one.
-#[derive(Clone, Debug, thiserror::Error)]
+///
+/// `Debug` shows the same text as `Display`: it is what a `fn main() -> Result<(), Error>` prints.
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A setting is outside its bounds, or settings contradict each other.
@@ -51,6 +53,12 @@ pub enum Error {
     Platform(Arc<PlatformError>),
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl Error {
     /// An [`Error::Config`] from its three parts.
     pub fn config(what: String, why: String, fix: String) -> Self {
@@ -67,5 +75,17 @@ impl From<CheckpointError> for Error {
 impl From<PlatformError> for Error {
     fn from(error: PlatformError) -> Self {
         Self::Platform(Arc::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_main_that_returns_an_error_prints_what_is_for_people() {
+        let error =
+            Error::config("parallelism 0".to_owned(), "no one works".to_owned(), "ask for 1".to_owned());
+        assert_eq!(format!("{error:?}"), "parallelism 0: no one works. To mend it: ask for 1");
     }
 }

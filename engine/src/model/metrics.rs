@@ -3,6 +3,8 @@
 //! Nothing here is shared while the job runs: operators count in their own fields, a worker copies them into its
 //! [`WorkerReport`] on request, and [`JobMetrics`] merges the reports.
 
+use std::fmt;
+
 use hdrhistogram::Histogram;
 
 use super::{
@@ -90,14 +92,25 @@ pub struct CheckpointStats {
     pub stalls: LatencyHistogram,
 }
 
-/// A histogram of latencies in nanoseconds with two significant digits.
-#[derive(Clone, Debug)]
+/// A histogram of latencies in nanoseconds with two significant digits. `Debug` shows how many there are and some quantiles.
+#[derive(Clone)]
 pub struct LatencyHistogram(Histogram<u64>);
 
 impl Default for LatencyHistogram {
     fn default() -> Self {
         let histogram = Histogram::new(2).unwrap_or_else(|_| unreachable!("two digits are allowed"));
         Self(histogram)
+    }
+}
+
+impl fmt::Debug for LatencyHistogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("LatencyHistogram");
+        shown
+            .field("count", &self.count())
+            .field("p50", &self.quantile(0.5))
+            .field("p99", &self.quantile(0.99));
+        shown.field("max", &self.max()).finish()
     }
 }
 
