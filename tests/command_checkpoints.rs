@@ -160,6 +160,56 @@ fn what_is_damaged_is_named_and_the_exit_code_says_so() {
 }
 
 #[test]
+fn a_directory_is_verified_checkpoint_by_checkpoint() {
+    let place = Place::new();
+    let job = place.start(None);
+    let savepoint = place.path("savepoint");
+    job.monitor().checkpoint().unwrap();
+    job.monitor().savepoint(&savepoint).unwrap();
+    job.monitor().suspend().unwrap();
+    job.wait().unwrap();
+    let directory = place.path("job");
+    let (directory, savepoint) = (directory.to_str().unwrap(), savepoint.to_str().unwrap());
+    let listed = done(&["checkpoints", directory]);
+    let heads: Vec<_> = listed.lines().filter(|line| line.starts_with("checkpoint ")).collect();
+    let (newest, older) = heads.split_last().unwrap();
+    assert!(newest.ends_with("; the job goes on from this one"), "{listed}");
+    assert!(!older.iter().any(|head| head.contains("goes on")), "{listed}");
+    let number = |head: &str| head.split(' ').nth(1).unwrap().to_owned();
+    let verified = done(&["state", "verify", directory]);
+    for head in &heads {
+        assert!(verified.contains(&format!("sound: checkpoint {}\n", number(head))), "{verified}");
+    }
+    assert!(verified.contains("parts of state with"), "{verified}");
+    assert!(done(&["state", "verify", savepoint]).starts_with("sound: savepoint "));
+    done(&["state", "inspect", directory]);
+
+    // A byte that is wrong is found by who reads all of them, a file that is gone by who looks whether they are there.
+    let of = |kind: &str| {
+        let files = files_in(&place.path("job").join("state")).into_iter();
+        files.filter(|file| file.file_name().unwrap().to_str().unwrap().starts_with(kind)).max().unwrap()
+    };
+    let segment = of("segment-");
+    damage(&segment);
+    let output = tidemill(&["state", "verify", directory]);
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    let line = shown.lines().find(|line| line.starts_with("damaged: checkpoint ")).unwrap();
+    assert!(line.contains(segment.to_str().unwrap()), "{shown}");
+    let output = tidemill(&["state", "verify", "--json", directory]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["sound"], report["damaged"].as_array().unwrap().is_empty()), (&false.into(), false));
+    fs::remove_file(&segment).unwrap();
+    let output = tidemill(&["checkpoints", directory]);
+    let shown = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("unusable: ") && shown.contains(segment.to_str().unwrap()), "{shown}");
+
+    let missing = place.path("missing");
+    assert!(refused(&["checkpoints", missing.to_str().unwrap()]).contains("there is no directory"));
+}
+
+#[test]
 fn a_store_that_is_not_there_or_holds_nothing_is_said_to_be_so_in_one_line() {
     let place = Place::new();
     let empty = place.url("empty");

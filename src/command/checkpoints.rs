@@ -6,8 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use tidemill_engine::control::archive::{Listed, list};
 use tidemill_engine::control::manifest::JobManifest;
-use tidemill_engine::control::{list_checkpoints, read_savepoint};
-use tidemill_engine::model::checkpoint_error::CheckpointError;
+use tidemill_engine::control::{list_checkpoints, read_savepoint, verify::is_of_checkpoints};
 use tidemill_engine::model::savepoint::SavepointPlace;
 use tidemill_engine::platform::GlommioPlatform;
 
@@ -27,9 +26,7 @@ impl Checkpoints {
     pub fn run(self) -> ExitCode {
         let place = SavepointPlace::from(self.place.as_str());
         let listed = match &place {
-            SavepointPlace::Directory(directory) => {
-                in_directory(directory).map_err(|error| error.to_string())
-            }
+            SavepointPlace::Directory(directory) => in_directory(directory),
             SavepointPlace::Remote(remote) => open(remote)
                 .and_then(|store| list(&*store, &GlommioPlatform::new()).map_err(|error| error.to_string())),
         };
@@ -43,11 +40,17 @@ impl Checkpoints {
     }
 }
 
-fn in_directory(directory: &Path) -> Result<Listed, CheckpointError> {
+fn in_directory(directory: &Path) -> Result<Listed, String> {
+    if !directory.exists() {
+        return Err(format!("there is no directory {}", directory.display()));
+    }
     let mut listed = Listed::default();
     match read_savepoint(directory) {
         Ok(savepoint) => listed.savepoint = Some(Ok(savepoint)),
-        Err(_) => listed.checkpoints = list_checkpoints(directory)?,
+        Err(_) if is_of_checkpoints(directory) => {
+            listed.checkpoints = list_checkpoints(directory).map_err(|error| error.to_string())?;
+        }
+        Err(_) => {}
     }
     Ok(listed)
 }
@@ -55,11 +58,16 @@ fn in_directory(directory: &Path) -> Result<Listed, CheckpointError> {
 fn print(Listed { checkpoints, savepoint, .. }: &Listed) -> ExitCode {
     let checkpoints = checkpoints.iter().map(|checkpoint| ("checkpoint", checkpoint));
     let savepoint = savepoint.iter().map(|savepoint| ("savepoint", savepoint));
+    let newest = checkpoints.clone().filter_map(|(_, found)| found.as_ref().ok()).next_back();
+    let newest = newest.map(|manifest| manifest.checkpoint);
     let (mut text, mut is_sound) = (String::new(), true);
     for (kind, found) in checkpoints.chain(savepoint) {
         is_sound &= found.is_ok();
         text += &match found {
-            Ok(manifest) => describe(kind, manifest),
+            Ok(manifest) if Some(manifest.checkpoint) == newest => {
+                describe(kind, manifest, "; the job goes on from this one")
+            }
+            Ok(manifest) => describe(kind, manifest, ""),
             Err(error) => format!("unusable: {error}\n"),
         };
     }
@@ -68,10 +76,10 @@ fn print(Listed { checkpoints, savepoint, .. }: &Listed) -> ExitCode {
     if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn describe(kind: &str, manifest: &JobManifest) -> String {
+fn describe(kind: &str, manifest: &JobManifest, more: &str) -> String {
     let JobManifest { job, checkpoint, wall_millis, max_parallelism, operators, .. } = manifest;
     let at = jiff::Timestamp::from_millisecond(*wall_millis).map(|at| at.to_string()).unwrap_or_default();
-    let mut text = format!("{kind} {checkpoint} of `{job}`, {at}, {max_parallelism} key groups\n");
+    let mut text = format!("{kind} {checkpoint} of `{job}`, {at}, {max_parallelism} key groups{more}\n");
     for (id, operator) in operators {
         let (mut splits, mut committables, mut bytes) = (0, 0, 0);
         for subtask in &operator.subtasks {

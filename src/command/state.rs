@@ -1,6 +1,8 @@
 //! `tidemill state inspect` and `tidemill state verify`: exit code 0 when the snapshot is sound, 1 when it is not.
 
+mod directory;
 mod remote;
+mod verdict;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -8,6 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use tidemill_engine::control::verify::is_of_checkpoints;
 use tidemill_engine::model::savepoint::SavepointPlace;
 use tidemill_storage::log::seal::Layout;
 use tidemill_storage::snapshot::disk::{Disk, os::OsDisk};
@@ -46,8 +49,9 @@ struct Inspect {
 /// What to check.
 #[derive(Args, Debug)]
 struct Verify {
-    /// A part manifest (part-*.tmm), or a directory with such files in it or below; or the URL of a remote store, s3://BUCKET/PREFIX or
-    /// file:///DIRECTORY, of which all checkpoints are checked, or the savepoint.
+    /// The directory of a job's checkpoints, or a savepoint; or the URL of a remote store with either, s3://BUCKET/PREFIX or
+    /// file:///DIRECTORY: all checkpoints are checked, one by one. Or a part manifest (part-*.tmm), or any directory with such files
+    /// in it or below.
     path: PathBuf,
     /// Print one JSON object instead of text.
     #[arg(long)]
@@ -61,6 +65,11 @@ impl State {
             && let Some(SavepointPlace::Remote(remote)) = asked.path.to_str().map(SavepointPlace::from)
         {
             return remote::run(&remote, asked.json);
+        }
+        if let Action::Verify(asked) = &self.action
+            && is_of_checkpoints(&asked.path)
+        {
+            return directory::run(&asked.path, asked.json);
         }
         let (found, as_json) = match self.action {
             Action::Inspect(asked) => (asked.run(), asked.json),

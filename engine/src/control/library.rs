@@ -226,7 +226,7 @@ impl Library {
     }
 
     fn manifest_path(&self, id: CheckpointId) -> PathBuf {
-        self.root.join(MANIFESTS).join(format!("{id:020}"))
+        manifest_path(&self.root, id)
     }
 
     /// The directory of the job's checkpoints.
@@ -416,8 +416,31 @@ impl Library {
     }
 }
 
-/// The manifests of all checkpoints in a job's directory, the oldest first.
+/// Whether a directory is one of a job's checkpoints.
+pub(super) fn is_in(disk: &dyn Disk, root: &Path) -> bool {
+    disk.list(&root.join(MANIFESTS)).is_ok()
+}
+
+/// The manifests of all checkpoints in a job's directory, the oldest first; an error in place of one whose files are not all there.
 pub(super) fn list(
+    disk: &Arc<dyn Disk>,
+    root: &Path,
+) -> Result<Vec<Result<JobManifest, CheckpointError>>, CheckpointError> {
+    let has_its_files = |manifest: JobManifest| {
+        for operator in manifest.operators.values() {
+            let opened = Parts::open(Arc::clone(disk), &operator.manifests(), 0..manifest.max_parallelism);
+            opened.map_err(|error| {
+                let file = manifest_path(root, manifest.checkpoint);
+                CheckpointError::Manifest { file, what: error.to_string() }
+            })?;
+        }
+        Ok(manifest)
+    };
+    Ok(manifests(disk, root)?.into_iter().map(|read| read.and_then(has_its_files)).collect())
+}
+
+/// The manifests of all checkpoints in a job's directory, the oldest first, whatever has become of their files.
+pub(super) fn manifests(
     disk: &Arc<dyn Disk>,
     root: &Path,
 ) -> Result<Vec<Result<JobManifest, CheckpointError>>, CheckpointError> {
@@ -425,6 +448,11 @@ pub(super) fn list(
     let mut files = disk.list(&manifests).map_err(failed("list", &manifests))?;
     files.retain(|file| number_of(file).is_some());
     Ok(files.iter().map(|file| JobManifest::read(&**disk, file, root)).collect())
+}
+
+/// The path of the manifest of a checkpoint with this number.
+fn manifest_path(root: &Path, id: CheckpointId) -> PathBuf {
+    root.join(MANIFESTS).join(format!("{id:020}"))
 }
 
 /// The number of the checkpoint whose manifest has this path.

@@ -22,6 +22,7 @@ mod restart;
 mod savepoint;
 pub(crate) mod supervisor;
 mod vault;
+pub mod verify;
 pub(crate) mod works;
 
 use std::{path::Path, sync::Arc};
@@ -30,7 +31,8 @@ use tidemill_storage::snapshot::disk::{Disk, os::OsDisk};
 
 use crate::model::checkpoint_error::CheckpointError;
 
-/// The manifests of all checkpoints in the directory of a job, the oldest first, and what is wrong with those that cannot be read.
+/// The manifests of all checkpoints in the directory of a job, the oldest first, and what is wrong with those that cannot be read
+/// or whose files are not all there. The files themselves are not read through: [`verify`] does that.
 ///
 /// # Errors
 /// When the directory cannot be read.

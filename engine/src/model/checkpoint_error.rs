@@ -33,8 +33,8 @@ pub enum CheckpointError {
         /// Who asks.
         job: String,
     },
-    /// A manifest cannot be read.
-    #[error("{file} is no checkpoint that can be read: {what}", file = file.display())]
+    /// A manifest, or what it names, cannot be read.
+    #[error("{file} is no checkpoint that can be used: {what}", file = file.display())]
     Manifest {
         /// The file.
         file: PathBuf,

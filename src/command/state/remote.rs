@@ -4,12 +4,11 @@ use serde_json::json;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use tidemill_engine::control::archive::{Verified, verify};
-use tidemill_engine::model::checkpoint::CheckpointId;
 use tidemill_engine::platform::GlommioPlatform;
 use tidemill_engine::platform::remote::RemoteConfig;
 
 use super::super::{failed, open};
-use super::size;
+use super::{size, verdict};
 
 /// Reads and prints.
 pub fn run(remote: &RemoteConfig, as_json: bool) -> ExitCode {
@@ -36,17 +35,7 @@ fn is_empty(verified: &Verified) -> bool {
 
 fn text_of(verified: &Verified) -> String {
     let Verified { whole, broken, unreadable, unneeded, savepoint, blocks, bytes, .. } = verified;
-    let mut text = String::new();
-    whole.iter().for_each(|checkpoint| text += &format!("sound: checkpoint {checkpoint}\n"));
-    for (checkpoint, what) in broken {
-        text += &format!("damaged: checkpoint {checkpoint}: {what}\n");
-    }
-    unreadable.iter().for_each(|what| text += &format!("damaged: {what}\n"));
-    match savepoint {
-        Some(Ok(checkpoint)) => text += &format!("sound: savepoint {checkpoint}\n"),
-        Some(Err(what)) => text += &format!("damaged: savepoint: {what}\n"),
-        None => {}
-    }
+    let mut text = verdict::text_of(whole, broken, unreadable, savepoint.as_ref());
     text += &format!("{blocks} blocks are as they were put, {}", size(*bytes));
     if *unneeded > 0 {
         text += &format!("; {unneeded} more are needed by nothing");
@@ -55,18 +44,12 @@ fn text_of(verified: &Verified) -> String {
 }
 
 fn json_of(verified: &Verified) -> String {
-    let Verified { whole, unreadable, unneeded, savepoint, blocks, bytes, .. } = verified;
-    let broken =
-        |(checkpoint, error): &(CheckpointId, String)| json!({ "checkpoint": checkpoint, "error": error });
-    let savepoint = savepoint.as_ref().map(|savepoint| match savepoint {
-        Ok(checkpoint) => json!({ "checkpoint": checkpoint }),
-        Err(error) => json!({ "error": error }),
-    });
-    let all = json!({
-        "sound": verified.is_sound(), "checkpoints": whole,
-        "damaged": verified.broken.iter().map(broken).collect::<Vec<_>>(), "unreadable": unreadable,
-        "savepoint": savepoint, "blocks": blocks, "bytes": bytes, "unneeded": unneeded,
-    });
+    let Verified { whole, broken, unreadable, unneeded, savepoint, blocks, bytes, .. } = verified;
+    let mut all = verdict::json_of(whole, broken, unreadable, savepoint.as_ref());
+    all["sound"] = verified.is_sound().into();
+    all["blocks"] = (*blocks).into();
+    all["bytes"] = (*bytes).into();
+    all["unneeded"] = (*unneeded).into();
     format!("{all}\n")
 }
 

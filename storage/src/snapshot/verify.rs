@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{key::key_group, log::seal::Layout, state::StateError};
 
-/// How deep below a directory manifests are looked for.
-const DEPTH_MAX: usize = 3;
+/// How deep below a directory manifests are looked for: those of a job are in state/ATTEMPT/OPERATOR/SUBTASK of its directory.
+const DEPTH_MAX: usize = 4;
 
 /// Read at once.
 const WINDOW_BYTES: u64 = 8 << 20;
