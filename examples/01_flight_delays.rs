@@ -254,6 +254,7 @@ fn summary(metrics: &JobMetrics, cores: usize, elapsed: Duration) {
 }
 
 fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(io::stderr).init();
     match run(Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if reader_has_left(&*error) => ExitCode::SUCCESS,

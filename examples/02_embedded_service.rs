@@ -10,6 +10,7 @@
 //! every delay, also that of a service that falls behind (an open loop).
 
 use std::{
+    io,
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -127,6 +128,7 @@ fn feed(feeder: &Feeder<Payment>, options: &Options, thread: u64, started: Insta
 }
 
 fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(io::stderr).init();
     match run(&Options::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -20,6 +20,7 @@ pages! {
     checkpoints "../docs/howto/checkpoints.md"
     simulation "../docs/howto/simulation.md"
     metrics "../docs/howto/metrics.md"
+    logs "../docs/howto/logs.md"
     testing "../docs/howto/testing.md"
     embedding "../docs/howto/embedding.md"
     exchange "../docs/internals/exchange.md"
