@@ -29,6 +29,11 @@ pub(super) struct Request {
 }
 
 impl Request {
+    /// Whether the job is to be stopped behind a checkpoint, and nothing else.
+    pub(super) fn is_plain_stop(&self) -> bool {
+        self.stops && !self.drains && self.target.is_none()
+    }
+
     /// Says what became of it.
     pub(super) fn answer(self, answer: Result<PathBuf, Error>) {
         // Whoever has asked may not wait for it.
@@ -43,11 +48,30 @@ pub(super) struct Board {
     requests: Mailbox<Request>,
 }
 
+/// Why a job is brought down before its time.
+#[derive(Clone)]
+enum Ending {
+    /// Its user does not want it any more.
+    Cancelled,
+    /// Nobody waits for it, or it could not be stopped behind a last checkpoint, for this reason. It is to go on another time.
+    Left(Error),
+}
+
+impl Ending {
+    /// What the job ends with.
+    fn error(&self) -> Error {
+        match self {
+            Self::Cancelled => Error::Cancelled,
+            Self::Left(why) => why.clone(),
+        }
+    }
+}
+
 #[derive(Default)]
 struct State {
     attempt: Option<Arc<JobShared>>,
     control: Option<Arc<dyn Wake>>,
-    cancelled: bool,
+    ending: Option<Ending>,
     /// No further attempt follows.
     over: bool,
     /// Why the attempt failed, where its workers could not hear of it any more.
@@ -67,28 +91,49 @@ impl Board {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new attempt begins, unless the job was cancelled meanwhile.
+    /// A new attempt begins, unless the job was brought down meanwhile.
     pub(super) fn begin(&self, attempt: &Arc<JobShared>, control: Option<Arc<dyn Wake>>) {
         let mut state = self.state();
         (state.attempt, state.control) = (Some(Arc::clone(attempt)), control);
-        let cancelled = state.cancelled;
+        let ending = state.ending.clone();
         drop(state);
-        if cancelled {
-            attempt.fail(Error::Cancelled);
+        ending.iter().for_each(|ending| attempt.fail(ending.error()));
+    }
+
+    /// Brings the job down because its user does not want it any more.
+    pub(super) fn cancel(&self) {
+        self.bring_down(self.state(), Ending::Cancelled);
+    }
+
+    /// Brings the job down for this reason, to go on another time from the checkpoint that it has. A job that was cancelled stays so.
+    pub(super) fn leave(&self, why: Error) {
+        let state = self.state();
+        if state.ending.is_none() {
+            self.bring_down(state, Ending::Left(why));
         }
     }
 
-    /// Stops the job for good.
-    pub(super) fn cancel(&self) {
-        let mut state = self.state();
-        state.cancelled = true;
+    fn bring_down(&self, mut state: MutexGuard<'_, State>, ending: Ending) {
+        let error = ending.error();
+        state.ending = Some(ending);
         let attempt = state.attempt.clone();
         drop(state);
-        attempt.iter().for_each(|attempt| attempt.fail(Error::Cancelled));
+        attempt.iter().for_each(|attempt| attempt.fail(error.clone()));
     }
 
+    /// With what the job ends, if it was brought down: no attempt follows.
+    pub(super) fn ending(&self) -> Option<Error> {
+        self.state().ending.as_ref().map(Ending::error)
+    }
+
+    /// Whether the job is brought down.
+    pub(super) fn is_ending(&self) -> bool {
+        self.state().ending.is_some()
+    }
+
+    /// Whether its user does not want the job any more.
     pub(super) fn is_cancelled(&self) -> bool {
-        self.state().cancelled
+        matches!(self.state().ending, Some(Ending::Cancelled))
     }
 
     /// The workers' reports of the present or the last attempt.
@@ -125,11 +170,12 @@ impl Board {
         self.requests.take()
     }
 
-    /// No attempt follows: whoever still waits is told.
-    pub(super) fn close(&self) {
+    /// No attempt follows: whoever still waits is told with what the job has ended.
+    pub(super) fn close(&self, outcome: &Result<(), Error>) {
         self.state().over = true;
+        let why = outcome.as_ref().err().cloned().unwrap_or(Error::Over);
         while let Some(request) = self.requests.take() {
-            request.answer(Err(Error::Over));
+            request.answer(Err(why.clone()));
         }
     }
 

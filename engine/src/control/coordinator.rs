@@ -116,6 +116,8 @@ pub(super) struct Coordinator {
     failover: Failover,
     /// A request that waits until everything was drained.
     draining: Option<Request>,
+    /// Whoever else wants the job stopped, while it is being stopped or comes to its end.
+    following: Vec<Request>,
     /// The job has come, or is being brought, to its last checkpoint.
     closing: bool,
     done: bool,
@@ -148,6 +150,7 @@ impl Coordinator {
             last_ended: now,
             failures: 0,
             draining: None,
+            following: Vec::new(),
             closing: false,
             done: false,
         }
@@ -232,12 +235,13 @@ impl Coordinator {
         self.failures += 1;
         self.board.note_failed(&cause);
         let failures_max = self.plan.config.as_ref().map_or(0, |config| config.failures_max);
-        if !kind.goes_on() || self.failures > failures_max {
+        if !kind.goes_on() {
+            self.stop_with(request, CheckpointError::LastFailed { cause });
+        } else if self.failures > failures_max {
             let error = CheckpointError::TooManyFailures { failures: self.failures, failures_max, cause };
             self.stop_with(request, error);
         } else if let Some(request) = request {
-            let error = CheckpointError::TooManyFailures { failures: 1, failures_max: 0, cause };
-            request.answer(Err(error.into()));
+            request.answer(Err(CheckpointError::Failed { cause }.into()));
         }
     }
 
@@ -250,12 +254,18 @@ impl Coordinator {
 
     fn stop_with(&mut self, request: Option<Request>, error: CheckpointError) {
         let error = Error::from(error);
-        if let Some(request) = request {
+        let following = if self.closing { std::mem::take(&mut self.following) } else { Vec::new() };
+        for request in request.into_iter().chain(following) {
             request.answer(Err(error.clone()));
         }
         // The workers may have left already.
         self.board.fail(error.clone());
         self.shared.fail(error);
+    }
+
+    /// Whether the attempt is over before its time.
+    fn has_failed(&self) -> bool {
+        self.shared.failure().is_some() || self.board.has_failed()
     }
 
     /// Gives up checkpoints whose time is up.
@@ -280,9 +290,13 @@ impl Coordinator {
 
     fn serve(&mut self, now: Nanos) {
         while let Some(request) = self.board.next_request() {
+            let is_stopping = self.closing || self.draining.is_some();
             let refused = if self.plan.config.is_none() {
                 Some(("checkpoints are off", "set `checkpoints` in the job's settings"))
-            } else if self.closing || self.draining.is_some() {
+            } else if is_stopping && request.is_plain_stop() {
+                self.following.push(request);
+                continue;
+            } else if is_stopping {
                 Some(("the job is being stopped", "start it again and ask it then"))
             } else if let Some(Target::Directory(target)) = &request.target
                 && savepoint::is_in(&*self.platform.disk(), target)
@@ -383,6 +397,7 @@ impl Coordinator {
         self.underway.extend(self.copying.take().map(|securing| securing.give_up()));
         let mut prepared = merged(std::mem::take(&mut self.carried));
         let mut requests: Vec<Request> = self.draining.take().into_iter().collect();
+        requests.append(&mut self.following);
         for own in std::mem::take(&mut self.underway) {
             carry(&mut prepared, own.operators);
             requests.extend(own.request);
@@ -412,7 +427,7 @@ fn carry(carried: &mut Prepared, operators: BTreeMap<OperatorIndex, OperatorStat
 
 impl Drive for Coordinator {
     fn turn(&mut self, now: Nanos) -> Turn {
-        if self.shared.failure().is_some() || self.board.has_failed() {
+        if self.has_failed() {
             self.leave();
             return Turn::Done;
         }
@@ -440,6 +455,10 @@ impl Drive for Coordinator {
         let rises_at = self.mend(now);
         if !self.failover.all_up() {
             return Turn::Idle { wake_at: [copies_at, rises_at].into_iter().flatten().min() };
+        }
+        if self.has_failed() {
+            // What is asked for now is for the attempt that may follow.
+            return Turn::Busy { until: now };
         }
         self.serve(now);
         let hastened_at = self.hasten(now);

@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use super::{
     board::Board,
-    remote::{Remote, suspend_on_signal},
+    remote::{Remote, stop_on_signal},
     savepoint::Stores,
     supervisor::{Attempt, Supervisor},
 };
@@ -23,7 +23,8 @@ use crate::{
 
 /// A running job.
 ///
-/// Dropping the handle cancels the job and waits until its workers have left; nothing of a job outlives it.
+/// Dropping the handle stops the job at once, as [`cancel`](Self::cancel) does, and waits until its workers have left; nothing of a job
+/// outlives it but its checkpoints, which stay in any case.
 pub struct JobHandle {
     thread: Option<Thread<Result<(), Error>>>,
     monitor: JobMonitor,
@@ -80,13 +81,14 @@ impl JobHandle {
     }
 
     /// As [`wait`](Self::wait). If checkpoints are on, and the process is asked to stop (`SIGTERM`, `SIGINT`), the job is
-    /// [suspended](JobMonitor::suspend); when it is asked again, cancelled.
+    /// [stopped](JobMonitor::stop); when it is asked again, without its last checkpoint. Whatever becomes of that, its checkpoints stay.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait).
+    /// As [`wait`](Self::wait); when the last checkpoint of a job that was asked to stop fails, that. [`Error::Cancelled`] when it was asked
+    /// twice.
     pub fn wait_or_suspend(self) -> Result<JobMetrics, Error> {
         let _signals = if self.has_checkpoints {
-            let listening = suspend_on_signal(self.monitor());
+            let listening = stop_on_signal(self.monitor());
             listening.inspect_err(|error| tracing::warn!(%error, "signals to stop kill the job")).ok()
         } else {
             None
@@ -95,7 +97,8 @@ impl JobHandle {
     }
 
     /// Stops the job: records under way are dropped. [`wait`](Self::wait) then returns [`Error::Cancelled`],
-    /// unless the job had already failed.
+    /// unless the job had already failed. Its checkpoints go, unless
+    /// [`retain_on_cancel`](crate::model::checkpoint_config::CheckpointConfig::retain_on_cancel) says otherwise.
     pub fn cancel(&self) {
         self.monitor.cancel();
     }
@@ -124,7 +127,17 @@ impl JobMonitor {
     /// As [`JobHandle::cancel`].
     pub fn cancel(&self) {
         self.board.cancel();
-        // Behind that: what gives up now must not pass for a failure of its own.
+        self.give_up_connections();
+    }
+
+    /// Stops the job at once, to go on another time from its newest checkpoint: [`wait`](JobHandle::wait) returns `why`.
+    pub(super) fn leave(&self, why: Error) {
+        self.board.leave(why);
+        self.give_up_connections();
+    }
+
+    /// Behind what brings the job down: what gives up now must not pass for a failure of its own.
+    fn give_up_connections(&self) {
         self.connections.iter().for_each(|connections| connections.give_up());
     }
 
@@ -184,7 +197,7 @@ impl JobMonitor {
         if self.board.is_over() {
             return Err(Error::Over);
         }
-        let enough = || self.board.is_over() || self.board.is_cancelled();
+        let enough = || self.board.is_over() || self.board.is_ending();
         let target = self.stores.target(&place, &enough)?;
         self.board.ask(Some(target), stops, drains)?;
         Ok(place)
@@ -192,19 +205,41 @@ impl JobMonitor {
 
     /// Takes a checkpoint and stops the job behind it; started again with the same directory, it goes on from there.
     /// [`wait`](JobHandle::wait) then returns without an error. A job that fails meanwhile is started again as its restart
-    /// strategy says, and suspended then.
+    /// strategy says, and suspended then; one that is being stopped in another way is waited for.
     ///
     /// # Errors
-    /// When the job has ended, or checkpoints are off.
+    /// When the job has ended, or checkpoints are off. When the checkpoint fails: then the job has failed with that, and goes on from
+    /// the checkpoint before as its restart strategy says.
     pub fn suspend(&self) -> Result<PathBuf, Error> {
         self.board.ask(None, true, false)
+    }
+
+    /// As [`suspend`](Self::suspend), but the job ends in any case: when it cannot be suspended, [`wait`](JobHandle::wait) returns why, and
+    /// its checkpoints stay as they are, so that it goes on from the newest when it is started again. That is what a service does when it
+    /// is asked to leave; [`wait_or_suspend`](JobHandle::wait_or_suspend) does it by itself.
+    ///
+    /// # Errors
+    /// Why there is no last checkpoint. A job that has come to its end meanwhile is none.
+    pub fn stop(&self) -> Result<(), Error> {
+        match self.suspend() {
+            Ok(_) | Err(Error::Over) => Ok(()),
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    "the job is stopped without a last checkpoint; started again, it goes on from the newest that it has"
+                );
+                self.leave(error.clone());
+                Err(error)
+            }
+        }
     }
 }
 
 impl Drop for JobHandle {
     fn drop(&mut self) {
         if self.thread.is_some() {
-            self.cancel();
+            // An error elsewhere may have come in between: that the job is not wanted any more, nobody has said.
+            self.monitor.leave(Error::Cancelled);
             // The outcome of a job that nobody waits for is nobody's business.
             let _outcome = self.join();
         }

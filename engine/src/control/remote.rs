@@ -100,23 +100,20 @@ fn do_it(monitor: &JobMonitor, ask: &Ask) -> Result<String, Error> {
     Ok(place.to_string())
 }
 
-/// Suspends a job when the process is asked to stop for the first time, and cancels it when it is asked again.
+/// Stops a job when the process is asked to stop for the first time, and without a last checkpoint when it is asked again.
 ///
 /// # Errors
 /// Of the system.
-pub(super) fn suspend_on_signal(monitor: JobMonitor) -> io::Result<StopSignals> {
+pub(super) fn stop_on_signal(monitor: JobMonitor) -> io::Result<StopSignals> {
     StopSignals::listen(move |times| {
         if times > 1 {
-            return monitor.cancel();
+            return monitor.leave(Error::Cancelled);
         }
-        let monitor = monitor.clone();
-        // The signals go on being heard while the last checkpoint is taken.
-        let suspend = move || {
-            if let Err(error) = monitor.suspend() {
-                tracing::warn!(%error, "the job was asked to stop and cannot be suspended; it is cancelled");
-                monitor.cancel();
-            }
-        };
-        let _ = threads::start("tidemill-stop", suspend);
+        let stopping = monitor.clone();
+        // The signals go on being heard while the last checkpoint is taken. What becomes of it, whoever waits for the job hears.
+        let stop = move || drop(stopping.stop());
+        if threads::start("tidemill-stop", stop).is_err() {
+            monitor.leave(Error::Cancelled);
+        }
     })
 }

@@ -8,7 +8,7 @@
 //!        ▼
 //!     attempt ── all input read, last checkpoint complete ──▶ finished
 //!        │ ├──── stopped behind a checkpoint ───────────────▶ suspended
-//!        │ └──── cancelled ─────────────────────────────────▶ cancelled
+//!        │ └──── cancelled, or left to go on another time ──▶ failed with that
 //!        │ failed
 //!        ├── in what it was restored from: that checkpoint is not used again, the one before is tried
 //!        └── otherwise: the restart strategy says when to try again, or that it is over
@@ -262,7 +262,7 @@ impl Supervisor {
     fn claim(&mut self) -> Result<Option<Claim>, Error> {
         let Some(archive) = &mut self.archive else { return Ok(None) };
         let last = self.vault.lock().library.as_ref().map(Library::last_attempt).transpose()?;
-        Ok(Some(archive.claim(last.unwrap_or(0), &|| self.board.is_cancelled())?))
+        Ok(Some(archive.claim(last.unwrap_or(0), &|| self.board.is_ending())?))
     }
 
     /// What the next attempt goes on from, and the directory of the savepoint if it is one.
@@ -274,7 +274,7 @@ impl Supervisor {
         let (Some(library), Some(config)) = (&mut vault.library, &self.config.checkpoints) else {
             return Ok((None, None));
         };
-        let enough = || self.board.is_cancelled();
+        let enough = || self.board.is_ending();
         let newest = match (&self.archive, claim) {
             (Some(archive), Some(claim)) => archive.newest(claim, library, &enough)?,
             _ => library.newest()?,
@@ -336,11 +336,11 @@ impl Supervisor {
             self.platform.note(&|| format!("the attempt failed: {failure}"));
             // With one checkpoint less to go on from, that is not the same attempt again.
             if !was_damage && !self.waits_for_next_attempt(&failure) {
-                break Err(if self.board.is_cancelled() { Error::Cancelled } else { failure });
+                break Err(self.board.ending().unwrap_or(failure));
             }
             attempt = self.begin();
         };
-        self.board.close();
+        self.board.close(&outcome);
         self.tidy_up(&outcome);
         outcome
     }
@@ -407,21 +407,21 @@ impl Supervisor {
             }
             _ => false,
         };
-        if self.board.is_cancelled() || self.board.has_given_up() || is_lost || is_lasting {
+        if self.board.is_ending() || self.board.has_given_up() || is_lost || is_lasting {
             return false;
         }
         let Some(delay) = self.policy.fail(self.platform.clock().now()) else { return false };
         tracing::warn!(%failure, delay_ms = delay / 1_000_000, "the job failed and is started again");
         let all = self.operators.iter().map(|info| info.name.clone()).collect();
         self.board.note_restart(failure, all, false);
-        self.platform.pause(delay, &|| self.board.is_cancelled());
-        !self.board.is_cancelled()
+        self.platform.pause(delay, &|| self.board.is_ending());
+        !self.board.is_ending()
     }
 
-    /// Checkpoints that nothing will go on from are removed.
+    /// Checkpoints that nothing will go on from are removed: those of a job that its user has cancelled, if the settings say so.
     fn tidy_up(&self, outcome: &Result<(), Error>) {
         let retained = match (outcome, &self.config.checkpoints) {
-            (Err(Error::Cancelled), Some(config)) => config.retain_on_cancel,
+            (Err(Error::Cancelled), Some(config)) if self.board.is_cancelled() => config.retain_on_cancel,
             _ => true,
         };
         if !retained && let Some(library) = &mut self.vault.lock().library {

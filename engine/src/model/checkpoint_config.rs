@@ -38,8 +38,9 @@ pub struct CheckpointConfig {
     pub failures_max: u32,
     /// Complete checkpoints that are kept.
     pub retained_max: usize,
-    /// Whether checkpoints stay when the job is cancelled. Otherwise they always do: a job that failed or was stopped goes on
-    /// from the newest when it is started again; one that has come to the end of its input finds that, and ends at once.
+    /// Whether checkpoints stay when the job is cancelled: by [`cancel`](crate::control::handle::JobHandle::cancel), or `tidemill cancel`.
+    /// Otherwise they always do: a job that failed, was stopped, could not be stopped, or whose handle was dropped goes on from the
+    /// newest when it is started again; one that has come to the end of its input finds that, and ends at once.
     pub retain_on_cancel: bool,
     /// The savepoint to begin with instead of the newest checkpoint, in a directory that has no checkpoint of this job yet. One in
     /// a remote store is fetched first, and what was fetched goes with the first checkpoint.

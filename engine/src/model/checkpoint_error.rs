@@ -160,6 +160,21 @@ pub enum CheckpointError {
         /// The job.
         job: String,
     },
+    /// A checkpoint that was asked for failed, and the job goes on.
+    #[error("the checkpoint failed: {cause}. The job goes on; ask again when that is mended")]
+    Failed {
+        /// Why it did.
+        cause: String,
+    },
+    /// The last checkpoint of a job failed: it was being stopped, or has read its input.
+    #[error(
+        "the last checkpoint of the job failed: {cause}. The checkpoints before it are as they were: started again, the job goes on \
+         from the newest"
+    )]
+    LastFailed {
+        /// Why it did.
+        cause: String,
+    },
     /// Too many checkpoints in a row failed.
     #[error(
         "{failures} checkpoints in a row failed, and failures_max is {failures_max}; the last one: {cause}"

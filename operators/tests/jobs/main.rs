@@ -20,6 +20,7 @@ mod regions;
 mod restore;
 mod savepoints;
 mod state;
+mod stopping;
 mod timers;
 mod windows;
 mod write_ahead;

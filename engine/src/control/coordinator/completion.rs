@@ -160,8 +160,10 @@ impl Coordinator {
         if let Some(oldest) = oldest {
             self.shared.tell_workers(ToWorker::Kept(oldest));
         }
-        if let Some(request) = own.request {
-            request.answer(Ok(at.unwrap_or_default()));
+        let at = at.unwrap_or_default();
+        let following = if own.kind.goes_on() { Vec::new() } else { std::mem::take(&mut self.following) };
+        for request in own.request.into_iter().chain(following) {
+            request.answer(Ok(at.clone()));
         }
         match own.kind {
             BarrierKind::Running | BarrierKind::Overtaking => {}
