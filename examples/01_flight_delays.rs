@@ -176,7 +176,9 @@ fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         .global();
 
     match options.out {
-        Some(path) => rows.sink("csv", CsvSink::file(path)),
+        Some(path) => {
+            rows.sink("csv", CsvSink::file(path));
+        }
         None => {
             let header = "hour           origin  flights  cancelled  mean delay  max delay\n";
             let _closed = io::stdout().write_all(header.as_bytes());

@@ -72,6 +72,7 @@ pub mod prelude {
         aggregate::{AggregateFunction, Count},
         api::{
             combined::CombinedStream,
+            data_stream_sink::DataStreamSink,
             environment::StreamEnvironment,
             keyed::KeyedStream,
             stream::{ExchangedStream, Stream},

@@ -250,6 +250,16 @@ struct Fed {
 
 impl Fed {
     fn start(server: &PostgresServer, directory: &std::path::Path, give_up_after: Duration) -> Self {
+        Self::start_version(server, directory, give_up_after, false)
+    }
+
+    /// As [`start`](Self::start), with one operator more if the job has been changed.
+    fn start_version(
+        server: &PostgresServer,
+        directory: &std::path::Path,
+        give_up_after: Duration,
+        is_changed: bool,
+    ) -> Self {
         let checkpoints =
             CheckpointConfig { interval_ms: 20, ..CheckpointConfig::new(directory.join("checkpoints")) };
         let config = JobConfig {
@@ -260,10 +270,13 @@ impl Fed {
         };
         let environment = StreamEnvironment::with_config(config);
         let (feeder, source) = WriteAheadChannel::new(directory.join("log")).open(&environment).unwrap();
-        environment
-            .from_source("numbers", source, WatermarkStrategy::none())
-            .rebalance()
-            .sink("rows", inserting(server).give_up_after(give_up_after));
+        let numbers = environment.from_source("numbers", source, WatermarkStrategy::none()).rebalance();
+        let sink = inserting(server).give_up_after(give_up_after);
+        if is_changed {
+            numbers.filter(|_| true).sink("rows", sink);
+        } else {
+            numbers.sink("rows", sink);
+        }
         let job = environment.start().unwrap();
         let monitor = job.monitor();
         let ended = thread::spawn(move || job.wait().map(drop));
@@ -285,6 +298,13 @@ impl Fed {
             server.figure("SELECT count(*) FROM numbers").unwrap() >= self.sent
         });
         until("connections that work", || self.connections().down == 0);
+    }
+
+    /// Stops behind a checkpoint; returns how much was sent.
+    fn stop(self) -> i64 {
+        self.monitor.suspend().unwrap();
+        self.ended.join().unwrap().unwrap();
+        self.sent
     }
 
     fn end(self, server: &PostgresServer) {
@@ -315,6 +335,21 @@ fn a_job_writes_every_row_once_though_the_server_goes_down_under_it() {
         job.wait_for_rows(&server);
     }
     assert_eq!(job.monitor.metrics().checkpoints.restarts, 0);
+    job.end(&server);
+}
+
+#[test]
+fn a_job_with_an_operator_more_before_its_sink_goes_on_and_writes_every_row_once() {
+    let Some(server) = server(64, WITHOUT_KEY) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let mut job = Fed::start(&server, directory.path(), PATIENCE);
+    job.send();
+    job.wait_for_rows(&server);
+    job.send();
+    let sent = job.stop();
+    let mut job = Fed { sent, ..Fed::start_version(&server, directory.path(), PATIENCE, true) };
+    job.send();
+    job.wait_for_rows(&server);
     job.end(&server);
 }
 

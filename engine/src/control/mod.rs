@@ -17,6 +17,7 @@ mod framed;
 pub mod handle;
 mod library;
 pub mod manifest;
+mod non_restored;
 pub mod remote;
 mod restart;
 mod savepoint;

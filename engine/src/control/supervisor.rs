@@ -15,7 +15,6 @@
 //! ```
 
 use std::{
-    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -27,6 +26,7 @@ use super::{
     coordinator::{Coordinator, Plan},
     library::Library,
     manifest::JobManifest,
+    non_restored::non_restored,
     restart::{SharedPolicy, is_damage},
     savepoint::{Origin, Stores},
     vault::Vault,
@@ -302,13 +302,18 @@ impl Supervisor {
         if stored != wanted {
             return Err(CheckpointError::MaxParallelism { checkpoint, stored, wanted });
         }
-        let ids: BTreeSet<&str> = self.operators.iter().map(|operator| operator.id.as_str()).collect();
-        let unknown = point.operators.iter().filter(|(id, _)| !ids.contains(id.as_str()));
-        let unknown: Vec<String> = unknown.map(|(id, state)| format!("`{id}` ({})", state.name)).collect();
-        if unknown.is_empty() || config.allow_non_restored_state {
+        let unknown = non_restored(&point.operators, &self.operators).join(", ");
+        if unknown.is_empty() {
             return Ok(());
         }
-        Err(CheckpointError::NonRestored { checkpoint, operators: unknown.join(", ") })
+        if !config.allow_non_restored_state {
+            return Err(CheckpointError::NonRestored { checkpoint, operators: unknown });
+        }
+        tracing::warn!(
+            operators = unknown,
+            "what the checkpoint holds of operators that the job does not have is dropped"
+        );
+        Ok(())
     }
 
     /// Runs the job to its end, from its first attempt on.

@@ -147,6 +147,8 @@ pub type CommitterMaker = Box<dyn Fn(&CommitContext) -> Result<Option<Box<dyn Co
 pub struct JobGraph {
     /// All operators, by index.
     pub operators: Vec<OperatorInfo>,
+    /// Operators whose id is the name that the user gave them, where no other has it.
+    named: Vec<(OperatorIndex, String)>,
     /// All chains, each after those that it reads from.
     pub nodes: Vec<Node>,
     /// All edges.
@@ -167,6 +169,35 @@ impl JobGraph {
         OperatorIndex::try_from(index).unwrap_or(OperatorIndex::MAX)
     }
 
+    /// Adds an operator that the user has named, such as a source or a sink. That name is its id where no other operator of the
+    /// job has it, so that its state is found again when operators before it come or go.
+    pub fn add_named_operator(&mut self, name: &str) -> OperatorIndex {
+        let operator = self.add_operator(name);
+        self.named.push((operator, name.to_owned()));
+        operator
+    }
+
+    /// Gives an operator the id that the user has chosen.
+    pub fn set_id(&mut self, operator: OperatorIndex, id: &str) {
+        self.named.retain(|(named, _)| *named != operator);
+        self.operators[operator as usize].id = id.to_owned();
+    }
+
+    /// Gives operators that the user has named, but not given an id, their names as ids. Two that would have the same one both
+    /// keep those made from their places.
+    fn settle_ids(&mut self) {
+        let named = std::mem::take(&mut self.named);
+        for (operator, name) in &named {
+            let is_other = |other: usize| other != *operator as usize;
+            let mut operators = self.operators.iter().enumerate();
+            let is_taken = operators.any(|(other, info)| is_other(other) && info.id == *name)
+                || named.iter().any(|(other, theirs)| is_other(*other as usize) && theirs == name);
+            if !is_taken {
+                self.operators[*operator as usize].id.clone_from(name);
+            }
+        }
+    }
+
     /// Adds an edge and returns its index.
     pub fn add_edge(&mut self, edge: EdgeNode) -> usize {
         self.edges.push(edge);
@@ -178,7 +209,7 @@ impl JobGraph {
         &mut self.operators[index as usize]
     }
 
-    /// Checks that the job makes sense and that every source and sink can start.
+    /// Checks that the job makes sense and that every source and sink can start. From then on operators have their ids.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -190,6 +221,7 @@ impl JobGraph {
                 "end at least one stream with a sink, such as `.sink(…)` or `.for_each(…)`".to_owned(),
             ));
         }
+        self.settle_ids();
         let mut ids: Vec<&str> = self.operators.iter().map(|operator| operator.id.as_str()).collect();
         ids.sort_unstable();
         if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -255,4 +287,50 @@ pub(crate) fn unwound(payload: Box<dyn Any + Send>) -> BoxError {
     let message = panic.downcast_ref::<&str>().map(|message| (*message).to_owned());
     let message = message.or_else(|| panic.downcast_ref::<String>().cloned());
     format!("panicked: {}", message.unwrap_or_else(|| "no message".to_owned())).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(graph: &JobGraph) -> Vec<&str> {
+        graph.operators.iter().map(|operator| operator.id.as_str()).collect()
+    }
+
+    #[test]
+    fn a_name_that_the_user_gave_is_an_id_where_it_is_the_only_one() {
+        let mut graph = JobGraph::default();
+        let clicks = graph.add_named_operator("clicks");
+        graph.add_operator("map");
+        graph.add_named_operator("rows");
+        graph.settle_ids();
+        assert_eq!(ids(&graph), ["clicks", "1-map", "rows"]);
+        assert_eq!(graph.operators[clicks as usize].name, "clicks");
+    }
+
+    #[test]
+    fn a_name_that_others_have_too_is_no_id() {
+        let mut graph = JobGraph::default();
+        graph.add_named_operator("numbers");
+        let counts = graph.add_operator("fold");
+        graph.set_id(counts, "counts");
+        graph.add_named_operator("counts");
+        graph.add_named_operator("numbers");
+        // Named like another is by default.
+        graph.add_named_operator("5-map");
+        graph.add_operator("map");
+        graph.settle_ids();
+        assert_eq!(ids(&graph), ["0-numbers", "counts", "2-counts", "3-numbers", "4-5-map", "5-map"]);
+    }
+
+    #[test]
+    fn an_id_that_was_chosen_stays_and_leaves_the_name_to_another() {
+        let mut graph = JobGraph::default();
+        let first = graph.add_named_operator("rows");
+        graph.set_id(first, "rows of before");
+        let second = graph.add_named_operator("rows");
+        graph.operator_mut(second).name = "other words".to_owned();
+        graph.settle_ids();
+        assert_eq!(ids(&graph), ["rows of before", "rows"]);
+    }
 }

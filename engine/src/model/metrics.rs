@@ -177,7 +177,7 @@ pub struct WorkerReport {
 /// What the engine knows of an operator from construction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorInfo {
-    /// Stable id: the user's, or made from the operator's place in the job.
+    /// Stable id: the user's, the name that the user gave a source or sink, or made from the operator's place in the job.
     pub id: String,
     /// Name for people.
     pub name: String,

@@ -115,7 +115,8 @@ impl StreamEnvironment {
         &self.config
     }
 
-    /// A stream of what `source` reads, in as many subtasks as the job has workers.
+    /// A stream of what `source` reads, in as many subtasks as the job has workers. `name` is for messages and metrics, and the
+    /// source's id too if no other operator of the job has it; [`Stream::uid`] gives it another.
     pub fn from_source<S, A>(
         &self,
         name: &str,
@@ -126,7 +127,7 @@ impl StreamEnvironment {
         S: Source,
         A: AssignTimestamps<S::Item>,
     {
-        let operator = self.graph.borrow_mut().add_operator(name);
+        let operator = self.graph.borrow_mut().add_named_operator(name);
         let chain = FromSource::new(operator, source, strategy);
         let parallelism = self.config.parallelism;
         let preparation = Box::new(chain.preparation(parallelism));

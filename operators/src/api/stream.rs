@@ -22,7 +22,9 @@ use tidemill_storage::{
     record::{Record, WriteAs},
 };
 
-use super::{combined::CombinedStream, environment::SharedGraph, keyed::KeyedStream};
+use super::{
+    combined::CombinedStream, data_stream_sink::DataStreamSink, environment::SharedGraph, keyed::KeyedStream,
+};
 use crate::{
     assign_timestamps::Timestamped,
     ends,
@@ -68,9 +70,20 @@ pub(crate) struct StreamBase {
 
 impl StreamBase {
     pub(crate) fn add_operator(&mut self, name: &str) -> OperatorIndex {
-        self.last = self.graph.borrow_mut().add_operator(name);
-        self.operators.push(self.last);
-        self.last
+        let operator = self.graph.borrow_mut().add_operator(name);
+        self.added(operator)
+    }
+
+    /// As [`add_operator`](Self::add_operator), of one that the user has named.
+    fn add_named_operator(&mut self, name: &str) -> OperatorIndex {
+        let operator = self.graph.borrow_mut().add_named_operator(name);
+        self.added(operator)
+    }
+
+    fn added(&mut self, operator: OperatorIndex) -> OperatorIndex {
+        self.last = operator;
+        self.operators.push(operator);
+        operator
     }
 
     /// Adds a finished chain, which takes over what it reads from. One that reads from no edge begins with a source.
@@ -136,7 +149,7 @@ impl<C> Stream<C> {
 
     /// Gives the last operator a stable id, by which its state is found again when the job has changed.
     pub fn uid(self, id: &str) -> Self {
-        self.base.graph.borrow_mut().operator_mut(self.base.last).id = id.to_owned();
+        self.base.graph.borrow_mut().set_id(self.base.last, id);
         self
     }
 }
@@ -203,13 +216,14 @@ impl<C: Chain> Stream<C> {
         self.then("assign_timestamps", |chain, operator| Timestamped::new(chain, operator, strategy))
     }
 
-    /// Ends the stream in a sink.
-    pub fn sink<S>(self, name: &str, sink: S)
+    /// Ends the stream in a sink. `name` is for messages and metrics, and the sink's id too if no other operator of the job has
+    /// it; [`DataStreamSink::uid`] gives it another.
+    pub fn sink<S>(self, name: &str, sink: S) -> DataStreamSink
     where
         S: Sink<RecordOf<C>>,
     {
         let Self { mut base, chain } = self;
-        let operator = base.add_operator(name);
+        let operator = base.add_named_operator(name);
         let (sink, parallelism) = (Arc::new(Mutex::new(sink)), base.parallelism);
         let prepared = Arc::clone(&sink);
         let prepare = move || prepared.lock().unwrap_or_else(PoisonError::into_inner).prepare(parallelism);
@@ -221,11 +235,12 @@ impl<C: Chain> Stream<C> {
         base.graph.borrow_mut().committers.push((operator, Box::new(committer)));
         let instance = Box::new(ends::into_sink(chain, operator, sink));
         base.add_node(instance);
+        DataStreamSink::new(base.graph, operator)
     }
 
     /// Ends the stream in a function that is called for each record on the record's core: by value before an
     /// exchange, `&Archived<T>` behind one. Each subtask has its own clone.
-    pub fn for_each<F>(self, function: F)
+    pub fn for_each<F>(self, function: F) -> DataStreamSink
     where
         F: FnMut(ItemOf<'_, C>) + Clone + Send + 'static,
     {
@@ -233,6 +248,7 @@ impl<C: Chain> Stream<C> {
         let operator = base.add_operator("for_each");
         let instance = Box::new(ends::into_function(chain, operator, function));
         base.add_node(instance);
+        DataStreamSink::new(base.graph, operator)
     }
 }
 

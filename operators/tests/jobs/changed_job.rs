@@ -1,13 +1,24 @@
-//! A job that was changed between two lives: state that it no longer opens is not lost without a word.
+//! A job that was changed between two lives: state that it no longer opens is not lost without a word, and a sink finds again
+//! what it has prepared.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+};
 
 use rkyv::Archived;
-use tidemill_engine::model::{
-    checkpoint_config::CheckpointConfig, checkpoint_error::CheckpointError, config::JobConfig, error::Error,
-    source::BoxError, watermark::WatermarkStrategy,
+use tidemill_engine::{
+    control::{handle::JobHandle, read_savepoint},
+    model::{
+        checkpoint_config::CheckpointConfig, checkpoint_error::CheckpointError, config::JobConfig,
+        error::Error, source::BoxError, watermark::WatermarkStrategy,
+    },
 };
 use tidemill_operators::{
     api::environment::StreamEnvironment,
     keyed::process::{KeyedProcessFunction, ProcessContext, StateRegistry, ValueState},
+    sink::FileSink,
     source::from_parallel_iter,
 };
 
@@ -73,4 +84,140 @@ fn a_state_that_is_no_longer_opened_is_refused_unless_it_may_be_dropped() {
         checkpoints.allow_non_restored_state = true;
     }
     run(config, false).unwrap();
+}
+
+/// A job that writes numbers without an end to files, in several versions.
+struct Numbers(tempfile::TempDir);
+
+/// A version of the job.
+type Version = fn(&StreamEnvironment, FileSink);
+
+impl Numbers {
+    fn rows(&self) -> PathBuf {
+        self.0.path().join("rows")
+    }
+
+    fn savepoint(&self) -> PathBuf {
+        self.0.path().join("savepoint")
+    }
+
+    /// Begins afresh, or with the savepoint if there is one, in a directory of its own.
+    fn start(&self, version: Version, checkpoints: &str, may_drop: bool) -> Result<JobHandle, Error> {
+        let savepoint = self.savepoint();
+        let checkpoints = CheckpointConfig {
+            savepoint: savepoint.exists().then(|| savepoint.into()),
+            allow_non_restored_state: may_drop,
+            // The savepoint has all rows of a life.
+            interval_ms: 3_600_000,
+            ..CheckpointConfig::new(self.0.path().join(checkpoints))
+        };
+        let config = JobConfig { parallelism: 2, checkpoints: Some(checkpoints), ..JobConfig::default() };
+        let environment = StreamEnvironment::with_config(config);
+        version(&environment, FileSink::json_lines(self.rows()));
+        environment.start()
+    }
+
+    /// Waits until there are rows, and stops behind a savepoint.
+    fn stop(&self, job: JobHandle) {
+        let monitor = job.monitor();
+        while monitor.metrics().operator("out").is_none_or(|sink| sink.counters.records_in < 10_000) {
+            thread::yield_now();
+        }
+        monitor.stop_with_savepoint(self.savepoint(), false).unwrap();
+        job.wait().unwrap();
+    }
+
+    /// The names of the files that the savepoint has of the sink `id`.
+    fn names_in_savepoint(&self, id: &str) -> Vec<String> {
+        let savepoint = read_savepoint(&self.savepoint()).unwrap();
+        let subtasks = &savepoint.operators[id].subtasks;
+        let committables = subtasks.iter().flat_map(|subtask| &subtask.committables);
+        let name = |committable: &Vec<u8>| {
+            let file: serde_json::Value = serde_json::from_slice(committable).unwrap();
+            file["name"].as_str().unwrap().to_owned()
+        };
+        committables.map(name).collect()
+    }
+
+    /// Fails unless each number is there once, and none is missing below the last; returns how many there are.
+    fn check(&self) -> usize {
+        let whole = |path: &Path| path.extension().is_some_and(|extension| extension == "jsonl");
+        let files = fs::read_dir(self.rows()).unwrap().map(|entry| entry.unwrap().path());
+        let texts = files.filter(|path| whole(path)).map(|path| fs::read_to_string(path).unwrap());
+        let rows: Vec<u64> = texts
+            .flat_map(|text| text.lines().map(|line| line.parse().unwrap()).collect::<Vec<_>>())
+            .collect();
+        for subtask in 0..2_u64 {
+            let mut own: Vec<u64> = rows.iter().copied().filter(|number| number % 2 == subtask).collect();
+            own.sort_unstable();
+            assert!(
+                own.iter().copied().eq((subtask..).step_by(2).take(own.len())),
+                "rows are missing or twice"
+            );
+        }
+        rows.len()
+    }
+}
+
+/// The numbers of one subtask are the even ones, those of the other the odd ones.
+macro_rules! numbers {
+    ($environment:ident) => {
+        $environment.from_source(
+            "numbers",
+            from_parallel_iter(|subtask, parallelism| (subtask as u64..).step_by(parallelism)),
+            WatermarkStrategy::none(),
+        )
+    };
+}
+
+#[test]
+fn a_job_with_another_operator_before_its_sink_commits_what_was_prepared_without_it() {
+    let versions: [(Version, Version, &str); 2] = [
+        // The name that the user gave is the id.
+        (
+            |environment, sink| drop(numbers!(environment).sink("out", sink)),
+            |environment, sink| drop(numbers!(environment).map(|number| number).sink("out", sink)),
+            "out",
+        ),
+        // An id of the user's own outlives the name.
+        (
+            |environment, sink| drop(numbers!(environment).sink("out", sink).uid("rows")),
+            |environment, sink| {
+                let before = numbers!(environment).filter(|_| true).map(|number| number);
+                before.sink("renamed", sink).name("out").uid("rows");
+            },
+            "rows",
+        ),
+    ];
+    for (first, then, id) in versions {
+        let place = Numbers(tempfile::tempdir().unwrap());
+        let job = place.start(first, "first", false).unwrap();
+        place.stop(job);
+        let before = place.check();
+        // As it is when the process dies before it has committed what the savepoint holds.
+        let names = place.names_in_savepoint(id);
+        assert!(!names.is_empty());
+        for name in names {
+            let hidden = place.rows().join(format!(".tidemill/{name}.inprogress"));
+            fs::rename(place.rows().join(name), hidden).unwrap();
+        }
+        let job = place.start(then, "then", false).unwrap();
+        fs::remove_dir_all(place.savepoint()).unwrap();
+        place.stop(job);
+        assert!(place.check() > before);
+    }
+}
+
+#[test]
+fn a_sink_that_is_gone_is_named_with_what_it_has_prepared() {
+    let place = Numbers(tempfile::tempdir().unwrap());
+    let job = place.start(|environment, sink| drop(numbers!(environment).sink("out", sink)), "first", false);
+    place.stop(job.unwrap());
+    let without: Version = |environment, _| drop(numbers!(environment).for_each(|_| {}));
+    let message = place.start(without, "then", false).map(drop).unwrap_err().to_string();
+    assert!(message.contains("`out`") && message.contains("rows"), "{message}");
+    assert!(message.contains("a sink that has prepared"), "{message}");
+    let job = place.start(without, "then", true).unwrap();
+    job.monitor().suspend().unwrap();
+    job.wait().unwrap();
 }

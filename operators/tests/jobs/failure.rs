@@ -532,10 +532,10 @@ fn jobs_that_make_no_sense_are_refused_with_their_remedy() {
     });
     assert!(message.contains("at least one millisecond"), "{message}");
     let config = JobConfig { parallelism: 0, ..JobConfig::default() };
-    let message = refused(config, |environment| numbers(environment).sink("d", to("zero")));
+    let message = refused(config, |environment| drop(numbers(environment).sink("d", to("zero"))));
     assert!(message.starts_with("parallelism is 0"), "{message}");
     let config = JobConfig { parallelism: 4, max_parallelism: Some(3), ..JobConfig::default() };
-    let message = refused(config, |environment| numbers(environment).sink("d", to("max")));
+    let message = refused(config, |environment| drop(numbers(environment).sink("d", to("max"))));
     assert!(message.contains("parallelism is 4 but max_parallelism is 3"), "{message}");
 }
 

@@ -94,7 +94,9 @@ pub(super) fn run(directory: &Path) -> Result<(), BenchError> {
             to_files.sink("files", files);
             to_table.sink("postgres", table(connection));
         }
-        Err(_) => rows.sink("files", files),
+        Err(_) => {
+            rows.sink("files", files);
+        }
     }
     env.execute()?;
     Ok(())
