@@ -171,6 +171,107 @@ fn a_process_that_dies_between_any_two_steps_commits_every_row_once() {
     assert_eq!(prepared(&server), 0);
 }
 
+/// A process that cannot begin: why.
+fn refused(mut sink: PostgresSink<i64>, connections: &Arc<Connections>) -> String {
+    let opened = sink.prepare(1).and_then(|()| sink.committer(&committing(connections)).map(drop));
+    opened.unwrap_err().to_string()
+}
+
+#[test]
+fn a_second_process_with_the_same_name_and_sink_is_refused_and_ends_nothing() {
+    let Some(server) = server(64, WITH_KEY) else { return };
+    let connections = Arc::default();
+    let mut sink = inserting(&server);
+    let (mut committer, mut writer) = begin(&mut sink, &[], &connections);
+    let secured = prepare(&mut writer, 0..10);
+    committer.secure(&secured).unwrap();
+    let second = inserting(&server).give_up_after(Duration::from_millis(200));
+    let message = refused(second, &Arc::default());
+    let holder = "SELECT pid::bigint FROM pg_locks WHERE locktype = 'advisory'";
+    let holder = format!("session {} (application tidemill:job:", server.figure(holder).unwrap());
+    assert!(message.contains(&holder) && message.contains(".uid("), "{message}");
+    committer.commit(&secured).unwrap();
+    assert_eq!(numbers(&server), (0..10).collect::<Vec<_>>());
+    // A sink of another name has nothing to do with it.
+    let mut other = inserting(&server);
+    other.prepare(1).unwrap();
+    let context = CommitContext { operator: "others".into(), ..committing(&connections) };
+    other.committer(&context).unwrap().unwrap().recover(&[]).unwrap();
+    // The first is over: the place is free.
+    drop((committer, writer));
+    begin(&mut inserting(&server), &secured, &connections);
+}
+
+#[test]
+fn a_process_waits_for_one_with_its_name_that_is_about_to_end() {
+    let Some(server) = server(64, WITH_KEY) else { return };
+    let mut sink = inserting(&server);
+    let (mut committer, mut writer) = begin(&mut sink, &[], &Arc::default());
+    let secured = prepare(&mut writer, 0..10);
+    committer.secure(&secured).unwrap();
+    let connections = Arc::<Connections>::default();
+    thread::scope(|scope| {
+        let mut next = inserting(&server);
+        let (then, tried) = (&secured, &connections);
+        let next = scope.spawn(move || drop(begin(&mut next, then, tried)));
+        until("tries that fail", || connections.stats().retries >= TRIES);
+        assert!(
+            !next.is_finished() && prepared(&server) == 1,
+            "the first one's transaction is not to be touched"
+        );
+        // It dies.
+        drop((committer, writer));
+        next.join().unwrap();
+    });
+    assert_eq!((numbers(&server), prepared(&server)), ((0..10).collect(), 0));
+}
+
+#[test]
+fn a_process_that_lost_its_connection_to_another_one_does_not_take_what_was_rolled_back_for_committed() {
+    let Some(mut server) = server(64, WITH_KEY) else { return };
+    let mut sink = inserting(&server).give_up_after(Duration::from_millis(200));
+    let (mut committer, mut writer) = begin(&mut sink, &[], &Arc::default());
+    let secured = prepare(&mut writer, 0..10);
+    committer.secure(&secured).unwrap();
+    // Before it is there again, another one begins that knows nothing of what is prepared.
+    server.kill().unwrap();
+    server.up().unwrap();
+    let other = begin(&mut inserting(&server), &[], &Arc::default());
+    assert_eq!(prepared(&server), 0);
+    let message = committer.commit(&secured).unwrap_err().to_string();
+    assert!(message.contains("still has their lock"), "{message}");
+    drop(other);
+    let gid = String::from_utf8(secured[0].clone()).unwrap();
+    let lost = |error: tidemill_engine::model::source::BoxError| {
+        let message = error.to_string();
+        assert!(message.contains(&gid) && message.contains("aborted"), "{message}");
+    };
+    lost(committer.commit(&secured).unwrap_err());
+    // Nor when the job goes on from that checkpoint.
+    drop(writer);
+    lost(committer.recover(&secured).unwrap_err());
+}
+
+#[test]
+fn a_commit_whose_answer_was_lost_is_one() {
+    let Some(server) = server(64, WITH_KEY) else { return };
+    let mut sink = inserting(&server);
+    let (mut committer, mut writer) = begin(&mut sink, &[], &Arc::default());
+    let secured = prepare(&mut writer, 0..10);
+    committer.secure(&secured).unwrap();
+    // The server does it, and the process does not hear of it.
+    let gid = String::from_utf8(secured[0].clone()).unwrap();
+    server.execute(&format!("COMMIT PREPARED '{gid}'")).unwrap();
+    committer.commit(&secured).unwrap();
+    // And once more.
+    committer.commit(&secured).unwrap();
+    assert_eq!(numbers(&server), (0..10).collect::<Vec<_>>());
+    // What it never prepared is nothing that it may take for committed.
+    let unknown = format!("{gid}0").into_bytes();
+    let message = committer.commit(&[unknown]).unwrap_err().to_string();
+    assert!(message.contains("this process has not prepared"), "{message}");
+}
+
 #[test]
 fn a_server_that_is_down_at_any_step_loses_and_doubles_nothing() {
     let Some(mut server) = server(64, WITH_KEY) else { return };
@@ -413,10 +514,7 @@ fn rows_with_a_key_replace_each_other_and_bad_settings_are_told() {
     let seconds = server.figure("SELECT count(*) FROM numbers WHERE name = 'second'");
     assert_eq!(seconds.unwrap(), 10);
 
-    let open = |mut sink: PostgresSink<i64>| {
-        let opened = sink.prepare(1).and_then(|()| sink.committer(&committing(&connections)).map(drop));
-        opened.unwrap_err().to_string()
-    };
+    let open = |sink: PostgresSink<i64>| refused(sink, &connections);
     assert!(open(inserting(&server)).contains("max_prepared_transactions"));
     let no_table = PostgresSink::upsert(server.connection(), "nowhere", ["a"], ["a"], |_: &i64| Vec::new());
     assert!(open(no_table).contains("\"nowhere\" does not exist"));

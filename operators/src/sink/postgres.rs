@@ -9,15 +9,20 @@
 //! ```
 //!
 //! The name of a transaction (its *gid*) begins with what is common to this job and sink, and is never given twice: behind that
-//! stand an identifier that the server made for the attempt, and numbers. A gid that the server does not know any more was
-//! committed. Before an attempt begins, all sessions of earlier attempts are ended, so that none of them prepares anything
-//! later; then what the checkpoint has is committed and the rest rolled back.
+//! stand an identifier that the server made for the attempt, and numbers. One process at a time ends transactions with this
+//! beginning: its committer holds a [`lock`]. Before an attempt begins, all sessions of earlier attempts are ended, so that none of
+//! them prepares anything later; then what the checkpoint has is committed and the rest rolled back.
+//!
+//! A gid that the server does not know any more was committed, if nobody else has rolled it back. A process that prepared it itself does not
+//! guess: it asks the server by the transaction's number, also when the answer to its own `COMMIT PREPARED` was lost. Only what
+//! an earlier process has prepared, whose numbers died with it, is taken for committed when the job goes on.
 //!
 //! A connection that breaks is made anew, with growing pauses; the job's metrics say so meanwhile. The rows of the open
 //! transaction are kept until it is prepared, up to a bound, and written again.
 
 mod committer;
 mod error;
+mod lock;
 mod session;
 mod thread;
 mod writer;
@@ -234,8 +239,9 @@ struct SharedState {
     attempt: String,
     /// Where all sessions tell how they are.
     connections: Arc<Connections>,
-    /// What became of transactions that were handed to threads; those under way are not in it.
-    prepared: BTreeMap<String, Result<(), Arc<PostgresError>>>,
+    /// What became of transactions that were handed to threads: the server's numbers of those that may have been prepared under
+    /// the name. Those under way are not in it.
+    prepared: BTreeMap<String, Result<Vec<i64>, Arc<PostgresError>>>,
     /// Threads that may still do something.
     threads: usize,
 }

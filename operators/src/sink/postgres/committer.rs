@@ -1,6 +1,7 @@
 //! Commits the transactions that a checkpoint has, and rolls back those that none has.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, mpsc},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use tidemill_engine::{
 };
 
 use super::{
-    Limits, PostgresError, Shared,
+    Limits, PostgresError, Shared, lock,
     session::{Failure, Session, Statement, literal},
 };
 
@@ -73,6 +74,15 @@ fn away<R: Send + 'static>(
     answer.recv().map_err(|_| PostgresError::ThreadLost)
 }
 
+/// Who may have ended a transaction that is not there any more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// This process: it has prepared it, and committed it or not.
+    Own,
+    /// An earlier process, too, of which nothing is known but its checkpoint.
+    AnyProcess,
+}
+
 /// What is done on the thread.
 struct Work {
     session: Session,
@@ -80,6 +90,8 @@ struct Work {
     is_transactional: bool,
     limits: Limits,
     shared: Arc<Shared>,
+    /// What was committed last.
+    committed: BTreeSet<String>,
 }
 
 impl Work {
@@ -91,7 +103,8 @@ impl Work {
         shared: Arc<Shared>,
     ) -> Result<Self, PostgresError> {
         let connection = shared.lock().connections.open();
-        let mut session = Session::new(config, connection, limits.give_up_after, || false);
+        let mut session =
+            Session::new(config, connection, limits.give_up_after, || false).holding(lock::key(&prefix));
         let is_transactional = statement.is_transactional();
         // Names and rights are wrong before a row is written, or never.
         let (text, is_wanted) = (statement.text(1), is_transactional);
@@ -103,7 +116,7 @@ impl Work {
             client.prepare(&text)?;
             Ok(())
         })?;
-        Ok(Self { session, prefix, is_transactional, limits, shared })
+        Ok(Self { session, prefix, is_transactional, limits, shared, committed: BTreeSet::new() })
     }
 
     fn gids(&self, committables: &[Committable]) -> Result<Vec<String>, PostgresError> {
@@ -114,19 +127,53 @@ impl Work {
         committables.iter().map(gid).collect()
     }
 
-    /// Ends prepared transactions one way or the other. One that is not there was ended before.
-    fn end(&mut self, doing: &'static str, command: &str, gids: &[String]) -> Result<(), PostgresError> {
-        if !self.is_transactional {
-            return Ok(());
+    /// Ends a prepared transaction one way or the other; whether it was there.
+    fn end(&mut self, doing: &'static str, command: &str, gid: &str) -> Result<bool, PostgresError> {
+        let text = format!("{command} {}", literal(gid));
+        self.session.run(doing, |client, _| match client.batch_execute(&text) {
+            Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => Ok(false),
+            other => Ok(other.map(|()| true)?),
+        })
+    }
+
+    /// Commits these, or makes sure that they were: what is not there any more may have been committed by this process, whose
+    /// answer was lost, by an earlier one, or may have been rolled back by somebody else.
+    fn commit_all(&mut self, gids: Vec<String>, whose: Whose) -> Result<(), PostgresError> {
+        for gid in &gids {
+            let was_there = self.end("commit a transaction", "COMMIT PREPARED", gid)?;
+            if !was_there && !self.committed.contains(gid) {
+                self.find_committed(gid, whose)?;
+            }
+            self.committed.insert(gid.clone());
         }
-        for gid in gids {
-            let text = format!("{command} {}", literal(gid));
-            self.session.run(doing, |client, _| match client.batch_execute(&text) {
-                Err(error) if error.code() == Some(&SqlState::UNDEFINED_OBJECT) => Ok(()),
-                other => Ok(other?),
-            })?;
-        }
+        // What was committed before these is not asked for again.
+        self.committed = gids.into_iter().collect();
+        let mut state = self.shared.lock();
+        self.committed.iter().for_each(|gid| drop(state.prepared.remove(gid)));
         Ok(())
+    }
+
+    /// Fails unless a transaction that is not prepared any more was committed.
+    fn find_committed(&mut self, gid: &str, whose: Whose) -> Result<(), PostgresError> {
+        let lost = |status: String| PostgresError::TransactionLost { gid: gid.to_owned(), status };
+        let numbers = match self.shared.lock().prepared.get(gid) {
+            Some(Ok(numbers)) => numbers.clone(),
+            _ => Vec::new(),
+        };
+        if numbers.is_empty() {
+            return match whose {
+                Whose::AnyProcess => Ok(()),
+                Whose::Own => Err(lost("one that this process has not prepared".to_owned())),
+            };
+        }
+        let found = self.session.run("ask what became of a transaction", |client, _| {
+            let status = "SELECT COALESCE(txid_status($1), 'too old to be known')";
+            let status = |number: &i64| -> Result<String, Failure> {
+                Ok(client.query_one(status, &[number])?.try_get(0)?)
+            };
+            numbers.iter().map(status).collect::<Result<Vec<_>, _>>()
+        })?;
+        if found.iter().any(|status| status == "committed") { Ok(()) } else { Err(lost(found.join(", "))) }
     }
 
     /// Waits until no thread or session of an earlier attempt is there: one might prepare something later.
@@ -188,21 +235,23 @@ impl Work {
 
     fn commit(&mut self, committables: &[Committable]) -> Result<(), PostgresError> {
         let gids = self.gids(committables)?;
-        self.end("commit a transaction", "COMMIT PREPARED", &gids)?;
-        let mut state = self.shared.lock();
-        gids.iter().for_each(|gid| drop(state.prepared.remove(gid)));
-        Ok(())
+        if self.is_transactional { self.commit_all(gids, Whose::Own) } else { Ok(()) }
     }
 
     fn abort(&mut self, committables: &[Committable]) -> Result<(), PostgresError> {
-        let gids = self.gids(committables)?;
-        self.end("roll a transaction back", "ROLLBACK PREPARED", &gids)
+        for gid in self.gids(committables)? {
+            if self.is_transactional {
+                self.end("roll a transaction back", "ROLLBACK PREPARED", &gid)?;
+            }
+        }
+        Ok(())
     }
 
     fn recover(&mut self, committables: &[Committable]) -> Result<(), PostgresError> {
         self.end_old_sessions()?;
         let gids = self.gids(committables)?;
-        self.end("commit a transaction", "COMMIT PREPARED", &gids)?;
+        // Also where rows are written in other ways by now: the sink may have been another before.
+        self.commit_all(gids, Whose::AnyProcess)?;
         let prefix = self.prefix.clone();
         let (left, attempt) = self.session.run("list prepared transactions", |client, _| {
             let left = client.query(
@@ -213,7 +262,9 @@ impl Work {
             let attempt: String = client.query_one("SELECT gen_random_uuid()::text", &[])?.try_get(0)?;
             Ok((left, attempt))
         })?;
-        self.end("roll a transaction back", "ROLLBACK PREPARED", &left)?;
+        for gid in left {
+            self.end("roll a transaction back", "ROLLBACK PREPARED", &gid)?;
+        }
         let mut state = self.shared.lock();
         state.prepared.clear();
         state.attempt = attempt;

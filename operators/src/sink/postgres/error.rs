@@ -81,6 +81,30 @@ pub enum PostgresError {
         /// Their application name.
         application: String,
     },
+    /// Another process writes as the same job and sink.
+    #[error(
+        "another process writes to this database as the same job and sink, and each would roll back what the other has prepared: \
+         {holder} still has their lock after {} s. Give each process a job name of its own, or each sink another id \
+         (`.uid(…)`). If that process is dead, end its session on the server (`SELECT pg_terminate_backend(…)`)", .after.as_secs()
+    )]
+    Taken {
+        /// The session that has the lock, in words.
+        holder: String,
+        /// For how long it was waited for.
+        after: Duration,
+    },
+    /// What a complete checkpoint has was not committed, and cannot be any more.
+    #[error(
+        "the transaction {gid}, which a complete checkpoint has, is not on the server any more, and this process has not committed \
+         it (it is {status}): its rows are lost. Find out who else has ended it: another process with the name of this \
+         job and the id of this sink, or a person. Then go on from a savepoint from before it, or write its rows again"
+    )]
+    TransactionLost {
+        /// Its name.
+        gid: String,
+        /// What the server says became of it.
+        status: String,
+    },
     /// The checkpoint has what another sink prepared.
     #[error(
         "the checkpoint has the transaction {gid}, which is not of this job and sink. Keep the job's name and the sink's id (`.uid(…)`), or start without the checkpoint"

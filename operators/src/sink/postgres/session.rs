@@ -5,7 +5,7 @@ use std::{sync::mpsc, time::Duration};
 use ::postgres::{Client, Config, Error, NoTls, error::SqlState};
 use tidemill_engine::model::connections::Connection;
 
-use super::{PostgresError, PostgresValue};
+use super::{PostgresError, PostgresValue, lock};
 
 /// The first pause before a connection is tried again.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -98,6 +98,8 @@ impl Statement {
 pub(super) enum Failure {
     /// As the server or the connection says.
     Theirs(Error),
+    /// Another session holds the lock, which these words name.
+    Taken(String),
     /// Not a matter of the server.
     Ours(PostgresError),
 }
@@ -153,6 +155,8 @@ pub(super) struct Session {
     connections: u64,
     /// The server's process of the last one, and when that began.
     backend: Option<(i32, String)>,
+    /// The lock that every connection takes before anything is done over it.
+    lock: Option<i64>,
     give_up_after: Duration,
     /// Says that nobody wants an answer any more.
     is_unwanted: Box<dyn Fn() -> bool + Send>,
@@ -175,11 +179,18 @@ impl Session {
             client: None,
             connections: 0,
             backend: None,
+            lock: None,
             give_up_after,
             is_unwanted: Box::new(is_unwanted),
             pause,
             _keep: keep,
         }
+    }
+
+    /// Takes a lock with every connection; as long as another session has it, this one waits as for a server that is down.
+    pub(super) fn holding(mut self, lock: i64) -> Self {
+        self.lock = Some(lock);
+        self
     }
 
     fn pause_for(&self, time: Duration) {
@@ -193,7 +204,7 @@ impl Session {
     }
 
     /// Makes a connection. What the one before was doing is over then: it may hold locks.
-    fn connect(&mut self) -> Result<Client, Error> {
+    fn connect(&mut self) -> Result<Client, Failure> {
         let mut client = self.config.connect(NoTls)?;
         if let Some((pid, since)) = &self.backend {
             client.execute(
@@ -206,6 +217,9 @@ impl Session {
             &[],
         )?;
         self.backend = Some((own.try_get(0)?, own.try_get(1)?));
+        if let Some(key) = self.lock {
+            lock::take(&mut client, key)?;
+        }
         self.connections += 1;
         Ok(client)
     }
@@ -214,7 +228,7 @@ impl Session {
     /// connection, and has to do nothing twice.
     ///
     /// # Errors
-    /// When the server refuses, or was not reached for too long.
+    /// When the server refuses, or was not reached, or another session had the lock, for too long.
     pub(super) fn run<R>(
         &mut self,
         doing: &'static str,
@@ -226,11 +240,11 @@ impl Session {
                 Some(client) => Ok(client),
                 None => self.connect(),
             };
-            let done = connected.map_err(Failure::from).and_then(|client| {
+            let done = connected.and_then(|client| {
                 let number = self.connections;
                 act(self.client.insert(client), number)
             });
-            let error = match done {
+            let (cause, holder) = match done {
                 Ok(done) => {
                     if self.connection.works() {
                         tracing::info!(doing, "PostgreSQL is reached again");
@@ -238,19 +252,25 @@ impl Session {
                     return Ok(done);
                 }
                 Err(Failure::Ours(error)) => return Err(error),
-                Err(Failure::Theirs(error)) => error,
+                Err(Failure::Theirs(error)) if !is_passing(&error) => {
+                    self.client = None;
+                    return Err(PostgresError::Refused { doing, cause: words(&error) });
+                }
+                Err(Failure::Theirs(error)) => (words(&error), None),
+                Err(Failure::Taken(holder)) => {
+                    (format!("{holder} holds the lock of this job and sink"), Some(holder))
+                }
             };
             // What was begun is rolled back.
             self.client = None;
-            let cause = words(&error);
-            if !is_passing(&error) {
-                return Err(PostgresError::Refused { doing, cause });
-            }
             if self.connection.failed(&cause) {
-                tracing::warn!(doing, cause, "PostgreSQL cannot be reached and is tried again");
+                tracing::warn!(doing, cause, "PostgreSQL cannot be used for now and is tried again");
             }
             if waited >= self.give_up_after || (self.is_unwanted)() || self.connection.is_unwanted() {
-                return Err(PostgresError::Unreachable { doing, after: waited, cause });
+                return Err(match holder {
+                    Some(holder) => PostgresError::Taken { holder, after: waited },
+                    None => PostgresError::Unreachable { doing, after: waited, cause },
+                });
             }
             self.pause_for(pause);
             waited += pause;

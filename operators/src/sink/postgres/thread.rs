@@ -94,19 +94,17 @@ impl<T> Body<T> {
             if link.is_cancelled.load(Ordering::Acquire) {
                 break;
             }
-            let (done, gid) = match command {
-                Command::Rows(rows) => (self.write(&mut session, &mut open, rows), None),
+            let done = match command {
+                Command::Rows(rows) => self.write(&mut session, &mut open, rows).map_err(Arc::new),
                 Command::Prepare(gid) => {
-                    let prepared = self.prepare(&mut session, &open, &gid);
+                    let prepared = self.prepare(&mut session, &open, &gid).map_err(Arc::new);
                     open = Open::new();
-                    (prepared, Some(gid))
+                    let done = prepared.as_ref().map(drop).map_err(Arc::clone);
+                    self.shared.lock().prepared.insert(gid, prepared);
+                    self.shared.changed.notify_all();
+                    done
                 }
             };
-            let done = done.map_err(Arc::new);
-            if let Some(gid) = gid {
-                self.shared.lock().prepared.insert(gid, done.clone());
-                self.shared.changed.notify_all();
-            }
             if let Err(error) = done {
                 *link.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 link.has_failed.store(true, Ordering::Release);
@@ -179,10 +177,12 @@ impl<T> Body<T> {
         Ok(())
     }
 
-    /// Prepares the open transaction. When the connection breaks, it may have been prepared all the same.
-    fn prepare(&self, session: &mut Session, open: &Open<T>, gid: &str) -> Result<(), PostgresError> {
+    /// Prepares the open transaction. When the connection breaks, it may have been prepared all the same. Returns the server's
+    /// numbers of all transactions that were to be prepared under this name: one of them was.
+    fn prepare(&self, session: &mut Session, open: &Open<T>, gid: &str) -> Result<Vec<i64>, PostgresError> {
+        let mut numbers = Vec::new();
         if !self.statement.is_transactional() {
-            return Ok(());
+            return Ok(numbers);
         }
         let kept_max = self.limits.rows_kept_max;
         let mut broke = String::new();
@@ -201,6 +201,8 @@ impl<T> Body<T> {
                 client.batch_execute("BEGIN")?;
                 self.send(client, kept)?;
             }
+            // By it the server can be asked what became of the transaction when its name is gone.
+            numbers.push(client.query_one("SELECT txid_current()", &[])?.try_get(0)?);
             let prepared = client.batch_execute(&format!("PREPARE TRANSACTION {}", literal(gid)));
             match prepared {
                 Ok(()) => Ok(()),
@@ -211,7 +213,8 @@ impl<T> Body<T> {
                     Err(error.into())
                 }
             }
-        })
+        })?;
+        Ok(numbers)
     }
 }
 
