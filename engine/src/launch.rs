@@ -43,19 +43,15 @@ pub fn launch(
     let operators: Arc<[OperatorInfo]> = graph.operators.clone().into();
     let state_memory_bytes = config.state_memory_bytes(platform.memory_bytes());
     let config = Arc::new(JobConfig { state_memory_bytes_max: Some(state_memory_bytes), ..config });
-    let make_workers = make_workers(Arc::clone(&config), Arc::clone(&platform), Arc::clone(&operators));
+    let make_workers = make_workers(Arc::clone(&platform), Arc::clone(&operators));
     let mut supervisor = Supervisor::new(graph, config, platform, operators, make_workers)?;
     let first = supervisor.begin()?;
     JobHandle::new(supervisor, first)
 }
 
-fn make_workers(
-    config: Arc<JobConfig>,
-    platform: Arc<dyn Platform>,
-    operators: Arc<[OperatorInfo]>,
-) -> MakeWorkers {
+fn make_workers(platform: Arc<dyn Platform>, operators: Arc<[OperatorInfo]>) -> MakeWorkers {
     Box::new(move |seating| {
-        let Seating { shared, wakers, regions, berths } = seating;
+        let Seating { config, shared, wakers, regions, berths } = seating;
         let factories = berths.into_iter().enumerate().map(|(index, berth)| {
             let seat = Seat {
                 index,
@@ -63,7 +59,7 @@ fn make_workers(
                 regions: Arc::clone(&regions),
                 shared: Arc::clone(shared),
                 waker: Arc::clone(&wakers[index]),
-                config: Arc::clone(&config),
+                config: Arc::clone(config),
                 platform: Arc::clone(&platform),
                 state_writer: platform.state_writer(),
                 operators: Arc::clone(&operators),

@@ -54,6 +54,8 @@ pub(crate) type MakeWorkers = Box<dyn Fn(Seating<'_>) -> Vec<DriveFactory> + Sen
 
 /// What the workers of an attempt are made with.
 pub(crate) struct Seating<'a> {
+    /// The settings in force: with the number of key groups of what the attempt goes on from.
+    pub(crate) config: &'a Arc<JobConfig>,
     /// What they share with the control plane.
     pub(crate) shared: &'a Arc<JobShared>,
     /// By what they are woken.
@@ -192,6 +194,9 @@ impl Supervisor {
         if let Some(library) = &mut vault.library {
             library.begin_attempt(claim.as_ref().map_or(0, |claim| claim.attempt))?;
         }
+        let config = Arc::new(
+            self.config.with_key_groups_of(restore_point.as_ref().map(|point| point.max_parallelism)),
+        );
         let (coordinated, before) = (vault.is_coordinated(), vault.last_checkpoint());
         let committed = restore_point.map(|point| point.operators).unwrap_or_else(Restored::new);
         let restored = Arc::new(committed);
@@ -226,9 +231,10 @@ impl Supervisor {
             shared = shared.with_control(Arc::clone(control));
         }
         let shared = Arc::new(shared);
-        let factories = (self.make_workers)(Seating { shared: &shared, wakers: &wakers, regions, berths });
+        let seating = Seating { config: &config, shared: &shared, wakers: &wakers, regions, berths };
+        let factories = (self.make_workers)(seating);
         let coordinator = control.clone().map(|wake| {
-            let plan = Plan { copier, restored_from, savepoint, ..self.plan(wake) };
+            let plan = Plan { copier, restored_from, savepoint, ..self.plan(wake, &config) };
             self.coordinator(plan, &shared)
         });
         self.board.begin(&shared, control);
@@ -236,16 +242,16 @@ impl Supervisor {
         Ok(Attempt { running, shared, restored_from, coordinated })
     }
 
-    /// What a coordinator of any attempt is made with, which is woken by `wake`.
-    fn plan(&self, wake: Arc<dyn Wake>) -> Plan {
+    /// What a coordinator is made with of an attempt with these settings, which is woken by `wake`.
+    fn plan(&self, wake: Arc<dyn Wake>, config: &JobConfig) -> Plan {
         Plan {
             works: Arc::clone(&self.works),
             policy: self.policy.clone(),
             restored_from: None,
             savepoint: None,
-            max_parallelism: self.config.key_groups(),
-            job: self.config.name.clone(),
-            config: self.config.checkpoints.clone(),
+            max_parallelism: config.key_groups(),
+            job: config.name.clone(),
+            config: config.checkpoints.clone(),
             operators: Arc::clone(&self.operators),
             copier: None,
             wake,
@@ -298,9 +304,12 @@ impl Supervisor {
         place: &Path,
     ) -> Result<(), CheckpointError> {
         let checkpoint = place.to_owned();
-        let (stored, wanted) = (point.max_parallelism, self.config.key_groups());
-        if stored != wanted {
+        let (stored, parallelism) = (point.max_parallelism, self.config.parallelism);
+        if let Some(wanted) = self.config.max_parallelism.filter(|wanted| *wanted != stored) {
             return Err(CheckpointError::MaxParallelism { checkpoint, stored, wanted });
+        }
+        if parallelism as u64 > u64::from(stored) {
+            return Err(CheckpointError::Parallelism { checkpoint, stored, parallelism });
         }
         let unknown = non_restored(&point.operators, &self.operators).join(", ");
         if unknown.is_empty() {

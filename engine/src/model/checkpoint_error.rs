@@ -79,7 +79,8 @@ pub enum CheckpointError {
     /// The checkpoint has another number of key groups.
     #[error(
         "the checkpoint {checkpoint} was written with max_parallelism {stored} and the job has {wanted}: the number of key \
-         groups is fixed for the life of a job's state; set max_parallelism to {stored}", checkpoint = checkpoint.display()
+         groups is fixed for the life of a job's state; set max_parallelism to {stored}, or leave it out to take over what is stored",
+        checkpoint = checkpoint.display()
     )]
     MaxParallelism {
         /// The file.
@@ -88,6 +89,20 @@ pub enum CheckpointError {
         stored: u32,
         /// Of the job.
         wanted: u32,
+    },
+    /// The job has more subtasks than the checkpoint has key groups.
+    #[error(
+        "the checkpoint {checkpoint} has {stored} key groups and the job's parallelism is {parallelism}: a subtask without a key \
+         group would have nothing to do, and their number is fixed for the life of a job's state; set parallelism to {stored} or less",
+        checkpoint = checkpoint.display()
+    )]
+    Parallelism {
+        /// The file.
+        checkpoint: PathBuf,
+        /// Number of key groups of the checkpoint.
+        stored: u32,
+        /// Of the job.
+        parallelism: usize,
     },
     /// The checkpoint has state that nobody would get.
     #[error(

@@ -44,7 +44,6 @@ impl Place {
         JobConfig {
             name: "counting".to_owned(),
             parallelism: 2,
-            max_parallelism: Some(128),
             checkpoints: Some(checkpoints),
             ..JobConfig::default()
         }
@@ -327,7 +326,45 @@ fn another_number_of_key_groups_is_refused_with_both() {
         .run_for_a_while(JobConfig { max_parallelism: Some(64), ..place.config() })
         .unwrap_err()
         .to_string();
-    assert!(message.contains("max_parallelism 128") && message.contains("64"), "{message}");
+    assert!(message.contains("max_parallelism 256") && message.contains("64"), "{message}");
+    // What is stored, in words, is as good as no word.
+    place.run_for_a_while(JobConfig { max_parallelism: Some(256), ..place.config() }).unwrap();
+    place.check_endless();
+}
+
+#[test]
+fn a_job_that_names_no_number_of_key_groups_has_that_of_its_checkpoint_or_savepoint_for_life() {
+    let place = Place::new();
+    let first = JobConfig { max_parallelism: Some(3), ..place.config() };
+    let savepoint = place.0.path().join("savepoint");
+    let job = place.describe_endless(first).start().unwrap();
+    job.monitor().stop_with_savepoint(&savepoint, false).unwrap();
+    job.wait().unwrap();
+    let beginnings = [None, Some((&savepoint).into())];
+    for savepoint in beginnings {
+        if savepoint.is_some() {
+            // What was committed stays where it is; the savepoint is of the same moment.
+            fs::remove_dir_all(place.checkpoints()).unwrap();
+        }
+        let config = |parallelism| {
+            let mut config = JobConfig { parallelism, ..place.config() };
+            config.checkpoints.as_mut().unwrap().savepoint = savepoint.clone();
+            config
+        };
+        let message = place.run_for_a_while(config(4)).unwrap_err().to_string();
+        for part in ["3 key groups", "parallelism is 4", "set parallelism to 3 or less"] {
+            assert!(message.contains(part), "{message}");
+        }
+        if savepoint.is_some() {
+            for parallelism in [3, 1, 3] {
+                let metrics = place.run_for_a_while(config(parallelism)).unwrap();
+                assert!(metrics.checkpoints.restored_from.is_some());
+                place.check_endless();
+            }
+            // It is still three.
+            assert!(place.run_for_a_while(config(4)).is_err());
+        }
+    }
 }
 
 #[test]

@@ -37,7 +37,6 @@ fn live(
         CheckpointConfig { interval_ms: 1, retained_max: 1, ..CheckpointConfig::new("/checkpoints") };
     let config = JobConfig {
         parallelism,
-        max_parallelism: Some(128),
         step_records_max: 2,
         batch_records_max: 2,
         checkpoints: Some(checkpoints),

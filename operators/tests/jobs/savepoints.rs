@@ -164,7 +164,6 @@ const KEYS: u64 = 7;
 fn endless(platform: SimPlatform, parallelism: usize, checkpoints: CheckpointConfig) -> StreamEnvironment {
     let config = JobConfig {
         parallelism,
-        max_parallelism: Some(128),
         step_records_max: 2,
         batch_records_max: 2,
         checkpoints: Some(CheckpointConfig { interval_ms: 1, retained_max: 1, ..checkpoints }),
