@@ -32,7 +32,7 @@ pub enum Error {
     /// An operator failed or panicked while the job ran.
     #[error("operator `{operator}`, subtask {subtask}: {cause}")]
     Operator {
-        /// Name of the operator.
+        /// Name of the operator, and its id in brackets if it was given one.
         operator: String,
         /// Index of its instance, from 0.
         subtask: usize,

@@ -183,6 +183,15 @@ pub struct OperatorInfo {
     pub name: String,
 }
 
+impl OperatorInfo {
+    /// What messages call it: its name, and its id behind that where the user has given it one, as others may have the same name.
+    pub fn label(&self) -> String {
+        let Self { id, name } = self;
+        let is_of_its_place = id.split_once('-').is_some_and(|(place, _)| place.parse::<usize>().is_ok());
+        if id == name || is_of_its_place { name.clone() } else { format!("{name} ({id})") }
+    }
+}
+
 /// The metrics of one operator, over all its instances.
 #[derive(Clone, Debug)]
 pub struct OperatorMetrics {
@@ -264,4 +273,26 @@ fn merge_operator(index: usize, info: &OperatorInfo, workers: &[WorkerReport]) -
         }
     }
     merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operator_is_told_from_others_of_its_name_by_the_id_that_it_was_given() {
+        let label = |id: &str, name: &str| OperatorInfo { id: id.to_owned(), name: name.to_owned() }.label();
+        assert_eq!(label("3-process", "process"), "process");
+        assert_eq!(label("3-process", "sums"), "sums");
+        assert_eq!(label("rows", "rows"), "rows");
+        assert_eq!(label("totals", "process"), "process (totals)");
+        assert_eq!(label("pre-process", "process"), "process (pre-process)");
+    }
+
+    #[test]
+    fn a_histogram_is_shown_by_its_quantiles() {
+        let mut latencies = LatencyHistogram::default();
+        latencies.record(100, 99);
+        assert_eq!(format!("{latencies:?}"), "LatencyHistogram { count: 99, p50: 100, p99: 100, max: 100 }");
+    }
 }

@@ -100,10 +100,10 @@ impl Regions {
         self.edges[edge]
     }
 
-    /// The names of a region's operators.
+    /// What messages call a region's operators.
     pub fn names(&self, region: RegionIndex, operators: &[OperatorInfo]) -> Vec<String> {
         let own = operators.iter().zip(&self.operators).filter(|(_, own)| **own == region);
-        own.map(|(info, _)| info.name.clone()).collect()
+        own.map(|(info, _)| info.label()).collect()
     }
 }
 

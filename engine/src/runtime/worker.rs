@@ -125,7 +125,7 @@ impl Worker {
         match unopened.first() {
             None => Ok(()),
             Some((operator, names)) => {
-                let operator = self.operators[*operator as usize].name.clone();
+                let operator = self.operators[*operator as usize].label();
                 Err(CheckpointError::NonRestoredStates { operator, states: names.join(", ") })
             }
         }
@@ -374,10 +374,10 @@ impl Drop for Worker {
     }
 }
 
-/// The name of an operator, for an error.
+/// What an error calls an operator.
 fn name_of(operators: &[OperatorInfo], operator: Option<OperatorIndex>) -> String {
     let info = operator.and_then(|operator| operators.get(operator as usize));
-    info.map_or_else(|| "unknown".to_owned(), |info| info.name.clone())
+    info.map_or_else(|| "unknown".to_owned(), OperatorInfo::label)
 }
 
 #[cfg(test)]
