@@ -82,6 +82,8 @@ struct State {
     suspect: Option<CheckpointId>,
     finished: bool,
     suspended: bool,
+    /// The attempt has stopped behind a checkpoint and another one is to go on from it, for this reason.
+    goes_on_after: Option<Error>,
     stats: CheckpointStats,
 }
 
@@ -116,9 +118,11 @@ impl Board {
     fn bring_down(&self, mut state: MutexGuard<'_, State>, ending: Ending) {
         let error = ending.error();
         state.ending = Some(ending);
-        let attempt = state.attempt.clone();
+        let (attempt, control) = (state.attempt.clone(), state.control.clone());
         drop(state);
         attempt.iter().for_each(|attempt| attempt.fail(error.clone()));
+        // Its workers may have left, and a savepoint be waited for.
+        control.iter().for_each(|control| control.wake());
     }
 
     /// With what the job ends, if it was brought down: no attempt follows.
@@ -198,6 +202,15 @@ impl Board {
 
     pub(super) fn note_suspended(&self) {
         self.state().suspended = true;
+    }
+
+    /// The attempt stops behind a checkpoint, and another one is to go on from it: what was to be done there has failed.
+    pub(super) fn go_on_after(&self, why: Error) {
+        self.state().goes_on_after = Some(why);
+    }
+
+    pub(super) fn take_going_on(&self) -> Option<Error> {
+        self.state().goes_on_after.take()
     }
 
     /// Whether the job has come to its end with its last checkpoint.

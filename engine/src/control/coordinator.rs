@@ -11,7 +11,7 @@
 //!
 //! With a remote store, the checkpoint goes there before its manifest is written here: it is complete when it is there. That happens
 //! beside all else ([`Copier`]), one checkpoint after the other; a checkpoint whose time is up, or that the store does not take, has failed.
-//! A savepoint that is asked for in a remote store goes there before, in the same way.
+//! A savepoint is written in the same way, of a checkpoint that is complete ([`saving`]).
 //!
 //! ¹ If a manifest that could not be made durable cannot be taken away either, the job stops for good: a crash decides whether that
 //! checkpoint is complete, and the next process sees it.
@@ -26,18 +26,20 @@
 
 mod completion;
 mod failover;
+mod requests;
+mod saving;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use completion::{Securing, merged};
 use failover::Failover;
+use saving::Saving;
 
 use super::{
     archive::{Copier, Keeper},
     board::{Board, Request},
     commits::Prepared,
     restart::SharedPolicy,
-    savepoint::{self, Target},
     vault::Vault,
     works::Works,
 };
@@ -106,6 +108,8 @@ pub(super) struct Coordinator {
     underway: Vec<Underway>,
     /// The checkpoint that is on its way to the remote store; those that all tasks have passed meanwhile wait for it.
     copying: Option<Box<Securing>>,
+    /// Savepoints that are being written.
+    savings: Vec<Saving>,
     /// What sinks have prepared for checkpoints that failed. It is behind the positions of those before, and goes with a later one.
     carried: BTreeMap<CheckpointId, Prepared>,
     last_begun: Nanos,
@@ -120,6 +124,8 @@ pub(super) struct Coordinator {
     following: Vec<Request>,
     /// The job has come, or is being brought, to its last checkpoint.
     closing: bool,
+    /// Workers were told to leave.
+    is_stopped: bool,
     done: bool,
 }
 
@@ -145,6 +151,7 @@ impl Coordinator {
             platform,
             underway: Vec::new(),
             copying: None,
+            savings: Vec::new(),
             carried: BTreeMap::new(),
             last_begun: now,
             last_ended: now,
@@ -152,6 +159,7 @@ impl Coordinator {
             draining: None,
             following: Vec::new(),
             closing: false,
+            is_stopped: false,
             done: false,
         }
     }
@@ -268,13 +276,19 @@ impl Coordinator {
         self.shared.failure().is_some() || self.board.has_failed()
     }
 
+    /// The time after which a checkpoint is given up.
+    fn timeout(&self) -> Nanos {
+        let timeout_ms = self.plan.config.as_ref().map_or(u64::MAX, |config| config.timeout_ms);
+        timeout_ms.saturating_mul(NANOS_PER_MILLI)
+    }
+
     /// Gives up checkpoints whose time is up.
     fn expire(&mut self, now: Nanos) {
-        let Some(config) = &self.plan.config else { return };
-        let timeout = config.timeout_ms.saturating_mul(NANOS_PER_MILLI);
+        let timeout = self.timeout();
         let late = |own: &&Underway| own.kind.goes_on() && now.saturating_sub(own.began) >= timeout;
-        if let Some(securing) = self.copying.as_mut().filter(|securing| late(&&securing.own)) {
-            securing.cancel(self.plan.copier.as_mut());
+        if self.copying.as_ref().is_some_and(|securing| late(&&securing.own)) {
+            // It is on its way there.
+            self.plan.copier.iter_mut().for_each(Copier::cancel);
         }
         let expired: Vec<_> =
             self.underway.iter().filter(late).map(|own| (own.checkpoint, own.missing)).collect();
@@ -285,42 +299,6 @@ impl Coordinator {
                 _ => format!("{missing} tasks had not passed its barrier after {ms} ms"),
             };
             self.fail_checkpoint(checkpoint, cause);
-        }
-    }
-
-    fn serve(&mut self, now: Nanos) {
-        while let Some(request) = self.board.next_request() {
-            let is_stopping = self.closing || self.draining.is_some();
-            let refused = if self.plan.config.is_none() {
-                Some(("checkpoints are off", "set `checkpoints` in the job's settings"))
-            } else if is_stopping && request.is_plain_stop() {
-                self.following.push(request);
-                continue;
-            } else if is_stopping {
-                Some(("the job is being stopped", "start it again and ask it then"))
-            } else if let Some(Target::Directory(target)) = &request.target
-                && savepoint::is_in(&*self.platform.disk(), target)
-            {
-                // Found out behind the barrier, it would stop a job that cannot be stopped in this way.
-                Some(("the directory holds a savepoint already", "name another one"))
-            } else {
-                None
-            };
-            if let Some((why, fix)) = refused {
-                let what = "cannot take a savepoint".to_owned();
-                request.answer(Err(Error::config(what, why.to_owned(), fix.to_owned())));
-            } else if request.drains {
-                self.draining = Some(request);
-                self.shared.tell_workers(ToWorker::Drain);
-            } else {
-                let kind = match &request {
-                    request if request.stops => BarrierKind::Suspending,
-                    // A savepoint is to be of use to other programs: it has no records under way.
-                    request if request.target.is_some() => BarrierKind::Running,
-                    _ => self.kind_at_first(),
-                };
-                self.trigger(kind, Some(request), now);
-            }
         }
     }
 
@@ -394,10 +372,11 @@ impl Coordinator {
         self.done = true;
         // Ends what is under way; whether it came through, the next attempt sees.
         self.plan.copier = None;
-        self.underway.extend(self.copying.take().map(|securing| securing.give_up()));
+        self.underway.extend(self.copying.take().map(|securing| securing.own));
         let mut prepared = merged(std::mem::take(&mut self.carried));
         let mut requests: Vec<Request> = self.draining.take().into_iter().collect();
         requests.append(&mut self.following);
+        requests.extend(std::mem::take(&mut self.savings).into_iter().map(Saving::give_up));
         for own in std::mem::take(&mut self.underway) {
             carry(&mut prepared, own.operators);
             requests.extend(own.request);
@@ -405,7 +384,7 @@ impl Coordinator {
         if self.plan.config.is_none() {
             self.vault.lock().commits.abort(&prepared);
         }
-        let stopped = self.shared.failure().unwrap_or(Error::Cancelled);
+        let stopped = self.shared.failure().unwrap_or(Error::Over);
         for request in requests {
             // Whoever wants the job stopped wants that of the attempt that may follow too.
             if request.stops {
@@ -437,15 +416,20 @@ impl Drive for Coordinator {
             // First, so that what is given up is got on with at once.
             self.expire(now);
         }
-        let copies_at = self.copy(now);
+        let copies_at = [self.copy(now), self.get_on_with_savings(now)].into_iter().flatten().min();
         if left {
-            // The last checkpoint may be on its way yet, and older ones are to be taken away.
-            let is_busy = self.copying.is_some() || self.plan.copier.as_ref().is_some_and(Copier::is_busy);
-            if is_busy && !self.board.has_failed() {
+            // The last checkpoint may be on its way yet, and older ones are to be taken away. A savepoint is waited for at the end of the
+            // input, and not where the job is wanted to stop.
+            let is_saving = !self.savings.is_empty() && !self.is_stopped;
+            let is_copying = self.copying.is_some() || self.plan.copier.as_ref().is_some_and(Copier::is_busy);
+            if (is_saving || is_copying) && !self.board.has_failed() && !self.board.is_ending() {
                 return Turn::Idle { wake_at: copies_at };
             }
             self.leave();
             return Turn::Done;
+        }
+        if self.is_stopped {
+            return Turn::Idle { wake_at: copies_at };
         }
         if !self.board.has_failed() {
             // One that was given up may have kept later ones waiting.

@@ -357,13 +357,17 @@ impl Library {
     }
 
     /// Takes the manifests of all but the newest `retained_max` away; returns their checkpoints, whose files are needed no
-    /// more. Those that cannot be used do not count, and are kept.
-    pub(super) fn retire(&mut self, retained_max: usize) -> Vec<CheckpointId> {
+    /// more. Those that cannot be used do not count, and are kept; so is what is in `needed`.
+    pub(super) fn retire(
+        &mut self,
+        retained_max: usize,
+        needed: &BTreeSet<CheckpointId>,
+    ) -> Vec<CheckpointId> {
         let usable = self.kept.keys().filter(|id| !self.unusable.contains_key(id)).copied();
         let usable: Vec<CheckpointId> = usable.collect();
         let surplus = usable.len().saturating_sub(retained_max);
         let mut retired = Vec::new();
-        for id in &usable[..surplus] {
+        for id in usable[..surplus].iter().filter(|id| !needed.contains(id)) {
             // One that stays is tried again with the next checkpoint, and nothing it names goes before.
             if self.disk.remove(&self.manifest_path(*id)).is_err() {
                 break;
@@ -503,7 +507,7 @@ fn attempts_of(root: &Path, manifest: &JobManifest) -> BTreeSet<PathBuf> {
 }
 
 /// Removes a directory and all in it, as far as possible.
-fn remove_tree(disk: &dyn Disk, path: &Path) {
+pub(super) fn remove_tree(disk: &dyn Disk, path: &Path) {
     if let Ok(inside) = disk.list(path) {
         inside.iter().for_each(|path| remove_tree(disk, path));
     }

@@ -9,53 +9,49 @@
 
 mod origin;
 mod stores;
+mod writer;
 
 use std::path::{Path, PathBuf};
 
-use tidemill_storage::snapshot::{
-    disk::{Disk, read_whole},
-    export::{ExportForm, export},
-};
+use tidemill_storage::snapshot::disk::{Disk, read_whole};
 
 pub(super) use self::{
     origin::Origin,
     stores::{Stores, Target},
+    writer::Writer,
 };
 use super::{
     library::write_manifest,
-    manifest::{JobManifest, MANIFEST_BYTES_MAX, ManifestKind},
+    manifest::{JobManifest, MANIFEST_BYTES_MAX},
 };
 use crate::model::checkpoint_error::CheckpointError;
 
 /// Name of a savepoint's manifest.
 const MANIFEST: &str = "savepoint";
+/// Name of the file by which it is found out whether one can be written.
+const PROBE: &str = "savepoint.probe";
 
-/// Copies a checkpoint to `target`; returns that directory.
+/// Looks whether a savepoint can be written to a directory, and makes it: behind the barrier it would be too late to say no.
 ///
 /// # Errors
-/// Of the disk, when a file of the checkpoint is damaged, and when the directory holds a savepoint already. Files may then
-/// be left in it that no manifest names.
-pub(super) fn write(
-    disk: &dyn Disk,
-    mut manifest: JobManifest,
-    target: &Path,
-) -> Result<PathBuf, CheckpointError> {
-    let file = target.join(MANIFEST);
+/// When it holds one already, or nothing can be written there.
+pub(super) fn look(disk: &dyn Disk, target: &Path) -> Result<(), CheckpointError> {
     if is_in(disk, target) {
-        let source = std::io::ErrorKind::AlreadyExists.into();
-        return Err(CheckpointError::Io { doing: "write a savepoint over", file, source });
+        return Err(taken(target));
     }
-    manifest.kind = ManifestKind::Savepoint;
-    for operator in manifest.operators.values_mut() {
-        for part in operator.subtasks.iter_mut().filter_map(|subtask| subtask.manifest.as_mut()) {
-            let store = part.parent().unwrap_or(Path::new("")).to_owned();
-            let own = target.join(place_of(part));
-            *part = export(disk, &store, manifest.checkpoint, &own, ExportForm::Copy)?.manifest;
-        }
-    }
-    sync_names(disk, &manifest, target)?;
-    write_manifest(disk, &file, &manifest.encode(target))?;
-    Ok(target.to_owned())
+    let failed = |doing, file: &Path| {
+        let file = file.to_owned();
+        move |source| CheckpointError::Io { doing, file, source }
+    };
+    disk.create_directory(target).map_err(failed("create", target))?;
+    let probe = target.join(PROBE);
+    disk.write_whole(&probe, b"").map_err(failed("write a savepoint in", target))?;
+    disk.remove(&probe).map_err(failed("remove", &probe))
+}
+
+/// What is said where there is a savepoint already.
+fn taken(target: &Path) -> CheckpointError {
+    CheckpointError::SavepointTaken { place: target.display().to_string() }
 }
 
 /// The directory within a savepoint of the store that a file of the job is in.

@@ -7,7 +7,7 @@
 //!        │ committers recover
 //!        ▼
 //!     attempt ── all input read, last checkpoint complete ──▶ finished
-//!        │ ├──── stopped behind a checkpoint ───────────────▶ suspended
+//!        │ ├──── stopped behind a checkpoint ───────────────▶ suspended; without the savepoint that was asked for: another attempt
 //!        │ └──── cancelled, or left to go on another time ──▶ failed with that
 //!        │ failed
 //!        ├── in what it was restored from: that checkpoint is not used again, the one before is tried
@@ -89,6 +89,14 @@ pub(crate) struct Attempt {
     shared: Arc<JobShared>,
     restored_from: Option<CheckpointId>,
     coordinated: bool,
+}
+
+/// How an attempt has ended that has not failed.
+enum Joined {
+    /// With the job.
+    Ended,
+    /// Behind a checkpoint from which another one goes on.
+    GoesOn,
 }
 
 impl Supervisor {
@@ -334,10 +342,14 @@ impl Supervisor {
         let outcome = loop {
             let (failure, was_damage) = match attempt {
                 Err(error) => (error, false),
-                Ok(attempt) => {
-                    let restored_from = attempt.restored_from;
-                    match self.join(attempt) {
-                        Ok(()) => break Ok(()),
+                Ok(begun) => {
+                    let restored_from = begun.restored_from;
+                    match self.join(begun) {
+                        Ok(Joined::Ended) => break Ok(()),
+                        Ok(Joined::GoesOn) => {
+                            attempt = self.begin();
+                            continue;
+                        }
                         Err(failure) => {
                             // It may have been that of a region that was started again.
                             let restored_from = self.board.take_suspect().or(restored_from);
@@ -360,9 +372,10 @@ impl Supervisor {
     }
 
     /// Waits for the end of an attempt.
-    fn join(&mut self, attempt: Attempt) -> Result<(), Error> {
+    fn join(&mut self, attempt: Attempt) -> Result<Joined, Error> {
         let joined = attempt.running.join();
         let failure = self.board.take_failure().or_else(|| attempt.shared.failure());
+        let goes_on_after = self.board.take_going_on();
         // Of a process that was killed nothing else is to be told.
         if let Err(error @ PlatformError::Killed { .. }) = joined {
             return Err(error.into());
@@ -371,11 +384,21 @@ impl Supervisor {
             Some(failure) => return Err(failure),
             None => joined?,
         }
+        if let Some(why) = goes_on_after {
+            tracing::warn!(%why, "the job was not stopped, and goes on from its newest checkpoint");
+            self.board.note_restart(&why, self.names(), false);
+            return Ok(Joined::GoesOn);
+        }
         if !attempt.coordinated || self.board.is_finished() || self.board.is_suspended() {
-            return Ok(());
+            return Ok(Joined::Ended);
         }
         let cause = "the job ended without its last checkpoint".to_owned();
         Err(crate::platform::PlatformError::WorkerLost { worker: 0, cause }.into())
+    }
+
+    /// The names of all operators.
+    fn names(&self) -> Vec<String> {
+        self.operators.iter().map(|info| info.name.clone()).collect()
     }
 
     /// A checkpoint whose state turns out to be damaged is not used again; whether that is so.
@@ -426,8 +449,7 @@ impl Supervisor {
         }
         let Some(delay) = self.policy.fail(self.platform.clock().now()) else { return false };
         tracing::warn!(%failure, delay_ms = delay / 1_000_000, "the job failed and is started again");
-        let all = self.operators.iter().map(|info| info.name.clone()).collect();
-        self.board.note_restart(failure, all, false);
+        self.board.note_restart(failure, self.names(), false);
         self.platform.pause(delay, &|| self.board.is_ending());
         !self.board.is_ending()
     }

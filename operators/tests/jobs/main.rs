@@ -19,6 +19,7 @@ mod region_failures;
 mod regions;
 mod restore;
 mod savepoints;
+mod savepoints_in_directories;
 mod state;
 mod stopping;
 mod timers;

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     buffer::PageBuffer,
-    disk::{Disk, OldFile, STAGING_BYTES, failed, read_whole, reads::Reader},
+    disk::{Disk, NewFile, OldFile, STAGING_BYTES, failed, read_whole, reads::Reader},
     format::{
         Malformed, PAGE_BYTES,
         manifest::{MANIFEST_BYTES_MAX, Manifest, NeededSegment},
@@ -54,18 +54,137 @@ pub fn export(
     target: &Path,
     form: ExportForm,
 ) -> Result<Exported, StateError> {
-    let source = manifest_path(store, snapshot);
-    let bytes = read_whole(disk, &source, MANIFEST_BYTES_MAX)?;
-    let manifest = Manifest::decode(&bytes).map_err(|malformed| malformed.of(&source))?;
-    disk.create_directory(target).map_err(failed("create", target))?;
-    let mut bytes_copied = 0;
-    for needed in &manifest.segments {
-        bytes_copied += bring(disk, store, target, &manifest, needed, form)?;
+    let mut export = Export::begin(disk, store, snapshot, target, form)?;
+    loop {
+        if let Some(exported) = export.step(disk)? {
+            return Ok(exported);
+        }
     }
-    // Names of segments first: a manifest never names what a crash can take away.
-    disk.sync_directory(target).map_err(failed("sync", target))?;
-    let path = publish(disk, target, snapshot, &bytes)?;
-    Ok(Exported { manifest: path, bytes_copied, segments: manifest.segments.len() })
+}
+
+/// As [`export`], some megabytes at a time: whoever drives it may stop in between.
+pub struct Export {
+    store: PathBuf,
+    target: PathBuf,
+    form: ExportForm,
+    snapshot: u64,
+    bytes: Vec<u8>,
+    manifest: Manifest,
+    /// Segments that the target has, or is about to have.
+    begun: usize,
+    work: Option<Work>,
+    bytes_copied: u64,
+}
+
+/// What is being done about one segment.
+enum Work {
+    Copy {
+        source: Box<dyn OldFile>,
+        file: Box<dyn NewFile>,
+        length: u64,
+        at: u64,
+    },
+    /// Its pages up to this one were read back.
+    Verify {
+        segment: Segment,
+        file: Box<dyn OldFile>,
+        page: u64,
+    },
+}
+
+impl Export {
+    /// Reads what is to be exported.
+    ///
+    /// # Errors
+    /// As [`export`].
+    pub fn begin(
+        disk: &dyn Disk,
+        store: &Path,
+        snapshot: u64,
+        target: &Path,
+        form: ExportForm,
+    ) -> Result<Self, StateError> {
+        let source = manifest_path(store, snapshot);
+        let bytes = read_whole(disk, &source, MANIFEST_BYTES_MAX)?;
+        let manifest = Manifest::decode(&bytes).map_err(|malformed| malformed.of(&source))?;
+        disk.create_directory(target).map_err(failed("create", target))?;
+        let (store, target) = (store.to_owned(), target.to_owned());
+        Ok(Self { store, target, form, snapshot, bytes, manifest, begun: 0, work: None, bytes_copied: 0 })
+    }
+
+    /// Bytes copied so far.
+    pub fn bytes_copied(&self) -> u64 {
+        self.bytes_copied
+    }
+
+    /// Does a part of what is left; what was exported, when that was the last.
+    ///
+    /// # Errors
+    /// As [`export`]. No step follows.
+    pub fn step(&mut self, disk: &dyn Disk) -> Result<Option<Exported>, StateError> {
+        let Some(work) = self.work.take() else { return self.next(disk) };
+        let needed = &self.manifest.segments[self.begun - 1];
+        let to = segment_path(&self.target, needed.number);
+        let worked = work_on(disk, &to, work, &mut self.bytes_copied, || {
+            open_needed(disk, &self.target, &self.manifest, needed)
+        });
+        match worked {
+            Ok(work) => self.work = work,
+            Err(error) => {
+                let _ = disk.remove(&to);
+                return Err(error);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Begins with the next segment, or publishes the manifest.
+    fn next(&mut self, disk: &dyn Disk) -> Result<Option<Exported>, StateError> {
+        if let Some(needed) = self.manifest.segments.get(self.begun) {
+            self.begun += 1;
+            self.work = bring(disk, &self.store, &self.target, &self.manifest, needed, self.form)?;
+            return Ok(None);
+        }
+        // Names of segments first: a manifest never names what a crash can take away.
+        disk.sync_directory(&self.target).map_err(failed("sync", &self.target))?;
+        let manifest = publish(disk, &self.target, self.snapshot, &self.bytes)?;
+        let (bytes_copied, segments) = (self.bytes_copied, self.manifest.segments.len());
+        Ok(Some(Exported { manifest, bytes_copied, segments }))
+    }
+}
+
+/// Copies some of a segment to `to`, or reads some of it back; what is left to do.
+fn work_on(
+    disk: &dyn Disk,
+    to: &Path,
+    work: Work,
+    copied: &mut u64,
+    open: impl FnOnce() -> Result<Segment, StateError>,
+) -> Result<Option<Work>, StateError> {
+    match work {
+        Work::Copy { source, mut file, length, at } if at < length => {
+            let mut buffer = file.buffer().map_err(failed("write", to))?;
+            buffer.set_length((length - at).min(STAGING_BYTES as u64) as usize);
+            source.read_at(at, buffer.bytes_mut()).map_err(failed("read for", to))?;
+            let bytes = buffer.bytes().len() as u64;
+            file.write(at, buffer).map_err(failed("write", to))?;
+            *copied += bytes;
+            Ok(Some(Work::Copy { source, file, length, at: at + bytes }))
+        }
+        Work::Copy { mut file, .. } => {
+            file.finish().map_err(failed("write", to))?;
+            drop(file);
+            let segment = open()?;
+            let file = segment.file(disk, true)?;
+            Ok(Some(Work::Verify { segment, file, page: 0 }))
+        }
+        Work::Verify { segment, file, page } => {
+            let pages = segment.footer.pages;
+            let until = pages.min(page + (THROUGH_BYTES / PAGE_BYTES) as u64);
+            read_range(&segment, &mut Reader::default(), &*file, page..until)?;
+            Ok((until < pages).then_some(Work::Verify { segment, file, page: until }))
+        }
+    }
 }
 
 /// Writes a manifest under another name, and gives it its own when it is durable.
@@ -120,7 +239,7 @@ pub fn open_needed(
     Err(Malformed::at(0, what).of(&path))
 }
 
-/// Brings a segment to a directory; how many bytes were copied.
+/// Begins to bring a segment to a directory; what is left to do.
 fn bring(
     disk: &dyn Disk,
     store: &Path,
@@ -128,10 +247,10 @@ fn bring(
     manifest: &Manifest,
     needed: &NeededSegment,
     form: ExportForm,
-) -> Result<u64, StateError> {
+) -> Result<Option<Work>, StateError> {
     let (from, to) = (segment_path(store, needed.number), segment_path(target, needed.number));
     if open_needed(disk, target, manifest, needed).is_ok() {
-        return Ok(0);
+        return Ok(None);
     }
     match Segment::open(disk, &to) {
         Ok(other) if other.footer.segment.store != needed.id(manifest.store).store => {
@@ -145,34 +264,12 @@ fn bring(
     }
     if form == ExportForm::Link && disk.link(&from, &to).is_ok() {
         open_needed(disk, target, manifest, needed)?;
-        return Ok(0);
+        return Ok(None);
     }
-    let copied = copy(disk, &from, &to).and_then(|()| {
-        let segment = open_needed(disk, target, manifest, needed)?;
-        let file = segment.file(disk, true)?;
-        read_range(&segment, &mut Reader::default(), &*file, 0..segment.footer.pages)
-    });
-    if let Err(error) = copied {
-        let _ = disk.remove(&to);
-        return Err(error);
-    }
-    Ok(needed.length)
-}
-
-fn copy(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), StateError> {
-    let source = disk.open(from).map_err(failed("open", from))?;
-    let length = source.length().map_err(failed("read", from))?;
-    let mut file = disk.create(to, length).map_err(failed("create", to))?;
-    let mut at = 0;
-    while at < length {
-        let mut buffer = file.buffer().map_err(failed("write", to))?;
-        buffer.set_length((length - at).min(STAGING_BYTES as u64) as usize);
-        source.read_at(at, buffer.bytes_mut()).map_err(failed("read", from))?;
-        let next = at + buffer.bytes().len() as u64;
-        file.write(at, buffer).map_err(failed("write", to))?;
-        at = next;
-    }
-    file.finish().map_err(failed("write", to))
+    let source = disk.open(&from).map_err(failed("open", &from))?;
+    let length = source.length().map_err(failed("read", &from))?;
+    let file = disk.create(&to, length).map_err(failed("create", &to))?;
+    Ok(Some(Work::Copy { source, file, length, at: 0 }))
 }
 
 /// Reads data pages of a segment, a step at a time, and checks them.

@@ -1,4 +1,4 @@
-//! What brings something to a remote store, one request after the other: a [`Copier`](super::Copier) drives it.
+//! What brings something to a remote store or a directory, one request after the other: a [`Copier`](super::Copier) drives it.
 
 use crate::{model::checkpoint_error::CheckpointError, platform::Nanos};
 
@@ -39,4 +39,33 @@ pub(in crate::control) trait Carrier: Send + 'static {
 
     /// No step follows: takes away what is of no use to anybody, with a few requests of which none is repeated.
     fn end(&mut self) {}
+}
+
+/// One of several carriers of the same loads.
+impl<L: Send + 'static> Carrier for Box<dyn Carrier<Load = L>> {
+    type Load = L;
+
+    fn begin(&mut self, load: L) {
+        (**self).begin(load);
+    }
+
+    fn step(&mut self, cancelled: bool) -> Step {
+        (**self).step(cancelled)
+    }
+
+    fn took(&self) -> Nanos {
+        (**self).took()
+    }
+
+    fn is_busy(&self) -> bool {
+        (**self).is_busy()
+    }
+
+    fn is_unsure(&self) -> bool {
+        (**self).is_unsure()
+    }
+
+    fn end(&mut self) {
+        (**self).end();
+    }
 }

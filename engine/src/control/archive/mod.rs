@@ -36,6 +36,7 @@ use tidemill_storage::snapshot::disk::Disk;
 pub use verify::{Verified, verify};
 
 pub(super) use self::{
+    carrier::{Carrier, Step},
     copier::{Copied, Copier},
     keeper::Keeper,
     savepoint::{Saved, Saver, is_id, look},

@@ -1,5 +1,5 @@
-//! Completing a checkpoint that all tasks have passed: sinks make sure of what they prepared, the savepoint that was asked for is written,
-//! the checkpoint goes to the remote store ([`copying`]), its manifest is written, sinks commit, and older ones are retired.
+//! Completing a checkpoint that all tasks have passed: sinks make sure of what they prepared, the checkpoint goes to the remote store
+//! ([`copying`]), its manifest is written, sinks commit, older ones are retired, and the savepoint that was asked for begins to be written.
 
 mod copying;
 
@@ -12,7 +12,6 @@ use crate::{
     control::{
         commits::Prepared,
         manifest::{JobManifest, ManifestKind},
-        savepoint::{self, Target},
     },
     model::{
         checkpoint::{BarrierKind, CheckpointId, Restored, ToWorker},
@@ -76,23 +75,23 @@ impl Coordinator {
         }
         match self.secure(&own, &prepared) {
             Ok(None) => self.finish(own, &prepared, Ok(None)),
-            Ok(Some((manifest, saved))) => self.save(Box::new(Securing::new(own, prepared, manifest, saved))),
+            Ok(Some(manifest)) => self.keep(Securing { own, prepared, manifest }),
             Err(error) => self.finish(own, &prepared, Err(error)),
         }
     }
 
-    /// What was to be made durable is so, or failed.
+    /// What was to be made durable is so, or failed: the manifest, and where it is, if there are to be any.
     fn finish(
         &mut self,
         own: Underway,
         prepared: &Prepared,
-        durable: Result<Option<PathBuf>, CheckpointError>,
+        durable: Result<Option<(JobManifest, PathBuf)>, CheckpointError>,
     ) {
         match durable {
-            Ok(at) => {
+            Ok(manifest) => {
                 let committed = self.vault.lock().commits.commit(prepared);
                 match committed {
-                    Ok(()) => self.succeed(own, at),
+                    Ok(()) => self.succeed(own, manifest),
                     Err(error) => self.stop_with(own.request, error),
                 }
             }
@@ -106,38 +105,32 @@ impl Coordinator {
         }
     }
 
-    /// Makes sure of what sinks have prepared, and writes the savepoint if one was asked for in a directory; returns the manifest, if
-    /// there are to be any, and where the savepoint is.
+    /// Makes sure of what sinks have prepared; returns the manifest, if there are to be any.
     fn secure(
         &mut self,
         own: &Underway,
         prepared: &Prepared,
-    ) -> Result<Option<(JobManifest, Option<PathBuf>)>, CheckpointError> {
+    ) -> Result<Option<JobManifest>, CheckpointError> {
         let mut vault = self.vault.lock();
         vault.commits.secure(&without(prepared, &own.secured))?;
-        let Some(library) = &mut vault.library else { return Ok(None) };
+        if vault.library.is_none() {
+            return Ok(None);
+        }
         let operators = own.operators.iter().map(|(operator, state)| {
             let id = self.plan.operators[*operator as usize].id.clone();
             (id, state.clone())
         });
-        let manifest = JobManifest {
+        Ok(Some(JobManifest {
             job: self.plan.job.clone(),
             checkpoint: own.checkpoint,
             kind: ManifestKind::Checkpoint,
             wall_millis: self.clock.wall_millis(),
             max_parallelism: self.plan.max_parallelism,
             operators: operators.collect::<Restored>(),
-        };
-        let saved = match own.request.as_ref().and_then(|request| request.target.as_ref()) {
-            Some(Target::Directory(target)) => {
-                Some(savepoint::write(&**library.disk(), manifest.clone(), target)?)
-            }
-            Some(Target::Remote(_)) | None => None,
-        };
-        Ok(Some((manifest, saved)))
+        }))
     }
 
-    fn succeed(&mut self, own: Underway, at: Option<PathBuf>) {
+    fn succeed(&mut self, mut own: Underway, manifest: Option<(JobManifest, PathBuf)>) {
         let now = self.clock.now();
         self.platform.note(&|| format!("checkpoint {} is complete and committed", own.checkpoint));
         self.failures = 0;
@@ -149,7 +142,9 @@ impl Coordinator {
         self.board.note_completed(own.checkpoint, took, own.bytes_written, in_flight_bytes);
         let retained_max = self.plan.config.as_ref().map_or(1, |config| config.retained_max);
         let mut vault = self.vault.lock();
-        let retired = vault.library.as_mut().map(|library| library.retire(retained_max)).unwrap_or_default();
+        let needed = self.saved_from();
+        let retired = vault.library.as_mut().map(|library| library.retire(retained_max, &needed));
+        let retired = retired.unwrap_or_default();
         let oldest = vault.library.as_ref().and_then(|library| library.oldest_kept());
         // What the job has begun with is needed no more.
         vault.library.iter_mut().for_each(|library| library.retain_fetched(None));
@@ -160,19 +155,19 @@ impl Coordinator {
         if let Some(oldest) = oldest {
             self.shared.tell_workers(ToWorker::Kept(oldest));
         }
-        let at = at.unwrap_or_default();
-        let following = if own.kind.goes_on() { Vec::new() } else { std::mem::take(&mut self.following) };
-        for request in own.request.into_iter().chain(following) {
-            request.answer(Ok(at.clone()));
+        if own.kind == BarrierKind::Final {
+            self.board.note_finished();
         }
-        match own.kind {
-            BarrierKind::Running | BarrierKind::Overtaking => {}
-            BarrierKind::Suspending => {
-                self.board.note_suspended();
-                self.shared.suspend();
+        let (request, kind) = (own.request.take(), own.kind);
+        let at = manifest.as_ref().map(|(_, at)| at.clone()).unwrap_or_default();
+        match (request, manifest) {
+            (Some(request), Some((manifest, at))) if request.target.is_some() => {
+                return self.save(own, request, manifest, at);
             }
-            BarrierKind::Final => self.board.note_finished(),
+            (Some(request), _) => request.answer(Ok(at.clone())),
+            (None, _) => {}
         }
+        self.end_behind(kind, &at);
     }
 }
 

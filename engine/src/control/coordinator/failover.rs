@@ -127,7 +127,6 @@ impl Coordinator {
             return self.shared.fail(failure);
         }
         self.shared.tell_workers(ToWorker::Drop(region));
-        self.hurry();
         let unfinished = self.underway.extract_if(.., |own| own.missing > 0);
         for own in unfinished.collect::<Vec<_>>() {
             let checkpoint = own.checkpoint;

@@ -70,9 +70,10 @@ fn a_directory_of_state_goes_when_neither_a_region_nor_a_checkpoint_has_it() {
     library.add(&checkpoint(2, &[&one, &again])).unwrap();
     assert!(library.synced.contains(&state));
     let there = || [&one, &other, &unused, &again].map(|directory| directory.exists());
-    assert!(library.retire(2).is_empty());
+    assert!(library.retire(2, &BTreeSet::new()).is_empty());
     assert_eq!(there(), [true; 4]);
-    assert_eq!(library.retire(1), [1]);
+    assert!(library.retire(1, &BTreeSet::from([1])).is_empty(), "a savepoint is written of it");
+    assert_eq!(library.retire(1, &BTreeSet::new()), [1]);
     assert_eq!(there(), [true, false, false, true]);
     assert_eq!((library.last_attempt().unwrap(), library.newest_kept()), (3, Some(2)));
     library.begin_attempt(0).unwrap();

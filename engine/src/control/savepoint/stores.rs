@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
-    control::archive::look,
+    control::{archive::look, savepoint::look as look_at_directory},
     model::{checkpoint_error::CheckpointError, error::Error, savepoint::SavepointPlace},
     platform::{
         Platform,
@@ -54,7 +54,7 @@ impl Stores {
     /// be too late to say no.
     ///
     /// # Errors
-    /// When there is one already, or the store cannot be used.
+    /// When there is one already, nothing can be written to the directory, or the store cannot be used.
     pub(in crate::control) fn target(
         &self,
         place: &SavepointPlace,
@@ -62,7 +62,10 @@ impl Stores {
     ) -> Result<Target, Error> {
         place.check("the place of the savepoint")?;
         match place {
-            SavepointPlace::Directory(directory) => Ok(Target::Directory(directory.clone())),
+            SavepointPlace::Directory(directory) => {
+                look_at_directory(&*self.platform.disk(), directory)?;
+                Ok(Target::Directory(directory.clone()))
+            }
             SavepointPlace::Remote(remote) => {
                 let store = self.open(remote, "take a savepoint")?;
                 look(&*store, &*self.platform, enough)?;

@@ -1,0 +1,67 @@
+//! What is asked of a job: checkpoints, savepoints, and to be stopped behind one.
+
+use std::path::PathBuf;
+
+use super::Coordinator;
+use crate::{
+    control::{board::Request, savepoint::Target},
+    model::{
+        checkpoint::{BarrierKind, ToWorker},
+        error::Error,
+    },
+    platform::Nanos,
+};
+
+impl Coordinator {
+    /// Does what is asked for, or says why not.
+    pub(super) fn serve(&mut self, now: Nanos) {
+        while let Some(request) = self.board.next_request() {
+            let is_stopping = self.closing || self.draining.is_some();
+            if is_stopping && request.is_plain_stop() {
+                self.following.push(request);
+            } else if let Some((why, fix)) = self.refusal(&request) {
+                let what = "cannot take a savepoint".to_owned();
+                request.answer(Err(Error::config(what, why.to_owned(), fix.to_owned())));
+            } else if request.drains {
+                self.draining = Some(request);
+                self.shared.tell_workers(ToWorker::Drain);
+            } else {
+                let kind = match &request {
+                    request if request.stops => BarrierKind::Suspending,
+                    // A savepoint is to be of use to other programs: it has no records under way.
+                    request if request.target.is_some() => BarrierKind::Running,
+                    _ => self.kind_at_first(),
+                };
+                self.trigger(kind, Some(request), now);
+            }
+        }
+    }
+
+    /// Why a request is refused, and what to do.
+    fn refusal(&self, request: &Request) -> Option<(&'static str, &'static str)> {
+        let Some(config) = &self.plan.config else {
+            return Some(("checkpoints are off", "set `checkpoints` in the job's settings"));
+        };
+        if self.closing || self.draining.is_some() {
+            return Some(("the job is being stopped", "start it again and ask it then"));
+        }
+        let Some(Target::Directory(target)) = &request.target else { return None };
+        if target.starts_with(&config.directory) {
+            return Some((
+                "the directory is the job's own, or in it",
+                "name one that has nothing to do with the job's",
+            ));
+        }
+        self.is_being_saved_to(target)
+            .then_some(("another savepoint is being written to the directory", "name another one"))
+    }
+
+    fn is_being_saved_to(&self, directory: &PathBuf) -> bool {
+        let copying = self.copying.iter().map(|securing| &securing.own);
+        let requests = self.underway.iter().chain(copying).filter_map(|own| own.request.as_ref());
+        let is_to =
+            |request: &Request| matches!(&request.target, Some(Target::Directory(to)) if to == directory);
+        let is_begun = self.savings.iter().any(|saving| saving.is_to(directory));
+        is_begun || requests.chain(&self.draining).any(is_to)
+    }
+}
