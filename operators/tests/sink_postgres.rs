@@ -25,7 +25,7 @@ use tidemill_engine::{
 };
 use tidemill_operators::{
     api::environment::StreamEnvironment,
-    sink::{PostgresSink, PostgresSinkWriter, sql_value},
+    sink::{DeliveryGuarantee, PostgresSink, PostgresSinkWriter, sql_value},
     source::{WriteAheadChannel, WriteAheadFeeder},
 };
 use tidemill_postgres_server::{PostgresServer, ServerError};
@@ -82,6 +82,11 @@ fn inserting(server: &PostgresServer) -> PostgresSink<i64> {
 fn committing(connections: &Arc<Connections>) -> CommitContext {
     let (disk, connections) = (context(0, 1, false).disk, Arc::clone(connections));
     CommitContext { job: "job".into(), operator: "numbers".into(), disk, connections }
+}
+
+/// As [`inserting`], of rows that may come twice.
+fn inserting_at_least_once(server: &PostgresServer) -> PostgresSink<i64> {
+    inserting(server).delivery_guarantee(DeliveryGuarantee::AtLeastOnce)
 }
 
 type Process = (Box<dyn Committer>, PostgresSinkWriter<i64>);
@@ -351,16 +356,11 @@ struct Fed {
 
 impl Fed {
     fn start(server: &PostgresServer, directory: &std::path::Path, give_up_after: Duration) -> Self {
-        Self::start_version(server, directory, give_up_after, false)
+        Self::start_with(directory, inserting(server).give_up_after(give_up_after), false)
     }
 
-    /// As [`start`](Self::start), with one operator more if the job has been changed.
-    fn start_version(
-        server: &PostgresServer,
-        directory: &std::path::Path,
-        give_up_after: Duration,
-        is_changed: bool,
-    ) -> Self {
+    /// With this sink, and one operator more if the job has been changed.
+    fn start_with(directory: &std::path::Path, sink: PostgresSink<i64>, is_changed: bool) -> Self {
         let checkpoints =
             CheckpointConfig { interval_ms: 20, ..CheckpointConfig::new(directory.join("checkpoints")) };
         let config = JobConfig {
@@ -372,7 +372,6 @@ impl Fed {
         let environment = StreamEnvironment::with_config(config);
         let (feeder, source) = WriteAheadChannel::new(directory.join("log")).open(&environment).unwrap();
         let numbers = environment.from_source("numbers", source, WatermarkStrategy::none()).rebalance();
-        let sink = inserting(server).give_up_after(give_up_after);
         if is_changed {
             numbers.filter(|_| true).sink("rows", sink);
         } else {
@@ -408,10 +407,16 @@ impl Fed {
         self.sent
     }
 
-    fn end(self, server: &PostgresServer) {
+    /// Ends at the end of what was sent; returns how much that was.
+    fn close(self) -> i64 {
         self.feeder.close().unwrap().wait().unwrap();
         self.ended.join().unwrap().unwrap();
-        assert!(numbers(server) == (0..self.sent).collect::<Vec<_>>(), "{} rows", numbers(server).len());
+        self.sent
+    }
+
+    fn end(self, server: &PostgresServer) {
+        let sent = self.close();
+        assert!(numbers(server) == (0..sent).collect::<Vec<_>>(), "{} rows", numbers(server).len());
         assert_eq!(prepared(server), 0);
     }
 }
@@ -448,7 +453,7 @@ fn a_job_with_an_operator_more_before_its_sink_goes_on_and_writes_every_row_once
     job.wait_for_rows(&server);
     job.send();
     let sent = job.stop();
-    let mut job = Fed { sent, ..Fed::start_version(&server, directory.path(), PATIENCE, true) };
+    let mut job = Fed { sent, ..Fed::start_with(directory.path(), inserting(&server), true) };
     job.send();
     job.wait_for_rows(&server);
     job.end(&server);
@@ -488,6 +493,76 @@ fn a_job_is_cancelled_though_the_server_stays_down() {
     job.monitor.cancel();
     until("the end of the job", || job.ended.is_finished());
     assert!(matches!(job.ended.join().unwrap(), Err(Error::Cancelled)));
+}
+
+#[test]
+fn rows_that_may_come_twice_are_committed_as_they_come_without_prepared_transactions() {
+    let Some(server) = server(0, WITHOUT_KEY) else { return };
+    let connections = Arc::default();
+    let mut sink = inserting_at_least_once(&server);
+    let (mut committer, mut writer) = begin(&mut sink, &[], &connections);
+    // A batch that is full does not wait for the barrier.
+    (0..512).for_each(|number| writer.write(number, 0).unwrap());
+    until("rows of a full batch", || numbers(&server).len() == 512);
+    // The others do not wait for the checkpoint.
+    let secured = prepare(&mut writer, 512..700);
+    committer.secure(&secured).unwrap();
+    assert_eq!(numbers(&server), (0..700).collect::<Vec<_>>());
+    // It dies before that is complete: they come again. Behind one that is complete, nothing is missing.
+    drop((committer, writer));
+    let (mut committer, mut writer) = begin(&mut sink, &[], &connections);
+    let secured = prepare(&mut writer, 0..700);
+    committer.secure(&secured).unwrap();
+    drop((committer, writer));
+    let (mut committer, _writer) = begin(&mut sink, &secured, &connections);
+    committer.commit(&secured).unwrap();
+    let mut rows = numbers(&server);
+    assert_eq!(rows.len(), 1400);
+    rows.dedup();
+    assert_eq!(rows, (0..700).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_was_prepared_is_committed_though_rows_may_come_twice_from_now_on() {
+    let Some(server) = server(64, WITH_KEY) else { return };
+    let connections = Arc::default();
+    let (mut committer, mut writer) = begin(&mut inserting(&server), &[], &connections);
+    let secured = prepare(&mut writer, 0..10);
+    committer.secure(&secured).unwrap();
+    drop((committer, writer));
+    begin(&mut inserting_at_least_once(&server), &secured, &connections);
+    assert_eq!((numbers(&server), prepared(&server)), ((0..10).collect(), 0));
+}
+
+#[test]
+fn a_job_whose_rows_may_come_twice_loses_none_though_the_server_goes_down_under_it() {
+    let Some(mut server) = server(0, WITHOUT_KEY) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    // It fails with the server, again and again, and goes on from its checkpoints.
+    let give_up_after = Duration::from_millis(60);
+    let mut job = Fed::start_with(
+        directory.path(),
+        inserting_at_least_once(&server).give_up_after(give_up_after),
+        false,
+    );
+    let is_there = |server: &PostgresServer, sent: i64| {
+        server.figure("SELECT count(DISTINCT number) FROM numbers").unwrap() >= sent
+    };
+    for go_down in WAYS_DOWN {
+        job.send();
+        until("rows that are committed", || is_there(&server, job.sent));
+        job.send();
+        let before = job.monitor.metrics().checkpoints.restarts;
+        go_down(&mut server).unwrap();
+        job.send();
+        until("starts in vain", || job.monitor.metrics().checkpoints.restarts >= before + 3);
+        server.up().unwrap();
+        until("rows that are committed", || is_there(&server, job.sent));
+    }
+    let sent = job.close();
+    let mut rows = numbers(&server);
+    rows.dedup();
+    assert!(rows == (0..sent).collect::<Vec<_>>(), "{} different rows", rows.len());
 }
 
 #[test]

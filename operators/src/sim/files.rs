@@ -18,7 +18,7 @@ use super::{
     Counts, difference,
     outside::{Act, Outside},
 };
-use crate::api::environment::StreamEnvironment;
+use crate::{api::environment::StreamEnvironment, sink::DeliveryGuarantee};
 
 /// The rows of a CSV file with a header, as [`FileSink::csv`](crate::sink::FileSink::csv) writes them; for
 /// [`Simulation::check_files`](super::Simulation::check_files).
@@ -98,26 +98,37 @@ impl Taken {
     }
 }
 
+/// What is to be in the files.
+pub(super) struct Wanted<'a, R> {
+    /// Says what one file holds.
+    pub(super) rows: &'a R,
+    pub(super) expected: &'a Counts,
+    pub(super) guarantee: DeliveryGuarantee,
+}
+
+impl<R> Clone for Wanted<'_, R> {
+    fn clone(&self) -> Self {
+        Self { ..*self }
+    }
+}
+
 /// The reader of a directory, with the job that writes there.
 pub(super) struct Files<'a, R, D> {
     disk: MemoryDisk,
     directory: PathBuf,
     taken: Arc<Mutex<Taken>>,
-    rows: &'a R,
-    expected: &'a Counts,
+    wanted: Wanted<'a, R>,
     describe: &'a D,
 }
 
 impl<'a, R, D> Files<'a, R, D> {
-    pub(super) fn new(
-        disk: MemoryDisk,
-        directory: &Path,
-        rows: &'a R,
-        expected: &'a Counts,
-        describe: &'a D,
-    ) -> Self {
+    pub(super) fn new(disk: MemoryDisk, directory: &Path, wanted: Wanted<'a, R>, describe: &'a D) -> Self {
         let (directory, taken) = (directory.to_owned(), Arc::default());
-        Self { disk, directory, taken, rows, expected, describe }
+        Self { disk, directory, taken, wanted, describe }
+    }
+
+    fn may_come_twice(&self) -> bool {
+        self.wanted.guarantee == DeliveryGuarantee::AtLeastOnce
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
@@ -161,7 +172,7 @@ where
         taken.look(&self.disk, &self.directory);
         // What a power cut took is there again when the next attempt has begun.
         let missing = taken.missing(&self.disk).first().map(|path| path.display().to_string());
-        if let Some(path) = missing.filter(|_| has_begun) {
+        if let Some(path) = missing.filter(|_| has_begun && !self.may_come_twice()) {
             taken.is_wrong(format!("{path} is gone, which a reader had taken"));
         }
     }
@@ -177,15 +188,28 @@ where
         }
         let mut found = Counts::new();
         for (path, contents) in &taken.files {
-            match (self.rows)(contents) {
-                Ok(rows) => rows.into_iter().for_each(|(row, count)| *found.entry(row).or_default() += count),
+            // Of those whose rows may come again only such count as are still there.
+            let counts = !self.may_come_twice() || self.disk.contents(path).is_some();
+            match (self.wanted.rows)(contents) {
+                Ok(rows) if counts => {
+                    rows.into_iter().for_each(|(row, count)| *found.entry(row).or_default() += count);
+                }
+                Ok(_) => {}
                 Err(error) => {
                     let text = String::from_utf8_lossy(contents);
                     return Some(format!("{} cannot be read: {error}; it holds:\n{text}", path.display()));
                 }
             }
         }
-        difference(self.expected, &found)
+        if self.may_come_twice() {
+            // Rows that nobody expects are wrong however often they are there.
+            let once = |(row, count): (String, u64)| {
+                let count = self.wanted.expected.get(&row).map_or(count, |expected| count.min(*expected));
+                (row, count)
+            };
+            found = found.into_iter().map(once).collect();
+        }
+        difference(self.wanted.expected, &found)
     }
 
     fn files(&self) -> u64 {
@@ -209,11 +233,16 @@ mod tests {
 
     /// What a reader says who looks at a directory in which something is done wrong.
     fn wrong(act: impl Fn(&MemoryDisk, &dyn Fn())) -> Option<String> {
+        wrong_under(DeliveryGuarantee::ExactlyOnce, act)
+    }
+
+    fn wrong_under(guarantee: DeliveryGuarantee, act: impl Fn(&MemoryDisk, &dyn Fn())) -> Option<String> {
         let disk = MemoryDisk::default();
         let expected = counted([1_u64, 2]);
         let describe = |_: &StreamEnvironment| {};
         let read = |file: &[u8]| json_rows::<u64>(file).map(counted);
-        let files = Files::new(disk.clone(), Path::new("/out"), &read, &expected, &describe);
+        let wanted = Wanted { rows: &read, expected: &expected, guarantee };
+        let files = Files::new(disk.clone(), Path::new("/out"), wanted, &describe);
         let look = files.onlooker().unwrap();
         act(&disk, &*look);
         files.life_is_over(true);
@@ -250,5 +279,19 @@ mod tests {
             put(disk, b, b"1\n2\n");
         };
         assert!(wrong(taken_back).unwrap().contains("is gone"));
+
+        let at_least =
+            |act: &dyn Fn(&MemoryDisk, &dyn Fn())| wrong_under(DeliveryGuarantee::AtLeastOnce, act);
+        assert_eq!(at_least(&twice), None);
+        assert_eq!(at_least(&taken_back), None);
+        assert!(at_least(&grows).unwrap().contains("changed when a reader had it"));
+        let gone = |disk: &MemoryDisk, look: &dyn Fn()| {
+            put(disk, a, b"1\n2\n");
+            look();
+            disk.remove(a).unwrap();
+        };
+        assert!(at_least(&gone).unwrap().contains("1: 0 times instead of 1"));
+        let other = |disk: &MemoryDisk, _: &dyn Fn()| put(disk, a, b"1\n2\n3\n");
+        assert!(at_least(&other).unwrap().contains("3: 1 times instead of 0"));
     }
 }

@@ -32,12 +32,12 @@ use tidemill_storage::snapshot::disk::memory::MemoryDisk;
 pub use files::{csv_rows, json_rows};
 pub use ledger::{SimSink, SimSinkWriter};
 
-use files::Files;
+use files::{Files, Wanted};
 use ledger::LedgerOutside;
 use life::Lives;
 use outside::Outside;
 
-use crate::api::environment::StreamEnvironment;
+use crate::{api::environment::StreamEnvironment, sink::DeliveryGuarantee};
 
 /// Replays one seed instead of all.
 const SEED_VARIABLE: &str = "TIDEMILL_SIM_SEED";
@@ -55,6 +55,7 @@ pub struct Simulation {
     parallelism_max: usize,
     operator_failures_max: u64,
     remote: bool,
+    guarantee: DeliveryGuarantee,
 }
 
 impl Default for Simulation {
@@ -66,7 +67,14 @@ impl Default for Simulation {
 impl Simulation {
     /// 100 seeds, up to 3 kills each, up to 4 workers, operators that do not fail.
     pub fn new() -> Self {
-        Self { seeds: 0..100, kills_max: 3, parallelism_max: 4, operator_failures_max: 0, remote: false }
+        Self {
+            seeds: 0..100,
+            kills_max: 3,
+            parallelism_max: 4,
+            operator_failures_max: 0,
+            remote: false,
+            guarantee: DeliveryGuarantee::ExactlyOnce,
+        }
     }
 
     /// This many seeds, from 0 on.
@@ -98,6 +106,14 @@ impl Simulation {
     /// the process alone in half of the deaths.
     pub fn remote(mut self) -> Self {
         self.remote = true;
+        self
+    }
+
+    /// What [`check_files`](Self::check_files) expects of the job's sink. Under [`DeliveryGuarantee::AtLeastOnce`] rows may be there
+    /// more than once, and a file that a reader has taken may be gone after a power cut; in the end every row is in a file that
+    /// is there.
+    pub fn delivery_guarantee(mut self, guarantee: DeliveryGuarantee) -> Self {
+        self.guarantee = guarantee;
         self
     }
 
@@ -154,7 +170,9 @@ impl Simulation {
     {
         let expected = counted(expected);
         let rows = |file: &[u8]| rows(file).map(counted);
-        self.run(|disk| Files::new(disk.clone(), directory.as_ref(), &rows, &expected, &describe))
+        let guarantee = self.guarantee;
+        let wanted = Wanted { rows: &rows, expected: &expected, guarantee };
+        self.run(|disk| Files::new(disk.clone(), directory.as_ref(), wanted.clone(), &describe))
     }
 
     /// Runs every seed with an outside of its own.

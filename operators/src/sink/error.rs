@@ -61,6 +61,15 @@ pub enum SinkError {
         /// The length that it has.
         found: u64,
     },
+    /// No thread.
+    #[error(
+        "cannot start the thread that starts I/O threads: {cause}. Check the limit on threads (`ulimit -u`)"
+    )]
+    Threads {
+        /// What the system said.
+        #[source]
+        cause: std::io::Error,
+    },
     /// Whoever read standard output has gone.
     #[error("standard output was closed by its reader; the job stops, since nobody sees its output")]
     StdoutClosed,

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`StdoutSink`] | lines to standard output | whole lines, in any order |
 //! | [`CsvSink`], [`JsonLinesSink`] | one file, or a directory of files | one file needs `.global()`; a directory gets `part-N` per subtask |
-//! | [`FileSink`] | rolling files of committed rows, exactly once | files of its own per subtask |
+//! | [`FileSink`] | rolling files of whole rows, exactly or at least once | files of its own per subtask |
 //! | [`CollectSink`] | into memory | in the order of subtasks |
 //! | [`CallbackSink`] | calls a function | one clone of it per subtask |
 //! | [`BlackholeSink`] | nothing, and counts | one count |
@@ -13,6 +13,7 @@ mod blackhole;
 mod callback;
 mod collect;
 mod csv;
+mod delivery_guarantee;
 mod error;
 mod file;
 mod json;
@@ -25,6 +26,7 @@ pub use blackhole::{BlackholeSink, BlackholeWriter, RecordCount};
 pub use callback::{CallbackSink, CallbackWriter};
 pub use collect::{CollectSink, CollectWriter, Collected};
 pub use csv::{CsvSink, CsvSinkWriter};
+pub use delivery_guarantee::DeliveryGuarantee;
 pub use error::SinkError;
 pub use json::{JsonLinesSink, JsonLinesWriter};
 #[cfg(feature = "postgres")]

@@ -1,4 +1,4 @@
-//! Tables of PostgreSQL: by a prepared transaction per checkpoint and subtask, or by key.
+//! Tables of PostgreSQL: by a prepared transaction per checkpoint and subtask, by key, or at least once.
 //!
 //! ```text
 //!  data core        I/O thread of the subtask              coordinator
@@ -16,6 +16,9 @@
 //! A gid that the server does not know any more was committed, if nobody else has rolled it back. A process that prepared it itself does not
 //! guess: it asks the server by the transaction's number, also when the answer to its own `COMMIT PREPARED` was lost. Only what
 //! an earlier process has prepared, whose numbers died with it, is taken for committed when the job goes on.
+//!
+//! Rows that have a key, or that may be there twice, are committed batch by batch as they come; `secure` waits until those before the
+//! barrier are, and nothing is prepared.
 //!
 //! A connection that breaks is made anew, with growing pauses; the job's metrics say so meanwhile. The rows of the open
 //! transaction are kept until it is prepared, up to a bound, and written again.
@@ -47,6 +50,7 @@ use tidemill_storage::key::hash_bits;
 
 use self::{committer::PostgresCommitter, session::Statement};
 pub use self::{error::PostgresError, writer::PostgresSinkWriter};
+use super::DeliveryGuarantee;
 
 /// A value of a column, of any type that `postgres` can send.
 pub type PostgresValue = Box<dyn ToSql + Send + Sync>;
@@ -64,7 +68,8 @@ type ToRow<T> = Arc<dyn Fn(&T) -> Vec<PostgresValue> + Send + Sync>;
 /// [`insert`](Self::insert) writes each record exactly once, in one transaction per checkpoint and subtask: other sessions see
 /// the rows when the checkpoint is complete. It needs `max_prepared_transactions` on the server to be at least twice the
 /// parallelism, and four times with `unaligned_after_ms`: what was prepared for a checkpoint that another one overtakes stays until that is
-/// complete. [`upsert`](Self::upsert) writes rows as they come, in place of those with the same key; after a restart it writes
+/// complete. With [`DeliveryGuarantee::AtLeastOnce`] it needs none: rows are committed as they come, and those since the last checkpoint come
+/// again after a failure. [`upsert`](Self::upsert) writes rows as they come, in place of those with the same key; after a restart it writes
 /// rows again, which changes nothing if the job's results are the same.
 ///
 /// The connection is a string of `postgres`, such as `host=/run/postgresql user=shop dbname=shop`. There is no TLS: connect by a
@@ -154,6 +159,15 @@ impl<T: Send + 'static> PostgresSink<T> {
     #[must_use]
     pub fn give_up_after(mut self, time: Duration) -> Self {
         self.limits.give_up_after = time;
+        self
+    }
+
+    /// Whether [`insert`](Self::insert) writes each record exactly once (the default), or commits rows in plain transactions as they
+    /// come: when 512 are gathered, when the input has run dry, and before the barrier of a checkpoint at the latest. Means nothing
+    /// for [`upsert`](Self::upsert), which does the latter.
+    #[must_use]
+    pub fn delivery_guarantee(mut self, guarantee: DeliveryGuarantee) -> Self {
+        Arc::make_mut(&mut self.statement).promise(guarantee);
         self
     }
 

@@ -13,30 +13,38 @@
 //! all tasks have passed the barrier it is made durable, the checkpoint is written, and the file gets its name in the directory:
 //! first as a second name, which is made durable before the first one is removed, so that no crash in between loses it.
 //!
+//! A sink that promises its rows at least once does not wait for the checkpoint: a file is made durable and gets its name when it is
+//! closed between two barriers, by a thread of its own, else when its barrier has passed. So no crash leaves half a file there
+//! either, and a checkpoint is complete only when all its files have their names.
+//!
 //! All of this goes through the [`Disk`], so that a simulated disk that crashes can stand in for the real one.
 
 mod committer;
+mod publisher;
 mod writer;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use serde::Serialize;
-use tidemill_engine::model::{
-    sink::{CommitContext, Committer, Sink},
-    source::{BoxError, SubtaskContext},
+use tidemill_engine::{
+    model::{
+        sink::{CommitContext, Committer, Sink},
+        source::{BoxError, SubtaskContext},
+    },
+    platform::files::IoThreads,
 };
 use tidemill_storage::snapshot::disk::Disk;
 
-use self::committer::FileCommitter;
 pub use self::writer::FileSinkWriter;
-use super::error::SinkError;
+use self::{
+    committer::FileCommitter,
+    publisher::{Place, Publisher, Shared},
+};
+use super::{DeliveryGuarantee, error::SinkError};
 
 /// Name of the directory with what is not committed.
 const HIDDEN: &str = ".tidemill";
@@ -52,15 +60,16 @@ const ROLL_BYTES: u64 = 128 << 20;
 /// twice. Each checkpoint ends the files that are open, so a short interval makes many small ones. A job without checkpoints
 /// gets its files at the end of its input, all at once. What earlier runs have left in the directory stays; one directory is
 /// written by one job and sink at a time. Leave files where they are until the next checkpoint: a job that goes on from this one
-/// looks for them.
+/// looks for them. With [`DeliveryGuarantee::AtLeastOnce`] files appear earlier, may be taken away at once, and rows may come twice.
 ///
 /// ```
 /// use std::time::Duration;
-/// use tidemill_operators::sink::FileSink;
+/// use tidemill_operators::sink::{DeliveryGuarantee, FileSink};
 ///
 /// let hours = FileSink::csv("hours").columns(["hour", "flights"]).roll_bytes(64 << 20);
 /// let clicks = FileSink::json_lines("clicks").roll_after(Duration::from_secs(3600));
-/// # drop((hours, clicks));
+/// let soon = FileSink::json_lines("soon").delivery_guarantee(DeliveryGuarantee::AtLeastOnce);
+/// # drop((hours, clicks, soon));
 /// ```
 #[derive(Clone, Debug)]
 pub struct FileSink {
@@ -68,7 +77,9 @@ pub struct FileSink {
     format: Format,
     roll_bytes: u64,
     roll_after: Option<Duration>,
-    attempt: Arc<AtomicU64>,
+    guarantee: DeliveryGuarantee,
+    threads: Option<IoThreads>,
+    shared: Arc<Shared>,
 }
 
 /// How rows are written.
@@ -90,8 +101,15 @@ impl FileSink {
     }
 
     fn to(directory: PathBuf, format: Format) -> Self {
-        let attempt = Arc::new(AtomicU64::new(0));
-        Self { directory, format, roll_bytes: ROLL_BYTES, roll_after: None, attempt }
+        Self {
+            directory,
+            format,
+            roll_bytes: ROLL_BYTES,
+            roll_after: None,
+            guarantee: DeliveryGuarantee::default(),
+            threads: None,
+            shared: Arc::default(),
+        }
     }
 
     /// Whether each CSV file begins with a header (the default). Means nothing for JSON.
@@ -142,9 +160,19 @@ impl FileSink {
         self
     }
 
-    fn place(&self, disk: &Arc<dyn Disk>) -> Place {
+    /// Whether every row is there exactly once (the default), or files appear without waiting for the checkpoint: whole as ever,
+    /// when they are closed because they are large or old, and at the barrier of the checkpoint at the latest. After a failure
+    /// rows since the last checkpoint are there a second time then, in other files.
+    #[must_use]
+    pub fn delivery_guarantee(mut self, guarantee: DeliveryGuarantee) -> Self {
+        self.guarantee = guarantee;
+        self
+    }
+
+    fn publisher(&self, disk: &Arc<dyn Disk>) -> Publisher {
         let (directory, hidden) = (self.directory.clone(), self.directory.join(HIDDEN));
-        Place { disk: Arc::clone(disk), directory, hidden }
+        let place = Place { disk: Arc::clone(disk), directory, hidden };
+        Publisher { place, shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -152,36 +180,21 @@ impl<T: Serialize + 'static> Sink<T> for FileSink {
     type Writer = FileSinkWriter;
 
     fn prepare(&mut self, _parallelism: usize) -> Result<(), BoxError> {
+        if self.guarantee == DeliveryGuarantee::AtLeastOnce {
+            self.threads = Some(IoThreads::new().map_err(|cause| SinkError::Threads { cause })?);
+        }
         Ok(())
     }
 
     fn open(&self, context: &SubtaskContext) -> Result<FileSinkWriter, BoxError> {
-        let attempt = self.attempt.load(Ordering::Acquire);
+        let attempt = self.shared.attempt.load(Ordering::Acquire);
         assert!(attempt > 0, "a committer recovers before writers are opened");
         Ok(FileSinkWriter::new(self, attempt, context))
     }
 
     fn committer(&self, context: &CommitContext) -> Result<Option<Box<dyn Committer>>, BoxError> {
-        let committer = FileCommitter::new(self.place(&context.disk), Arc::clone(&self.attempt))?;
+        let committer = FileCommitter::new(self.publisher(&context.disk), self.guarantee)?;
         Ok(Some(Box::new(committer)))
-    }
-}
-
-/// Where files are, before and after they are committed.
-#[derive(Clone, Debug)]
-struct Place {
-    disk: Arc<dyn Disk>,
-    directory: PathBuf,
-    hidden: PathBuf,
-}
-
-impl Place {
-    fn committed(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
-    }
-
-    fn in_progress(&self, name: &str) -> PathBuf {
-        self.hidden.join(format!("{name}{IN_PROGRESS}"))
     }
 }
 

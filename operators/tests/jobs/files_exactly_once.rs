@@ -1,4 +1,5 @@
-//! Jobs under simulation that commit to files: a reader who takes each file when it appears has every row once in the end.
+//! Jobs under simulation that commit to files: a reader who takes each file when it appears has every row once in the end; or at least
+//! once, where the sink promises that.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -6,7 +7,7 @@ use tidemill_engine::model::watermark::WatermarkStrategy;
 use tidemill_operators::{
     api::environment::StreamEnvironment,
     sim::{SimReport, Simulation, csv_rows, json_rows},
-    sink::FileSink,
+    sink::{DeliveryGuarantee, FileSink},
     source::from_vec,
     window::assigner::TumblingEventTime,
 };
@@ -72,6 +73,18 @@ fn files_of_a_job_whose_checkpoints_are_kept_elsewhere_too_have_every_count_once
     });
     was_hard(&report, 2);
     assert_eq!(report.machines_lost, 0, "with the machine its files would be gone");
+}
+
+#[test]
+fn files_of_a_sink_that_does_not_wait_for_checkpoints_have_every_count_at_least_once() {
+    let guarantee = DeliveryGuarantee::AtLeastOnce;
+    let sink =
+        move || FileSink::csv(OUT).columns(["key", "count"]).roll_bytes(200).delivery_guarantee(guarantee);
+    let simulation = Simulation::new().seeds(SEEDS).delivery_guarantee(guarantee);
+    let report = simulation.check_files(OUT, csv_rows, expected_counts(), |environment| {
+        counts(environment, sink());
+    });
+    was_hard(&report, RECORDS / 100);
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub enum PostgresError {
     ThreadLost,
     /// The server does not take prepared transactions.
     #[error(
-        "the PostgreSQL server takes no prepared transactions, which `insert` needs. Set `max_prepared_transactions` to at least twice the job's parallelism, four times if checkpoints may overtake, and restart the server, or use `upsert`"
+        "the PostgreSQL server takes no prepared transactions, which `insert` needs. Set `max_prepared_transactions` to at least twice the job's parallelism, four times if checkpoints may overtake, and restart the server, or use `upsert`, or `delivery_guarantee(DeliveryGuarantee::AtLeastOnce)`"
     )]
     NoPreparedTransactions,
     /// The server could not be reached for too long.

@@ -6,6 +6,7 @@ use ::postgres::{Client, Config, Error, NoTls, error::SqlState};
 use tidemill_engine::model::connections::Connection;
 
 use super::{PostgresError, PostgresValue, lock};
+use crate::sink::DeliveryGuarantee;
 
 /// The first pause before a connection is tried again.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -17,12 +18,14 @@ const VALUES_MAX: usize = 32_000;
 const ROWS_MAX: usize = 256;
 
 /// What is done with rows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Statement {
     table: String,
     columns: Vec<String>,
     /// Rows with the same values there replace each other.
     key: Option<Vec<String>>,
+    /// What `insert` promises.
+    guarantee: DeliveryGuarantee,
 }
 
 /// A name as the server reads it.
@@ -33,7 +36,7 @@ fn quoted(name: &str) -> String {
 impl Statement {
     pub(super) fn insert(table: String, columns: Vec<String>) -> Self {
         assert!(!columns.is_empty(), "a row has at least one column");
-        Self { table, columns, key: None }
+        Self { table, columns, key: None, guarantee: DeliveryGuarantee::default() }
     }
 
     pub(super) fn upsert(table: String, columns: Vec<String>, key: Vec<String>) -> Self {
@@ -41,9 +44,13 @@ impl Statement {
         Self { key: Some(key), ..Self::insert(table, columns) }
     }
 
+    pub(super) fn promise(&mut self, guarantee: DeliveryGuarantee) {
+        self.guarantee = guarantee;
+    }
+
     /// Whether it runs in prepared transactions.
     pub(super) fn is_transactional(&self) -> bool {
-        self.key.is_none()
+        self.key.is_none() && self.guarantee == DeliveryGuarantee::ExactlyOnce
     }
 
     /// Rows that go into one statement. Two rows of the same key may not stand in one.

@@ -10,19 +10,24 @@ use tidemill_engine::{
         source::{BoxError, SubtaskContext},
         time::Timestamp,
     },
-    platform::{Clock, Nanos},
+    platform::{Clock, Nanos, files::IoThreads},
 };
 use tidemill_storage::snapshot::disk::StreamFile;
 
-use super::{FileSink, Format, Place, committer::PendingFile, failed};
-use crate::sink::{error::SinkError, file::BUFFER_BYTES};
+use super::{
+    FileSink, Format, failed,
+    publisher::{PendingFile, Publisher},
+};
+use crate::sink::{DeliveryGuarantee, error::SinkError, file::BUFFER_BYTES};
 
 /// Bytes that wait in the formatter of CSV rows.
 const ROW_BUFFER_BYTES: usize = 8 << 10;
 
 /// Writes the rows of one subtask of a [`FileSink`].
 pub struct FileSinkWriter {
-    place: Place,
+    publisher: Publisher,
+    /// Gives files their names when they are closed, if that is not to wait for the checkpoint.
+    early: Option<Early>,
     format: Format,
     clock: Arc<dyn Clock>,
     /// What the names of this writer's files begin with.
@@ -39,6 +44,9 @@ pub struct FileSinkWriter {
     /// Closed, and not in a checkpoint.
     closed: Vec<Committable>,
 }
+
+/// Who makes a closed file durable and visible before its barrier comes: a thread of its own, or this one where there are none.
+struct Early(Option<IoThreads>);
 
 /// A file that is being written.
 struct OpenFile {
@@ -71,7 +79,9 @@ impl FileSinkWriter {
     pub(super) fn new(sink: &FileSink, attempt: u64, context: &SubtaskContext) -> Self {
         let roll_after = sink.roll_after.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
         Self {
-            place: sink.place(&context.disk),
+            publisher: sink.publisher(&context.disk),
+            early: (sink.guarantee == DeliveryGuarantee::AtLeastOnce)
+                .then(|| Early(sink.threads.clone().filter(|_| !context.inline_io))),
             format: sink.format.clone(),
             clock: Arc::clone(&context.clock),
             prefix: format!("part-{attempt}-{}", context.subtask),
@@ -94,7 +104,7 @@ impl FileSinkWriter {
         };
         let name = format!("{}-{}.{extension}", self.prefix, self.next);
         self.next += 1;
-        let path = self.place.in_progress(&name);
+        let path = self.publisher.place.in_progress(&name);
         let rows = match &self.format {
             Format::Csv { header, columns, delimiter } => {
                 let mut builder = csv::WriterBuilder::new();
@@ -121,7 +131,9 @@ impl FileSinkWriter {
         }
         let stream = match &mut open.stream {
             Some(stream) => stream,
-            none => none.insert(self.place.disk.create_stream(&open.path).map_err(failed(&open.path))?),
+            none => {
+                none.insert(self.publisher.place.disk.create_stream(&open.path).map_err(failed(&open.path))?)
+            }
         };
         stream.write(&bytes).map_err(failed(&open.path))?;
         open.bytes += bytes.len() as u64;
@@ -129,17 +141,27 @@ impl FileSinkWriter {
         Ok(())
     }
 
-    /// Closes the file, if there is one.
-    fn close(&mut self) -> Result<(), SinkError> {
-        let Some(open) = &mut self.open else { return Ok(()) };
+    /// Closes the file, if there is one, and returns it.
+    fn close(&mut self) -> Result<Option<PendingFile>, SinkError> {
+        let Some(open) = &mut self.open else { return Ok(None) };
         if let Some(rows) = &mut open.rows {
             rows.flush().map_err(failed(&open.path))?;
         }
         self.spill()?;
-        if let Some(OpenFile { name, bytes, .. }) = self.open.take() {
-            self.closed.push(PendingFile { name, bytes }.to_committable());
+        let closed = self.open.take().map(|OpenFile { name, bytes, .. }| PendingFile { name, bytes });
+        self.closed.extend(closed.as_ref().map(PendingFile::to_committable));
+        Ok(closed)
+    }
+
+    /// Has a closed file published, if that is to be now. What fails is told when the checkpoint makes sure of the file.
+    fn publish(&self, file: PendingFile) {
+        let Some(Early(threads)) = &self.early else { return };
+        let publisher = self.publisher.clone();
+        let publish = move || drop(publisher.publish(&[file]));
+        match threads {
+            Some(threads) => threads.spawn("tidemill-out".into(), publish),
+            None => publish(),
         }
-        Ok(())
     }
 
     /// Writes what is buffered, and closes the file if it is large or old.
@@ -149,7 +171,8 @@ impl FileSinkWriter {
         let Some(open) = &self.open else { return Ok(()) };
         let age = self.clock.now().saturating_sub(open.since);
         if open.bytes >= self.roll_bytes || self.roll_after.is_some_and(|most| age >= most) {
-            self.close()?;
+            let closed = self.close()?;
+            closed.into_iter().for_each(|file| self.publish(file));
         }
         Ok(())
     }
@@ -183,7 +206,7 @@ impl<T: Serialize + 'static> SinkWriter<T> for FileSinkWriter {
     }
 
     fn flush(&mut self) -> Result<(), BoxError> {
-        // Nobody sees it before it is committed; a file may have grown old.
+        // Nobody sees it before it is closed; a file may have grown old.
         Ok(self.tend()?)
     }
 
