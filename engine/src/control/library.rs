@@ -110,7 +110,8 @@ impl Library {
     /// The newest checkpoint that can be used; `None` when the job has never completed one.
     ///
     /// # Errors
-    /// When there are some and none can be used, or the newest is of a newer version.
+    /// When there are some and none can be used, or when it cannot be told of one whether it can: it is of a newer version, or the disk
+    /// does not let it be read.
     pub(super) fn newest(&mut self) -> Result<Option<JobManifest>, CheckpointError> {
         let candidates: Vec<CheckpointId> = self.kept.keys().rev().copied().collect();
         let mut newest = None;
@@ -123,7 +124,7 @@ impl Library {
                     self.kept.insert(id, Some(attempts_of(&self.root, &manifest)));
                     newest.get_or_insert(manifest);
                 }
-                Err(Unusable::Newer(error)) => return Err(error),
+                Err(Unusable::Unread(error)) => return Err(error),
                 Err(Unusable::Damaged(reason)) => self.reject(id, reason),
             }
         }
@@ -146,10 +147,8 @@ impl Library {
     /// Reads a checkpoint, and looks whether it is whole.
     pub(super) fn read(&self, id: CheckpointId) -> Result<JobManifest, Unusable> {
         let file = self.manifest_path(id);
-        let manifest = JobManifest::read(&*self.disk, &file, &self.root).map_err(|error| match error {
-            CheckpointError::NewerVersion { .. } => Unusable::Newer(error),
-            error => Unusable::Damaged(error.to_string()),
-        })?;
+        let manifest = JobManifest::read(&*self.disk, &file, &self.root)
+            .map_err(|error| Unusable::of(error, CheckpointError::to_string))?;
         if manifest.checkpoint != id {
             let (found, file) = (manifest.checkpoint, file.display());
             return Err(Unusable::Damaged(format!("{file} is the manifest of checkpoint {found}")));
@@ -157,7 +156,7 @@ impl Library {
         for operator in manifest.operators.values() {
             let groups = 0..manifest.max_parallelism;
             let parts = Parts::open(Arc::clone(&self.disk), &operator.manifests(), groups);
-            parts.map_err(|error| Unusable::Damaged(format!("checkpoint {id}: {error}")))?;
+            parts.map_err(|error| Unusable::of(error.into(), |error| format!("checkpoint {id}: {error}")))?;
         }
         Ok(manifest)
     }
@@ -215,7 +214,7 @@ impl Library {
     pub(super) fn newest_complete(&self) -> Result<Option<JobManifest>, CheckpointError> {
         let Some(id) = self.newest_kept() else { return Ok(None) };
         self.read(id).map(Some).map_err(|error| match error {
-            Unusable::Newer(error) => error,
+            Unusable::Unread(error) => error,
             Unusable::Damaged(what) => CheckpointError::Manifest { file: self.manifest_path(id), what },
         })
     }
@@ -468,8 +467,24 @@ fn number_of(file: &Path) -> Option<CheckpointId> {
 pub(super) enum Unusable {
     /// What is wrong with it.
     Damaged(String),
-    /// It is of a newer version.
-    Newer(CheckpointError),
+    /// It may be whole: it is of a newer version, or the disk did not let it be read. To go on from the one before would say rows again
+    /// that sinks have committed.
+    Unread(CheckpointError),
+}
+
+impl Unusable {
+    fn of(error: CheckpointError, say: impl FnOnce(&CheckpointError) -> String) -> Self {
+        use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, UnexpectedEof};
+        // Something else than the file is there, or less of it: that stays so.
+        let is_lasting = |kind| matches!(kind, NotFound | UnexpectedEof | NotADirectory | IsADirectory);
+        match &error {
+            CheckpointError::NewerVersion { .. } => Self::Unread(error),
+            CheckpointError::State(StateError::Io { source, .. }) if !is_lasting(source.kind()) => {
+                Self::Unread(error)
+            }
+            _ => Self::Damaged(say(&error)),
+        }
+    }
 }
 
 /// Says whose the directory is, or checks it.

@@ -122,7 +122,7 @@ impl Archive {
             library.adopt(&manifest, kept.manifest.as_bytes())?;
             match library.read(id) {
                 Ok(manifest) => return Ok(manifest),
-                Err(Unusable::Newer(error)) => return Err(error.into()),
+                Err(Unusable::Unread(error)) => return Err(error.into()),
                 Err(Unusable::Damaged(what)) if is_thorough => return Err(lost(what)),
                 Err(Unusable::Damaged(reason)) => {
                     tracing::warn!(

@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use tidemill_storage::snapshot::disk::{memory::MemoryDisk, os::OsDisk};
+use tidemill_storage::snapshot::disk::{
+    memory::{Faults, MemoryDisk},
+    os::OsDisk,
+};
 
 use super::*;
 use crate::{
@@ -52,6 +55,28 @@ fn a_checkpoint_that_was_gone_on_from_outlives_a_power_cut() {
         let mut library = Library::open(disk, root, "job").unwrap();
         assert!(library.newest().unwrap().is_some(), "under seed {seed} it is gone");
     }
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_read_for_now_is_not_passed_over() {
+    let (memory, root) = (MemoryDisk::default(), Path::new("/checkpoints"));
+    let disk: Arc<dyn Disk> = Arc::new(memory.clone());
+    let mut library = Library::open(Arc::clone(&disk), root, "job").unwrap();
+    library.add(&checkpoint(1, &[])).unwrap();
+    library.add(&checkpoint(2, &[])).unwrap();
+    drop(library);
+    let mut library = Library::open(disk, root, "job").unwrap();
+    memory.set_faults(Faults { fail_read_at: Some(0), ..Faults::default() });
+    let said = library.newest().unwrap_err().to_string();
+    assert!(
+        said.contains("/checkpoints/checkpoints/00000000000000000002") && said.contains("read"),
+        "{said}"
+    );
+    // The next attempt reads it.
+    assert_eq!(library.newest().unwrap().map(|newest| newest.checkpoint), Some(2));
+    // What is damaged is.
+    memory.rot(&library.manifest_path(2), 60, 1);
+    assert_eq!(library.newest().unwrap().map(|newest| newest.checkpoint), Some(1));
 }
 
 #[test]

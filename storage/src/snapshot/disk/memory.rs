@@ -1,8 +1,13 @@
-//! A disk in memory that fails, fills up and crashes when told to; for tests and simulation.
+//! A disk in memory that fails, fills up, rots and crashes when told to; for tests and simulation.
 //!
 //! It keeps what a crash leaves apart from what a reader sees: contents become durable by a sync of the file, names by
 //! a sync of the directory. [`MemoryDisk::crash`] goes back to the durable ones, where each name and page that was not
-//! synced may have got there all the same, by the roll of a seeded die.
+//! synced may have got there all the same, by the roll of a seeded die; some of those that did are damaged. What was
+//! synced is changed by [`MemoryDisk::rot`] alone.
+
+mod faults;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,30 +16,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+pub use faults::Faults;
+
 use super::{DirectoryLock, Disk, NewFile, OldFile, STAGING_BYTES, StreamFile, in_use};
-use crate::{
-    snapshot::{buffer::PageBuffer, format::PAGE_BYTES},
-    state::StateError,
-};
+use crate::{snapshot::buffer::PageBuffer, state::StateError};
 
 /// A disk in memory. Clones are the same disk.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryDisk {
     state: Arc<Mutex<State>>,
-}
-
-/// When the disk misbehaves. Operations are those that change something: creating, writing, syncing, renaming,
-/// linking, removing; the first is number 0.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Faults {
-    /// This operation fails; a write gets half of its way.
-    pub fail_at: Option<u64>,
-    /// This operation and all that follow fail, until [`MemoryDisk::crash`].
-    pub dead_from: Option<u64>,
-    /// No more than this many bytes fit.
-    pub capacity_bytes: Option<u64>,
-    /// Nothing can be changed.
-    pub read_only: bool,
 }
 
 type Contents = Arc<Mutex<File>>;
@@ -51,31 +41,11 @@ struct State {
     durable: BTreeMap<PathBuf, Contents>,
     locks: BTreeSet<PathBuf>,
     operations: u64,
+    reads: u64,
     faults: Faults,
 }
 
 impl State {
-    fn step(&mut self) -> io::Result<()> {
-        let now = self.operations;
-        self.operations += 1;
-        if self.faults.read_only {
-            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
-        }
-        if self.faults.fail_at == Some(now) || self.faults.dead_from.is_some_and(|from| now >= from) {
-            return Err(io::Error::other("the simulated disk fails"));
-        }
-        Ok(())
-    }
-
-    fn room(&self, more: u64) -> io::Result<()> {
-        let Some(capacity) = self.faults.capacity_bytes else { return Ok(()) };
-        if self.used_bytes_in(Path::new("")) + more > capacity {
-            Err(io::ErrorKind::StorageFull.into())
-        } else {
-            Ok(())
-        }
-    }
-
     /// Bytes in the files under a directory, each counted once, whatever names it has.
     fn used_bytes_in(&self, directory: &Path) -> u64 {
         let inside = self.seen.iter().filter(|(path, _)| path.starts_with(directory));
@@ -99,16 +69,21 @@ impl State {
 }
 
 impl MemoryDisk {
-    /// Sets when it misbehaves, and counts operations from 0 again.
+    /// Sets when it misbehaves, and counts operations and reads from 0 again.
     pub fn set_faults(&self, faults: Faults) {
         let mut state = self.state();
         state.faults = faults;
-        state.operations = 0;
+        (state.operations, state.reads) = (0, 0);
     }
 
     /// Operations since the faults were set.
     pub fn operations(&self) -> u64 {
         self.state().operations
+    }
+
+    /// Reads of the contents of files since the faults were set.
+    pub fn reads(&self) -> u64 {
+        self.state().reads
     }
 
     /// Bytes in all files.
@@ -130,54 +105,14 @@ impl MemoryDisk {
         state.faults = Faults::default();
     }
 
-    /// What a power cut at this moment leaves; faults are gone, and locks.
-    pub fn crash(&self, seed: u64) {
-        let mut state = self.state();
-        // Neighbouring seeds roll differently, and none is zero, where a xorshift stays.
-        let mut die = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xd134_2543_de82_ef95;
-        let mut roll = move || {
-            die ^= die << 13;
-            die ^= die >> 7;
-            die ^= die << 17;
-            die >> 63 == 1
-        };
-        let State { seen, durable, .. } = &mut *state;
-        let names: BTreeSet<_> = seen.keys().chain(durable.keys()).cloned().collect();
-        for name in names {
-            let (new, old) = (seen.get(&name), durable.get(&name));
-            let same = matches!((new, old), (Some(new), Some(old)) if Arc::ptr_eq(new, old));
-            if !same && roll() {
-                match new.cloned() {
-                    Some(file) => durable.insert(name, file),
-                    None => durable.remove(&name),
-                };
-            }
-        }
-        let files: BTreeMap<_, _> =
-            durable.values().map(|file| (Arc::as_ptr(file), Arc::clone(file))).collect();
-        for file in files.values() {
-            let File { seen, durable } = &mut *lock(file);
-            if seen.len() != durable.len() && roll() {
-                durable.resize(seen.len(), 0);
-            }
-            for (old, new) in durable.chunks_mut(PAGE_BYTES).zip(seen.chunks(PAGE_BYTES)) {
-                if old != new && roll() {
-                    let length = old.len().min(new.len());
-                    old[..length].copy_from_slice(&new[..length]);
-                }
-            }
-            seen.clone_from(durable);
-        }
-        drop(files);
-        state.seen = state.durable.clone();
-        state.detach();
-        state.locks.clear();
-        state.faults = Faults::default();
-    }
-
     /// The contents of a file.
     pub fn contents(&self, path: &Path) -> Option<Vec<u8>> {
         self.state().seen.get(path).map(|file| lock(file).seen.clone())
+    }
+
+    /// All files, with their contents.
+    pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        self.state().seen.iter().map(|(path, file)| (path.clone(), lock(file).seen.clone())).collect()
     }
 
     /// Puts a file there, durably, whatever was there; the faults do not apply.
@@ -258,7 +193,8 @@ impl Disk for MemoryDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn OldFile>> {
-        Ok(Box::new(Opened(self.state().find(path)?)))
+        let file = self.state().find(path)?;
+        Ok(Box::new(Opened { disk: self.clone(), file }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -376,90 +312,22 @@ impl StreamFile for Stream {
     }
 }
 
-struct Opened(Contents);
+struct Opened {
+    disk: MemoryDisk,
+    file: Contents,
+}
 
 impl OldFile for Opened {
     fn length(&self) -> io::Result<u64> {
-        Ok(lock(&self.0).seen.len() as u64)
+        Ok(lock(&self.file).seen.len() as u64)
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        let file = lock(&self.0);
+        self.disk.state().read()?;
+        let file = lock(&self.file);
         let from = file.seen.get(offset as usize..).unwrap_or_default();
         let Some(bytes) = from.get(..into.len()) else { return Err(io::ErrorKind::UnexpectedEof.into()) };
         into.copy_from_slice(bytes);
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_was_synced_surely_survives_a_crash() {
-        let path = Path::new("d/file");
-        let mut left = BTreeSet::new();
-        for seed in 0..64 {
-            let disk = MemoryDisk::default();
-            let mut file = disk.create(path, 4096).unwrap();
-            let mut pages = file.buffer().unwrap();
-            pages.extend(&[7; 4096]);
-            file.write(0, pages).unwrap();
-            disk.crash(seed);
-            left.insert(disk.contents(path));
-        }
-        assert!(left.len() >= 3, "nothing, nothing in it, zeros, or all: {} of them", left.len());
-        let disk = MemoryDisk::default();
-        disk.write_whole(path, b"abc").unwrap();
-        assert_eq!(disk.used_bytes(), 3);
-        disk.sync_directory(Path::new("d")).unwrap();
-        disk.rename(path, Path::new("d/other")).unwrap();
-        disk.sync_directory(Path::new("d")).unwrap();
-        disk.crash(1);
-        assert_eq!(disk.list(Path::new("d")).unwrap(), [Path::new("d/other")]);
-        assert_eq!(disk.contents(Path::new("d/other")).unwrap(), b"abc");
-    }
-
-    #[test]
-    fn links_are_names_of_one_file_and_stay_so_after_a_crash() {
-        let (path, link, other) = (Path::new("d/file"), Path::new("d/link"), Path::new("d/other"));
-        let disk = MemoryDisk::default();
-        disk.write_whole(path, b"abc").unwrap();
-        disk.write_whole(other, b"abc").unwrap();
-        disk.link(path, link).unwrap();
-        disk.sync_directory(Path::new("d")).unwrap();
-        for _ in 0..2 {
-            assert!(disk.is_same_file(path, link) && disk.is_same_file(path, path));
-            assert!(!disk.is_same_file(path, other) && !disk.is_same_file(path, Path::new("d/none")));
-            disk.crash(1);
-        }
-    }
-
-    #[test]
-    fn the_end_of_the_process_alone_takes_nothing_and_lets_go_of_everything() {
-        let (directory, path) = (Path::new("d"), Path::new("d/file"));
-        let disk = MemoryDisk::default();
-        let held = disk.lock(directory).unwrap();
-        let mut stream = disk.create_stream(path).unwrap();
-        stream.write(b"abc").unwrap();
-        disk.set_faults(Faults { dead_from: Some(0), ..Faults::default() });
-        disk.end_process();
-        // What is left of the process reaches nothing any more.
-        stream.write(b"def").unwrap();
-        assert_eq!(disk.contents(path).unwrap(), b"abc");
-        std::mem::forget(held);
-        assert!(disk.lock(directory).is_ok());
-        // Nothing was synced: a power cut may still take it.
-        let left: BTreeSet<_> = (0..64)
-            .map(|seed| {
-                let disk = MemoryDisk::default();
-                disk.create_stream(path).unwrap().write(b"abc").unwrap();
-                disk.end_process();
-                disk.crash(seed);
-                disk.contents(path)
-            })
-            .collect();
-        assert!(left.contains(&None) && left.contains(&Some(b"abc".to_vec())), "{left:?}");
     }
 }
