@@ -1,9 +1,10 @@
 //! What the simulated platform promises beyond the common contract: replay, unfairness, virtual time, deadlocks found.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use tidemill_engine::platform::{
-    Drive, DriveFactory, Nanos, Platform, PlatformError, SIM_EPOCH_MILLIS, SimPlatform, Turn, Wake,
+    Drive, DriveFactory, Nanos, Platform, PlatformError, SIM_EPOCH_MILLIS, SimFaults, SimPlatform, Turn, Wake,
 };
 
 struct Closure<F>(F);
@@ -110,6 +111,41 @@ fn time_jumps_to_the_earliest_timer_when_all_wait() {
         assert!((3 * DAY..3 * DAY + 1_000_000_000).contains(&clock.now()), "{}", clock.now());
         assert_eq!(clock.wall_millis(), SIM_EPOCH_MILLIS + (clock.now() / 1_000_000) as i64);
     }
+}
+
+#[test]
+fn a_core_that_stands_still_gets_no_turn_while_the_others_go_on() {
+    const STALL: Nanos = 5_000_000;
+    for seed in 0..20 {
+        let turned = Arc::new(Mutex::new(Trace::new()));
+        let faults = SimFaults { stall_at_turn: Some((100, 1, STALL)), ..SimFaults::default() };
+        run(&SimPlatform::new(seed).faults(faults), 3, |worker, wakers| {
+            let (turned, own) = (Arc::clone(&turned), Arc::clone(&wakers[worker]));
+            // To be woken does not help it.
+            move |now| {
+                turned.lock().unwrap().push((worker, now));
+                own.wake();
+                if now > 3 * STALL { Turn::Done } else { Turn::Idle { wake_at: Some(now + 20_000) } }
+            }
+        })
+        .unwrap();
+        let turned = turned.lock().unwrap();
+        let of = |worker: usize| turned.iter().filter(move |(of, _)| *of == worker).map(|(_, now)| *now);
+        let gap = |worker| of(worker).zip(of(worker).skip(1)).map(|(one, next)| next - one).max().unwrap();
+        // A slow turn takes up to a millisecond from all of them.
+        assert!(gap(1) >= STALL && gap(0) < STALL && gap(2) < STALL, "seed {seed}: {:?}", [0, 1, 2].map(gap));
+    }
+}
+
+#[test]
+fn numbers_that_tell_processes_apart_follow_from_the_seed() {
+    let drawn = |seed| {
+        let platform = SimPlatform::new(seed);
+        [platform.unique(), platform.clone().unique()]
+    };
+    assert_eq!(drawn(1), drawn(1));
+    let all: BTreeSet<u64> = (0..100).flat_map(drawn).collect();
+    assert_eq!(all.len(), 200);
 }
 
 #[test]

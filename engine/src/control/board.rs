@@ -148,6 +148,16 @@ impl Board {
 
     /// Asks for a checkpoint and waits for it.
     pub(super) fn ask(&self, target: Option<Target>, stops: bool, drains: bool) -> Result<PathBuf, Error> {
+        self.post(target, stops, drains)?.recv().unwrap_or(Err(Error::Over))
+    }
+
+    /// Asks for a checkpoint; what becomes of it is heard later.
+    pub(super) fn post(
+        &self,
+        target: Option<Target>,
+        stops: bool,
+        drains: bool,
+    ) -> Result<mpsc::Receiver<Result<PathBuf, Error>>, Error> {
         let (answer, answered) = mpsc::channel();
         let state = self.state();
         if state.over {
@@ -157,7 +167,7 @@ impl Board {
         let control = state.control.clone();
         drop(state);
         control.iter().for_each(|control| control.wake());
-        answered.recv().unwrap_or(Err(Error::Over))
+        Ok(answered)
     }
 
     /// Whether the job has ended, and nothing can be asked of it.

@@ -1,6 +1,9 @@
 //! The handle of a running job: wait, cancel, look, ask for savepoints.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, mpsc},
+};
 
 use super::{
     board::Board,
@@ -191,6 +194,21 @@ impl JobMonitor {
         drain: bool,
     ) -> Result<SavepointPlace, Error> {
         self.save(place.into(), true, drain)
+    }
+
+    /// As [`savepoint`](Self::savepoint), or [`suspend`](Self::suspend) where no place is named, but does not wait: what became of it is
+    /// received later. For whoever is in the way of the job while it waits, such as a simulation, which runs in the same thread.
+    ///
+    /// # Errors
+    /// When the job has ended, or the place cannot be used.
+    pub fn request(
+        &self,
+        place: Option<&SavepointPlace>,
+        stops: bool,
+    ) -> Result<mpsc::Receiver<Result<PathBuf, Error>>, Error> {
+        let enough = || self.board.is_over() || self.board.is_cancelled();
+        let target = place.map(|place| self.stores.target(place, &enough)).transpose()?;
+        self.board.post(target, stops, false)
     }
 
     fn save(&self, place: SavepointPlace, stops: bool, drains: bool) -> Result<SavepointPlace, Error> {

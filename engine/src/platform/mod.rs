@@ -134,6 +134,10 @@ pub trait Platform: Send + Sync {
     fn note(&self, event: &dyn Fn() -> String) {
         let _ = event;
     }
+    /// A number that no other process has drawn, with all likelihood, on this machine or another. Under simulation it follows from the seed.
+    fn unique(&self) -> u64 {
+        unique()
+    }
     /// Waits this long, or until `enough` says so; for the thread that supervises a job, between two of its attempts.
     fn pause(&self, wait: Nanos, enough: &dyn Fn() -> bool);
     /// Checks that `workers` can run here and makes their wake handles, without starting anything.

@@ -6,7 +6,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 /// A number that no other process has drawn, with all likelihood, on this machine or another. Nothing that a simulation does may
-/// depend on it.
+/// depend on it: whoever has a platform asks [`Platform::unique`](super::Platform::unique).
 pub fn unique() -> u64 {
     // Its keys come from the system.
     RandomState::new().hash_one(0_u64)

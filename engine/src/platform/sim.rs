@@ -46,8 +46,10 @@ pub struct SimPlatform {
     remotes: BTreeMap<String, Arc<dyn RemoteStore>>,
     faults: SimFaults,
     mishaps: Option<Arc<SimMishaps>>,
-    /// What a turn takes at most, unless the core is stalled.
+    /// What a turn takes at most, unless it is one of the slow ones.
     turn_ns_max: u64,
+    /// Numbers that processes draw to be told apart.
+    unique: Arc<Mutex<Random>>,
     trace: SimTrace,
     /// Turns taken in all fleets.
     turns: Arc<AtomicU64>,
@@ -75,6 +77,8 @@ impl SimPlatform {
             faults: SimFaults::default(),
             mishaps: None,
             turn_ns_max: 1_000,
+            // Independent of the order of turns, which follows from the seed itself.
+            unique: Arc::new(Mutex::new(Random::from_seed(!seed))),
             trace: SimTrace::default(),
             turns: Arc::default(),
             started: Arc::default(),
@@ -217,6 +221,10 @@ impl Platform for SimPlatform {
         self.mishaps.clone().map(|mishaps| mishaps as Arc<dyn Mishaps>)
     }
 
+    fn unique(&self) -> u64 {
+        self.unique.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
+    }
+
     fn pause(&self, wait: Nanos, _enough: &dyn Fn() -> bool) {
         self.clock.now.fetch_add(wait, Ordering::Relaxed);
     }
@@ -289,6 +297,20 @@ struct Hand {
     idle: Option<Option<Nanos>>,
     /// Its share of the turns in the present mood; 0 means that it starves while another one can run.
     weight: u64,
+    /// Its core stands still until then.
+    stalled_until: Nanos,
+}
+
+impl Hand {
+    fn is_stalled(&self, now: Nanos) -> bool {
+        self.stalled_until > now
+    }
+
+    /// When it can do something, if nobody wakes it before.
+    fn due(&self, is_woken: bool) -> Option<Nanos> {
+        let wanted = if is_woken { Some(0) } else { self.idle.unwrap_or(Some(0)) };
+        wanted.map(|at| at.max(self.stalled_until))
+    }
 }
 
 struct Simulation {
@@ -313,7 +335,7 @@ impl Simulation {
 
     fn run(mut self, factories: Vec<DriveFactory>) -> Result<(), PlatformError> {
         for (worker, factory) in factories.into_iter().enumerate() {
-            self.hands.push(Hand { drive: None, idle: None, weight: 1 });
+            self.hands.push(Hand { drive: None, idle: None, weight: 1, stalled_until: 0 });
             match catch_unwind(AssertUnwindSafe(factory)) {
                 Ok(drive) => self.hands[worker].drive = Some(drive),
                 Err(panic) => self.lose(worker, &*panic),
@@ -325,7 +347,10 @@ impl Simulation {
                     if let Some(killed) = self.go_wrong() {
                         return Err(killed);
                     }
-                    self.turn(worker);
+                    // Its core may have just come to a standstill.
+                    if !self.hands[worker].is_stalled(self.platform.clock.now()) {
+                        self.turn(worker);
+                    }
                 }
                 None => match self.earliest_timer() {
                     Some(at) => self.platform.clock.now.store(at, Ordering::Relaxed),
@@ -354,11 +379,7 @@ impl Simulation {
         let ready: Vec<usize> = (0..self.hands.len())
             .filter(|&worker| {
                 let hand = &self.hands[worker];
-                let due = match hand.idle {
-                    None => true,
-                    Some(wake_at) => rung[worker] || wake_at.is_some_and(|at| at <= now),
-                };
-                hand.drive.is_some() && due
+                hand.drive.is_some() && hand.due(rung[worker]).is_some_and(|at| at <= now)
             })
             .collect();
         if ready.is_empty() {
@@ -366,7 +387,7 @@ impl Simulation {
         }
         if self.spurious && self.random.one_in(16) {
             let worker = self.random.below(self.hands.len() as u64) as usize;
-            if self.hands[worker].drive.is_some() {
+            if self.hands[worker].drive.is_some() && !self.hands[worker].is_stalled(now) {
                 return Some(worker);
             }
         }
@@ -388,8 +409,15 @@ impl Simulation {
     fn go_wrong(&mut self) -> Option<PlatformError> {
         let turn = self.platform.turns.fetch_add(1, Ordering::Relaxed);
         self.platform.onlooker.iter().for_each(|look| look());
-        let SimFaults { kill_at_turn, lose_worker_at_turn, jump_at_turn, on_kill, .. } =
+        let SimFaults { kill_at_turn, lose_worker_at_turn, jump_at_turn, stall_at_turn, on_kill, .. } =
             &self.platform.faults;
+        if let Some((_, worker, nanos)) = stall_at_turn.filter(|(at, ..)| *at == turn) {
+            let worker = worker % self.hands.len();
+            self.platform.note(&|| {
+                format!("turn {turn}: the core of worker {worker} stands still for {} ms", nanos / 1_000_000)
+            });
+            self.hands[worker].stalled_until = self.platform.clock.now().saturating_add(nanos);
+        }
         if let Some((_, millis)) = jump_at_turn.filter(|(at, _)| *at == turn) {
             self.platform.note(&|| format!("the wall clock jumps by {millis} ms"));
             self.platform.clock.jumped_millis.fetch_add(millis, Ordering::Relaxed);
@@ -411,7 +439,7 @@ impl Simulation {
     }
 
     fn turn(&mut self, worker: usize) {
-        // Mostly sub-microsecond turns, now and then a stalled core.
+        // Mostly sub-microsecond turns, now and then a slow one.
         let took = if self.random.one_in(256) {
             self.random.below(1_000_000)
         } else {
@@ -446,7 +474,8 @@ impl Simulation {
     }
 
     fn earliest_timer(&self) -> Option<Nanos> {
-        let waiting = self.hands.iter().filter(|hand| hand.drive.is_some());
-        waiting.filter_map(|hand| hand.idle.flatten()).min()
+        let rung = self.bells.lock().clone();
+        let waiting = self.hands.iter().zip(rung).filter(|(hand, _)| hand.drive.is_some());
+        waiting.filter_map(|(hand, is_woken)| hand.due(is_woken)).min()
     }
 }

@@ -37,7 +37,10 @@ impl<T> Clone for Ledger<T> {
 
 struct Entries<T> {
     prepared: BTreeMap<u64, Prepared<T>>,
-    committed: Vec<T>,
+    /// What was committed, in that order, each with the checkpoint that it was prepared for.
+    committed: Vec<(CheckpointId, T)>,
+    /// How much of that was there when the job last began to go on from a checkpoint.
+    recovered_at: usize,
     committed_ids: BTreeSet<u64>,
     next_id: u64,
     /// The process that writes to it was killed: nothing is taken any more.
@@ -49,6 +52,8 @@ struct Entries<T> {
 struct Prepared<T> {
     /// Which of the sinks has prepared it.
     part: u64,
+    /// The checkpoint behind whose barrier none of its records is.
+    checkpoint: CheckpointId,
     records: Vec<T>,
     /// Whether it would survive a crash of the process that prepared it.
     is_secure: bool,
@@ -59,6 +64,7 @@ impl<T> Default for Ledger<T> {
         Self(Arc::new(Mutex::new(Entries {
             prepared: BTreeMap::new(),
             committed: Vec::new(),
+            recovered_at: 0,
             committed_ids: BTreeSet::new(),
             next_id: 0,
             is_cut_off: false,
@@ -84,12 +90,24 @@ impl<T> Ledger<T> {
         entries.prepared.retain(|_, prepared| prepared.is_secure || random.one_in(2));
     }
 
+    /// Takes back what had been committed behind a checkpoint when the job last began to go on: as one does by hand who has lost a
+    /// checkpoint, and whose job said again what was behind the one before.
+    fn take_back(&self, behind: CheckpointId) {
+        let entries = &mut *self.lock();
+        let mut at = 0;
+        entries.committed.retain(|(checkpoint, _)| {
+            at += 1;
+            at > entries.recovered_at || *checkpoint <= behind
+        });
+        entries.recovered_at = entries.recovered_at.min(entries.committed.len());
+    }
+
     /// What was committed.
     fn committed(&self) -> Vec<T>
     where
         T: Clone,
     {
-        self.lock().committed.clone()
+        self.lock().committed.iter().map(|(_, record)| record.clone()).collect()
     }
 }
 
@@ -126,6 +144,14 @@ where
 
     fn recover_from_crash(&self, random: &mut Random) {
         self.ledger.recover_from_crash(random);
+    }
+
+    fn can_take_back(&self) -> bool {
+        true
+    }
+
+    fn take_back(&self, behind: CheckpointId) {
+        self.ledger.take_back(behind);
     }
 
     fn wrong(&self) -> Option<String> {
@@ -194,7 +220,7 @@ impl<T: Send + 'static> SinkWriter<T> for SimSinkWriter<T> {
         Ok(())
     }
 
-    fn pre_commit(&mut self, _checkpoint: CheckpointId) -> Result<Vec<Committable>, BoxError> {
+    fn pre_commit(&mut self, checkpoint: CheckpointId) -> Result<Vec<Committable>, BoxError> {
         if self.pending.is_empty() {
             return Ok(Vec::new());
         }
@@ -205,7 +231,7 @@ impl<T: Send + 'static> SinkWriter<T> for SimSinkWriter<T> {
         let id = entries.next_id;
         entries.next_id += 1;
         let records = std::mem::take(&mut self.pending);
-        entries.prepared.insert(id, Prepared { part: self.part, records, is_secure: false });
+        entries.prepared.insert(id, Prepared { part: self.part, checkpoint, records, is_secure: false });
         Ok(vec![id.to_le_bytes().to_vec()])
     }
 
@@ -240,7 +266,8 @@ impl<T> LedgerCommitter<T> {
 fn commit<T>(entries: &mut Entries<T>, id: u64) -> Result<(), BoxError> {
     match entries.prepared.remove(&id) {
         Some(prepared) => {
-            entries.committed.extend(prepared.records);
+            let Prepared { checkpoint, records, .. } = prepared;
+            entries.committed.extend(records.into_iter().map(|record| (checkpoint, record)));
             entries.committed_ids.insert(id);
             Ok(())
         }
@@ -273,7 +300,9 @@ impl<T: Send + 'static> Committer for LedgerCommitter<T> {
 
     fn recover(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
         self.each(committables, commit)?;
-        self.ledger.lock().prepared.retain(|_, prepared| prepared.part != self.part);
+        let mut entries = self.ledger.lock();
+        entries.prepared.retain(|_, prepared| prepared.part != self.part);
+        entries.recovered_at = entries.committed.len();
         Ok(())
     }
 }

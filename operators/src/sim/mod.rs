@@ -3,8 +3,9 @@
 //! The whole job runs in one thread: workers, checkpoints, state and recovery are those of production, the clock is virtual,
 //! the disk is in memory. A seed chooses the parallelism of each life of the process, sizes of batches and channels, the order
 //! in which workers are turned, and what goes wrong: the process is killed at any turn, also while it recovers; a worker is
-//! lost; operators fail ([`Simulation::operator_failures`]); writes fail, are torn, or are lost with a power cut; the disk is full; the wall clock jumps. The same seed gives the same
-//! run.
+//! lost; operators fail ([`Simulation::operator_failures`]); a core stands still; writes and reads fail; writes are torn, damaged or lost with a
+//! power cut; the disk is full; the wall clock jumps; checkpoints are damaged on the disk ([`Simulation::damage`]). Some lives end because the
+//! job is asked to stop, and some begin with the savepoint behind which it did. The same seed gives the same run.
 //!
 //! ```
 //! use tidemill_operators::{sim::Simulation, source::from_vec};
@@ -19,10 +20,16 @@
 //! });
 //! ```
 
+mod damage;
+mod draw;
 mod files;
 mod ledger;
 mod life;
 mod outside;
+mod report;
+mod request;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, env, fmt::Debug, ops::Range, path::Path, thread};
 
@@ -31,6 +38,7 @@ use tidemill_storage::snapshot::disk::memory::MemoryDisk;
 
 pub use files::{csv_rows, json_rows};
 pub use ledger::{SimSink, SimSinkWriter};
+pub use report::SimReport;
 
 use files::{Files, Wanted};
 use ledger::LedgerOutside;
@@ -56,6 +64,8 @@ pub struct Simulation {
     operator_failures_max: u64,
     remote: bool,
     guarantee: DeliveryGuarantee,
+    requests_max: u64,
+    damage: bool,
 }
 
 impl Default for Simulation {
@@ -74,6 +84,8 @@ impl Simulation {
             operator_failures_max: 0,
             remote: false,
             guarantee: DeliveryGuarantee::ExactlyOnce,
+            requests_max: 3,
+            damage: false,
         }
     }
 
@@ -114,6 +126,18 @@ impl Simulation {
     /// is there.
     pub fn delivery_guarantee(mut self, guarantee: DeliveryGuarantee) -> Self {
         self.guarantee = guarantee;
+        self
+    }
+
+    /// Damages the newest checkpoint on the disk in most of the pauses between two lives: a bit of its manifest changes, or of another of its
+    /// files. The job has to go on from the checkpoint before, or, where that is not kept, to refuse to start and name the file, which is then
+    /// mended; it may never begin anew. With [`remote`](Self::remote) the file has to be brought back, and nothing else changes.
+    ///
+    /// What sinks had committed behind the checkpoint before comes again: that cannot be otherwise, and [`check`](Self::check) takes it back for
+    /// the job. Files cannot be taken back: with [`check_files`](Self::check_files) nothing is damaged but with `remote`. Nothing is damaged
+    /// any more once the job has begun with a savepoint.
+    pub fn damage(mut self) -> Self {
+        self.damage = true;
         self
     }
 
@@ -196,52 +220,15 @@ impl Simulation {
             let mut lives = lives(seed);
             let wrong = match lives.run(calm) {
                 Ok(()) => lives.outside.wrong(),
-                Err(error) => Some(format!("the job does not end: {error}")),
+                Err(wrong) => Some(wrong),
             };
             if let Some(wrong) = wrong {
                 fail(seed, &wrong, &lives.story());
             }
-            report.add(&lives);
+            lives.report.files = lives.outside.files();
+            report.add(&lives.report);
         }
         report
-    }
-}
-
-/// What simulations have been through.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SimReport {
-    /// Seeds that ran.
-    pub runs: u64,
-    /// Times that the process was killed or had given up.
-    pub deaths: u64,
-    /// Lives that went on from a checkpoint.
-    pub recoveries: u64,
-    /// Restarts within a life.
-    pub restarts: u64,
-    /// Those of them in which a region was started again, and the others went on.
-    pub region_restarts: u64,
-    /// Checkpoints that were complete.
-    pub checkpoints: u64,
-    /// Bytes of records that their barriers had overtaken.
-    pub in_flight_bytes: u64,
-    /// Deaths with which the machine was lost, and its disk.
-    pub machines_lost: u64,
-    /// Files that a reader has taken, in [`check_files`](Simulation::check_files).
-    pub files: u64,
-}
-
-impl SimReport {
-    fn add<O: Outside>(&mut self, lives: &Lives<O>) {
-        self.runs += 1;
-        self.deaths += lives.deaths;
-        self.recoveries += lives.recoveries;
-        self.restarts += lives.restarts;
-        self.region_restarts += lives.region_restarts;
-        self.checkpoints += lives.checkpoints;
-        self.in_flight_bytes += lives.in_flight_bytes;
-        self.machines_lost += lives.machines_lost;
-        self.files += lives.outside.files();
     }
 }
 

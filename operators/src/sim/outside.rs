@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tidemill_engine::platform::Random;
+use tidemill_engine::{model::checkpoint::CheckpointId, platform::Random};
 
 use crate::api::environment::StreamEnvironment;
 
@@ -32,6 +32,17 @@ pub(super) trait Outside {
 
     /// Another process is there. What the former one had not made sure of may be gone.
     fn recover_from_crash(&self, random: &mut Random);
+
+    /// Whether [`take_back`](Self::take_back) can be done.
+    fn can_take_back(&self) -> bool {
+        false
+    }
+
+    /// Takes back what was committed behind a checkpoint before the job last began to go on. It has gone on from that one, since
+    /// those behind it are lost.
+    fn take_back(&self, behind: CheckpointId) {
+        let _ = behind;
+    }
 
     /// What is wrong with all that was written, if anything.
     fn wrong(&self) -> Option<String>;

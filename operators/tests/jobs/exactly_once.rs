@@ -43,6 +43,7 @@ where
 {
     let here = Simulation::new().seeds(SEEDS).check(expected.clone(), &describe);
     was_hard(&here);
+    assert!(here.begun_with_savepoint >= here.runs / 20, "too few began with a savepoint: {here:?}");
     let remote = Simulation::new().seeds(SEEDS).remote().check(expected, &describe);
     was_hard(&remote);
     assert!(remote.machines_lost >= remote.runs / 4, "too few machines were lost: {remote:?}");
@@ -54,6 +55,9 @@ fn was_hard(report: &SimReport) {
     let enough = report.deaths >= runs / 2
         && report.recoveries >= runs / 5
         && report.checkpoints >= runs
+        && report.checkpoints_failed >= runs / 4
+        && report.stops >= runs / 10
+        && report.savepoints >= runs / 10
         && report.in_flight_bytes >= 300 * runs;
     assert!(enough, "too little went wrong: {report:?}");
 }

@@ -5,6 +5,7 @@ extern crate tidemill_storage as tidemill;
 
 mod changed_job;
 mod combine;
+mod damage;
 mod equality;
 mod event_time;
 mod exactly_once;

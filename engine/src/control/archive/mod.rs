@@ -53,7 +53,6 @@ use crate::{
     platform::{
         Platform,
         remote::{RemoteError, RemoteStore},
-        unique,
     },
 };
 
@@ -227,7 +226,7 @@ impl Archive {
             };
             let written = blocks.iter().filter_map(|key| attempt_of(key)).max().unwrap_or(0);
             let attempt = known.max(written).max(attempts) + 1;
-            let (at, owner) = (log.last() + 1, format!("{:016x}", unique()));
+            let (at, owner) = (log.last() + 1, format!("{:016x}", platform.unique()));
             let damaged: Vec<_> = log.damaged.iter().map(Damaged::to_string).collect();
             let checkpoints = log.checkpoints();
             let entry = Entry {

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex,
+        atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
 };
@@ -32,8 +33,14 @@ use crate::{
 
 pub(super) const NEVER: &dyn Fn() -> bool = &|| false;
 
+/// The platform of one more process: no two draw the same numbers.
+pub(super) fn a_process() -> SimPlatform {
+    static PROCESSES: AtomicU64 = AtomicU64::new(0);
+    SimPlatform::new(PROCESSES.fetch_add(1, Ordering::Relaxed))
+}
+
 fn archive_of(store: &MemoryStore, job: &str) -> Archive {
-    let platform = Arc::new(SimPlatform::new(0).disk(Arc::new(MemoryDisk::default())));
+    let platform = Arc::new(a_process().disk(Arc::new(MemoryDisk::default())));
     Archive::new(Arc::new(store.clone()), platform, "/job".into(), job.to_owned(), 2)
 }
 
@@ -304,7 +311,7 @@ fn part_of(
 
 /// A process whose job's directory is on `disk`.
 fn start_on(store: &MemoryStore, disk: &MemoryDisk) -> (Archive, Claim) {
-    let platform = Arc::new(SimPlatform::new(0).disk(Arc::new(disk.clone())));
+    let platform = Arc::new(a_process().disk(Arc::new(disk.clone())));
     let mut archive = Archive::new(Arc::new(store.clone()), platform, "/job".into(), "orders".to_owned(), 2);
     let claim = archive.claim(0, NEVER).unwrap();
     (archive, claim)
@@ -506,7 +513,7 @@ fn a_claim_that_was_overtaken_while_it_was_made_sees_what_came_in_between() {
             }
         };
         let slow = slow(store.clone(), &Arc::new(Mutex::new(Some(Box::new(meanwhile)))));
-        let platform = Arc::new(SimPlatform::new(0).disk(Arc::new(MemoryDisk::default())));
+        let platform = Arc::new(a_process().disk(Arc::new(MemoryDisk::default())));
         let mut archive = Archive::new(slow, platform, "/job".into(), "orders".to_owned(), 2);
         let claim = archive.claim(0, NEVER).unwrap();
         let found: Vec<_> = claim.checkpoints.values().map(|counted| counted.kept.checkpoint).collect();
@@ -527,7 +534,7 @@ fn a_claim_that_comes_long_after_its_place_was_used_makes_nobody_elses_checkpoin
         }
     };
     let slow = slow(store.clone(), &Arc::new(Mutex::new(Some(Box::new(meanwhile)))));
-    let platform = Arc::new(SimPlatform::new(0).disk(Arc::new(MemoryDisk::default())));
+    let platform = Arc::new(a_process().disk(Arc::new(MemoryDisk::default())));
     let mut archive = Archive::new(slow, platform, "/job".into(), "orders".to_owned(), 2);
     let claim = archive.claim(0, NEVER).unwrap();
     assert_eq!(claim.checkpoints.values().map(|counted| counted.kept.checkpoint).collect::<Vec<_>>(), [8, 9]);
@@ -584,7 +591,7 @@ fn a_copier_on_its_own_thread_copies_gives_up_and_takes_away() {
 #[test]
 fn a_copier_whose_thread_panics_is_waited_for_by_nobody() {
     let store = MemoryStore::default();
-    let platform = Arc::new(SimPlatform::new(0).disk(Arc::new(MemoryDisk::default())));
+    let platform = Arc::new(a_process().disk(Arc::new(MemoryDisk::default())));
     let meanwhile = Meanwhile::default();
     let mut archive = Archive::new(slow(store, &meanwhile), platform, "/job".into(), "orders".to_owned(), 2);
     let claim = archive.claim(0, NEVER).unwrap();

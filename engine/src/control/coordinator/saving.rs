@@ -58,12 +58,11 @@ impl Coordinator {
     pub(super) fn save(&mut self, own: Underway, request: Request, mut manifest: JobManifest, at: PathBuf) {
         let subtasks = manifest.operators.values_mut().flat_map(|operator| &mut operator.subtasks);
         subtasks.for_each(|subtask| subtask.committables.clear());
-        let disk = self.platform.disk();
         let carrier: Box<dyn Carrier<Load = JobManifest>> = match &request.target {
-            Some(Target::Directory(target)) => Box::new(Writer::new(disk, target.clone())),
+            Some(Target::Directory(target)) => Box::new(Writer::new(self.platform.disk(), target.clone())),
             Some(Target::Remote(store)) => {
                 let root = self.plan.config.as_ref().map(|config| config.directory.clone());
-                Box::new(Saver::new(Arc::clone(store), disk, root.unwrap_or_default()))
+                Box::new(Saver::new(Arc::clone(store), &*self.platform, root.unwrap_or_default()))
             }
             None => return request.answer(Ok(at)),
         };

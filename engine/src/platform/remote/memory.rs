@@ -129,6 +129,11 @@ impl MemoryStore {
         self.state().objects.keys().cloned().collect()
     }
 
+    /// All objects by name; the faults do not apply.
+    pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
+        self.state().objects.clone()
+    }
+
     /// Changes an object or takes it away, whatever the faults; whether it was there.
     pub fn change(&self, key: &str, change: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>) -> bool {
         let mut state = self.state();

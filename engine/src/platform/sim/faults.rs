@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use crate::platform::{Mishap, Mishaps};
+use crate::platform::{Mishap, Mishaps, Nanos};
 
 /// What goes wrong, each at a turn; turns are counted from 0 over all attempts of a job.
 #[derive(Clone, Default)]
@@ -20,6 +20,8 @@ pub struct SimFaults {
     pub lose_worker_at_turn: Option<(u64, usize)>,
     /// The wall clock is set by so many milliseconds.
     pub jump_at_turn: Option<(u64, i64)>,
+    /// The core of a worker, or of the coordinator, stands still while the others go on: the turn, the index as above, and for how long.
+    pub stall_at_turn: Option<(u64, usize, Nanos)>,
     /// Tasks that fail, in the order of turns: a turn, and how many steps of tasks behind its beginning. A task that is built then
     /// does not open.
     pub fail_steps: Vec<(u64, u64)>,
@@ -35,6 +37,7 @@ impl fmt::Debug for SimFaults {
             .field("kill_at_turn", &self.kill_at_turn)
             .field("lose_worker_at_turn", &self.lose_worker_at_turn)
             .field("jump_at_turn", &self.jump_at_turn)
+            .field("stall_at_turn", &self.stall_at_turn)
             .field("fail_steps", &self.fail_steps)
             .finish_non_exhaustive()
     }

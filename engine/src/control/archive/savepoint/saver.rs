@@ -34,9 +34,8 @@ use crate::{
     },
     model::{checkpoint::CheckpointId, checkpoint_error::CheckpointError},
     platform::{
-        Nanos,
+        Nanos, Platform,
         remote::{RemoteError, RemoteStore},
-        unique,
     },
 };
 
@@ -82,9 +81,13 @@ pub(in crate::control) struct Saver {
 
 impl Saver {
     /// For a job whose directory is `root`. The store was [looked](super::look) at.
-    pub(in crate::control) fn new(store: Arc<dyn RemoteStore>, disk: Arc<dyn Disk>, root: PathBuf) -> Self {
-        let id = format!("{:0width$x}", unique(), width = ID_DIGITS);
-        Self { store, disk, root, id, next_block: 0, upload: None, took: 0 }
+    pub(in crate::control) fn new(
+        store: Arc<dyn RemoteStore>,
+        platform: &dyn Platform,
+        root: PathBuf,
+    ) -> Self {
+        let id = format!("{:0width$x}", platform.unique(), width = ID_DIGITS);
+        Self { store, disk: platform.disk(), root, id, next_block: 0, upload: None, took: 0 }
     }
 
     /// The next request; what became of the savepoint, if that is known now.

@@ -12,7 +12,7 @@ use super::{
         LOG,
         carrier::{Carrier, Step},
         list,
-        tests::{NEVER, dead, healthy, with_segments},
+        tests::{NEVER, a_process, dead, healthy, with_segments},
         verify,
     },
     *,
@@ -26,7 +26,7 @@ const ROOT: &str = "/job";
 const ELSEWHERE: &str = "/other/savepoint/1";
 
 fn platform(disk: &MemoryDisk) -> SimPlatform {
-    SimPlatform::new(0).disk(Arc::new(disk.clone()))
+    a_process().disk(Arc::new(disk.clone()))
 }
 
 /// A checkpoint of two segments, one of which is cut into blocks.
@@ -39,7 +39,7 @@ fn small_checkpoint(disk: &MemoryDisk) -> JobManifest {
 }
 
 fn saver(store: Arc<dyn RemoteStore>, disk: &MemoryDisk, manifest: JobManifest) -> Saver {
-    let mut saver = Saver::new(store, Arc::new(disk.clone()), ROOT.into());
+    let mut saver = Saver::new(store, &a_process().disk(Arc::new(disk.clone())), ROOT.into());
     saver.begin(manifest);
     saver
 }
