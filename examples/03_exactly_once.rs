@@ -6,7 +6,9 @@
 //!
 //! Kill it while it runs, with `kill -9` or Ctrl-C, and start it again, perhaps with another `--cores`: it goes on from its
 //! newest checkpoint. At the end it reads its own files and checks that every payment was counted once. While it runs, another
-//! terminal may ask it for a savepoint: `cargo run --release -- savepoint target/exactly-once/checkpoints saved`.
+//! terminal may ask it for a savepoint: `cargo run --release -- savepoint target/exactly-once/checkpoints saved`. Or it is
+//! stopped with one, by `stop target/exactly-once/checkpoints --savepoint saved`; moved to an empty directory of checkpoints
+//! (`rm -r target/exactly-once/checkpoints`), it begins with that by `--savepoint saved`.
 
 use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
@@ -25,6 +27,13 @@ struct Options {
     /// Number of cores; it may be another one in each life.
     #[arg(long, default_value_t = 2)]
     cores: usize,
+    /// A savepoint to begin with, or a checkpoint that another directory has kept: DIRECTORY/checkpoints/NUMBER. Once it has begun, the job
+    /// goes on from its own checkpoints.
+    #[arg(long, value_name = "DIR|URL")]
+    savepoint: Option<String>,
+    /// Drop state in the savepoint that no operator of this job would get.
+    #[arg(long)]
+    allow_non_restored_state: bool,
 }
 
 const CARDS: u64 = 100;
@@ -33,15 +42,14 @@ const PAYMENTS_PER_MS: u64 = 100;
 fn run(options: &Options) -> Result<(), Box<dyn std::error::Error>> {
     fs::create_dir_all(&options.directory)?;
     let results = options.directory.join("counts");
-    let config = JobConfig {
-        name: "payments".to_owned(),
-        parallelism: options.cores,
-        // For the life of the state: more cores than this there will never be.
-        max_parallelism: Some(128),
-        ..JobConfig::default()
+    let config =
+        JobConfig { name: "payments".to_owned(), parallelism: options.cores, ..JobConfig::default() };
+    let checkpoints = CheckpointConfig {
+        interval_ms: 500,
+        savepoint: options.savepoint.as_ref().map(Into::into),
+        allow_non_restored_state: options.allow_non_restored_state,
+        ..CheckpointConfig::new(options.directory.join("checkpoints"))
     };
-    let checkpoints =
-        CheckpointConfig { interval_ms: 500, ..CheckpointConfig::new(options.directory.join("checkpoints")) };
     let env = StreamEnvironment::with_config(config).checkpoints(checkpoints);
 
     let payments = options.payments;

@@ -29,7 +29,7 @@ mod failover;
 mod requests;
 mod saving;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use completion::{Securing, merged};
 use failover::Failover;
@@ -39,7 +39,9 @@ use super::{
     archive::{Copier, Keeper},
     board::{Board, Request},
     commits::Prepared,
+    manifest::Beginning,
     restart::SharedPolicy,
+    savepoint::Source,
     vault::Vault,
     works::Works,
 };
@@ -66,8 +68,10 @@ pub(super) struct Plan {
     pub(super) policy: SharedPolicy,
     /// The checkpoint that the attempt went on from.
     pub(super) restored_from: Option<CheckpointId>,
-    /// The directory of the savepoint that it went on from, if it was one.
-    pub(super) savepoint: Option<PathBuf>,
+    /// The savepoint that it went on from, if it was one.
+    pub(super) savepoint: Option<Source>,
+    /// What the job began with, as far as that is known.
+    pub(super) beginning: Option<Beginning>,
     /// Number of key groups.
     pub(super) max_parallelism: u32,
     /// Name of the job.

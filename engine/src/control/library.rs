@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIRECTORY/job                              whose it is
+//!           complete-00000000000000000042      the newest checkpoint that was complete, known apart from its manifest; see `record.rs`
 //!           checkpoints/00000000000000000042   a manifest: there only if the checkpoint is complete
 //!           state/3/OPERATOR/SUBTASK/          files of the stores of the third attempt
 //!           state/3-1/OPERATOR/SUBTASK/        of another region, or of one that was started again in that attempt
@@ -12,7 +13,11 @@
 //! * Each region has a directory for its stores, a new one in each attempt and whenever it is started again. It goes as a whole once no
 //!   kept manifest names a file in it; while the region runs, its stores themselves remove what is needed no more.
 //! * A manifest that cannot be read is never taken for nothing: the one before is used, and that is said; when there is none
-//!   that can be used, that is an error and not a fresh start.
+//!   that can be used, that is an error and not a fresh start. So it is when manifests are gone that were there.
+//! * The directory itself is made, but none above it: a disk that is not mounted is no job that begins anew.
+
+mod directories;
+mod record;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,15 +34,14 @@ use tidemill_storage::{
     state::StateError,
 };
 
-use super::{
-    archive::is_id,
-    manifest::{JobManifest, MANIFEST_BYTES_MAX},
-};
+pub(super) use self::directories::remove_tree;
+use self::{directories::attempts_of, record::Record};
+use super::manifest::{Beginning, JobManifest, MANIFEST_BYTES_MAX};
 use crate::model::{checkpoint::CheckpointId, checkpoint_error::CheckpointError, regions::RegionIndex};
 
 /// Name of the file that says whose the directory is.
 const OWNER: &str = "job";
-const MANIFESTS: &str = "checkpoints";
+pub(super) const MANIFESTS: &str = "checkpoints";
 const STATE: &str = "state";
 const FETCHED: &str = "fetched";
 /// A job's name is not longer.
@@ -62,6 +66,8 @@ pub(super) struct Library {
     synced: BTreeSet<PathBuf>,
     /// Manifests lost their names, and it is not known whether a crash would give them back.
     is_unsure_of_names: bool,
+    /// What was complete, as far as that is known apart from manifests.
+    record: Record,
     /// A savepoint that was fetched may be there.
     may_have_fetched: bool,
     next: CheckpointId,
@@ -72,19 +78,21 @@ fn failed<'a>(doing: &'static str, file: &'a Path) -> impl FnOnce(io::Error) -> 
 }
 
 impl Library {
-    /// Takes the directory of `job`; makes it if there is none.
+    /// Takes the directory of `job`; makes it if there is none in the one above.
     ///
     /// # Errors
-    /// When it cannot be written, is taken, or is another job's.
+    /// When it cannot be written, is taken, or is another job's, and when the one above it is missing.
     pub(super) fn open(disk: Arc<dyn Disk>, root: &Path, job: &str) -> Result<Self, CheckpointError> {
         let manifests = root.join(MANIFESTS);
-        disk.create_directory(&manifests).map_err(failed("create", &manifests))?;
+        make_root(&*disk, root)?;
         let lock = disk.lock(root)?;
         claim(&*disk, root, job)?;
+        disk.make_directory(&manifests).map_err(failed("create", &manifests))?;
+        let record = Record::read(&*disk, root)?;
         let files = disk.list(&manifests).map_err(failed("list", &manifests))?;
         let numbers = files.iter().filter_map(|file| number_of(file));
         let kept: BTreeMap<_, _> = numbers.map(|id| (id, None)).collect();
-        let next = kept.last_key_value().map_or(0, |(id, _)| *id) + 1;
+        let next = kept.keys().last().copied().max(record.newest()).unwrap_or(0) + 1;
         Ok(Self {
             disk,
             root: root.to_owned(),
@@ -96,6 +104,7 @@ impl Library {
             in_use: BTreeMap::new(),
             synced: BTreeSet::new(),
             is_unsure_of_names: false,
+            record,
             may_have_fetched: true,
             next,
         })
@@ -110,8 +119,8 @@ impl Library {
     /// The newest checkpoint that can be used; `None` when the job has never completed one.
     ///
     /// # Errors
-    /// When there are some and none can be used, or when it cannot be told of one whether it can: it is of a newer version, or the disk
-    /// does not let it be read.
+    /// When there are some and none can be used, there were some and none is left, or when it cannot be told of one whether it can: it is
+    /// of a newer version, or the disk does not let it be read.
     pub(super) fn newest(&mut self) -> Result<Option<JobManifest>, CheckpointError> {
         let candidates: Vec<CheckpointId> = self.kept.keys().rev().copied().collect();
         let mut newest = None;
@@ -135,13 +144,49 @@ impl Library {
                 reasons: reasons.join("\n"),
             });
         }
-        if newest.is_some() {
+        if newest.is_none()
+            && let Some(checkpoint) = self.record.newest()
+        {
+            return Err(CheckpointError::Lost { directory: self.root.clone(), checkpoint });
+        }
+        if let Some(manifest) = &newest {
+            self.warn_of_loss(manifest.checkpoint);
             // A process may have died before the name that is there was durable. What is committed from now on has to be in a
             // checkpoint that outlives a power cut.
             let manifests = self.root.join(MANIFESTS);
             self.disk.sync_directory(&manifests).map_err(failed("sync", &manifests))?;
+            // Of a version that did not keep it.
+            self.note_complete(manifest);
         }
         Ok(newest)
+    }
+
+    /// Says that a newer checkpoint than `newest` was complete, if its manifest is gone.
+    fn warn_of_loss(&self, newest: CheckpointId) {
+        let there = self.kept.keys().last().copied();
+        if let Some(lost) = self.record.newest().filter(|complete| Some(*complete) > there) {
+            tracing::warn!(
+                lost,
+                newest,
+                directory = %self.root.display(),
+                "a checkpoint was complete and its manifest is gone; the job goes on from an older one, and what sinks have committed \
+                 since then can come twice"
+            );
+        }
+    }
+
+    /// Takes note of a checkpoint that is complete, apart from its manifest.
+    fn note_complete(&mut self, manifest: &JobManifest) {
+        let (checkpoint, beginning) = (manifest.checkpoint, manifest.beginning.as_ref());
+        if let Err(error) = self.record.note(&*self.disk, &self.root, checkpoint, beginning) {
+            // It is as complete without, and the next one tries again.
+            tracing::warn!(%error, checkpoint, "that there was a checkpoint is known from its manifest alone");
+        }
+    }
+
+    /// What the job began with, as far as it is known apart from manifests.
+    pub(super) fn beginning(&self) -> Option<&Beginning> {
+        self.record.beginning()
     }
 
     /// Reads a checkpoint, and looks whether it is whole.
@@ -153,11 +198,8 @@ impl Library {
             let (found, file) = (manifest.checkpoint, file.display());
             return Err(Unusable::Damaged(format!("{file} is the manifest of checkpoint {found}")));
         }
-        for operator in manifest.operators.values() {
-            let groups = 0..manifest.max_parallelism;
-            let parts = Parts::open(Arc::clone(&self.disk), &operator.manifests(), groups);
-            parts.map_err(|error| Unusable::of(error.into(), |error| format!("checkpoint {id}: {error}")))?;
-        }
+        check_parts(&self.disk, &manifest)
+            .map_err(|error| Unusable::of(error.into(), |error| format!("checkpoint {id}: {error}")))?;
         Ok(manifest)
     }
 
@@ -190,16 +232,9 @@ impl Library {
         }
         self.unusable.remove(&manifest.checkpoint);
         self.kept.insert(manifest.checkpoint, Some(attempts_of(&self.root, manifest)));
+        self.note_complete(manifest);
         self.next = self.next.max(manifest.checkpoint + 1);
         Ok(())
-    }
-
-    /// The greatest number of an attempt of which something is there.
-    ///
-    /// # Errors
-    /// Of the disk.
-    pub(super) fn last_attempt(&self) -> Result<u64, CheckpointError> {
-        Ok(self.attempts()?.into_iter().map(|(number, _)| number).max().unwrap_or(0))
     }
 
     /// Never again gives a number up to this one to a checkpoint.
@@ -238,75 +273,6 @@ impl Library {
         &self.disk
     }
 
-    /// The directory for a savepoint of this name that is fetched.
-    pub(super) fn fetched(&self, id: &str) -> PathBuf {
-        self.root.join(FETCHED).join(id)
-    }
-
-    /// Removes what was fetched of savepoints, but for what is in `needed`. Once there is a checkpoint, nothing is read from there: stores have
-    /// taken over the files that they need, under names of their own.
-    pub(super) fn retain_fetched(&mut self, needed: Option<&Path>) {
-        if !std::mem::replace(&mut self.may_have_fetched, needed.is_some()) {
-            return;
-        }
-        self.remove_fetched(needed);
-    }
-
-    fn remove_fetched(&self, needed: Option<&Path>) {
-        let fetched = self.root.join(FETCHED);
-        // Whatever else somebody has put there is not ours to remove.
-        let is_ours = |path: &&PathBuf| path.file_name().is_some_and(|name| is_id(name.as_encoded_bytes()));
-        let there = self.disk.list(&fetched).unwrap_or_default();
-        let unneeded = there.iter().filter(is_ours).filter(|path| Some(path.as_path()) != needed);
-        unneeded.for_each(|path| remove_tree(&*self.disk, path));
-        // It stays if there is anything in it.
-        let _left = self.disk.remove_directory(&fetched);
-    }
-
-    /// Begins an attempt, whose number is `attempt` or greater. No store writes any more.
-    ///
-    /// # Errors
-    /// Of the disk.
-    pub(super) fn begin_attempt(&mut self, attempt: u64) -> Result<(), CheckpointError> {
-        self.attempt = (attempt.max(self.last_attempt()? + 1), 0);
-        self.in_use.clear();
-        Ok(())
-    }
-
-    /// Makes a directory for the stores of a region, in place of the one that it had. No other ever has its name: on all machines
-    /// together an attempt has a number of its own.
-    ///
-    /// # Errors
-    /// Of the disk.
-    pub(super) fn begin_region(&mut self, region: RegionIndex) -> Result<PathBuf, CheckpointError> {
-        let state = self.root.join(STATE);
-        let (number, made) = self.attempt;
-        let name = if made == 0 { number.to_string() } else { format!("{number}-{made}") };
-        let directory = state.join(name);
-        self.disk.create_directory(&directory).map_err(failed("create", &directory))?;
-        self.attempt.1 += 1;
-        // It has a name more, which the next checkpoint makes durable.
-        self.synced.remove(&state);
-        self.in_use.insert(region, directory.clone());
-        Ok(directory)
-    }
-
-    /// All directories of state, with the numbers of their attempts.
-    fn attempts(&self) -> Result<Vec<(u64, PathBuf)>, CheckpointError> {
-        let state = self.root.join(STATE);
-        let there = match self.disk.list(&state) {
-            Ok(there) => there,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(failed("list", &state)(error)),
-        };
-        let number = |path: PathBuf| {
-            let name = path.file_name()?.to_str()?;
-            let number = name.split_once('-').map_or(name, |(attempt, _)| attempt);
-            Some((number.parse().ok()?, path))
-        };
-        Ok(there.into_iter().filter_map(number).collect())
-    }
-
     /// Makes a checkpoint complete. What its manifest names is durable already, but for the names of directories.
     ///
     /// # Errors
@@ -322,6 +288,7 @@ impl Library {
             });
         }
         self.kept.insert(manifest.checkpoint, Some(attempts_of(&self.root, manifest)));
+        self.note_complete(manifest);
         Ok(file)
     }
 
@@ -391,23 +358,13 @@ impl Library {
         if self.is_unsure_of_names { None } else { oldest() }
     }
 
-    /// Removes the directories of state that no kept checkpoint needs. What cannot be removed is tried again later.
-    fn remove_unneeded_attempts(&mut self) {
-        // A manifest that could not be read may need any of them.
-        if self.kept.values().any(Option::is_none) {
-            return;
-        }
-        let Ok(there) = self.attempts() else { return };
-        for (_, directory) in there {
-            let is_needed = self.kept.values().flatten().any(|attempts| attempts.contains(&directory));
-            if !is_needed && !self.in_use.values().any(|in_use| *in_use == directory) {
-                remove_tree(&*self.disk, &directory);
-            }
-        }
-    }
-
     /// Removes all checkpoints and their files: there is nothing to go on from.
     pub(super) fn clear(&mut self) {
+        // First: a directory without checkpoints that says that it had some is refused.
+        if let Err(error) = self.record.forget(&*self.disk, &self.root) {
+            tracing::warn!(%error, "the job's checkpoints are not removed");
+            return;
+        }
         let ids: Vec<CheckpointId> = std::mem::take(&mut self.kept).into_keys().collect();
         for id in ids {
             // What stays behind is only garbage: nobody goes on from it but a job of this name in this directory.
@@ -430,13 +387,10 @@ pub(super) fn list(
     root: &Path,
 ) -> Result<Vec<Result<JobManifest, CheckpointError>>, CheckpointError> {
     let has_its_files = |manifest: JobManifest| {
-        for operator in manifest.operators.values() {
-            let opened = Parts::open(Arc::clone(disk), &operator.manifests(), 0..manifest.max_parallelism);
-            opened.map_err(|error| {
-                let file = manifest_path(root, manifest.checkpoint);
-                CheckpointError::Manifest { file, what: error.to_string() }
-            })?;
-        }
+        check_parts(disk, &manifest).map_err(|error| {
+            let file = manifest_path(root, manifest.checkpoint);
+            CheckpointError::Manifest { file, what: error.to_string() }
+        })?;
         Ok(manifest)
     };
     Ok(manifests(disk, root)?.into_iter().map(|read| read.and_then(has_its_files)).collect())
@@ -458,8 +412,19 @@ fn manifest_path(root: &Path, id: CheckpointId) -> PathBuf {
     root.join(MANIFESTS).join(format!("{id:020}"))
 }
 
+/// Looks whether all keyed state that a manifest names is there.
+///
+/// # Errors
+/// When it is not.
+pub(super) fn check_parts(disk: &Arc<dyn Disk>, manifest: &JobManifest) -> Result<(), StateError> {
+    let groups = 0..manifest.max_parallelism;
+    manifest.operators.values().try_for_each(|operator| {
+        Parts::open(Arc::clone(disk), &operator.manifests(), groups.clone()).map(drop)
+    })
+}
+
 /// The number of the checkpoint whose manifest has this path.
-fn number_of(file: &Path) -> Option<CheckpointId> {
+pub(super) fn number_of(file: &Path) -> Option<CheckpointId> {
     file.file_name()?.to_str()?.parse().ok()
 }
 
@@ -487,6 +452,22 @@ impl Unusable {
     }
 }
 
+/// Makes the directory, but none above it.
+fn make_root(disk: &dyn Disk, root: &Path) -> Result<(), CheckpointError> {
+    let above = match root.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => Path::new("."),
+    };
+    disk.make_directory(root).map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => {
+            CheckpointError::NoParent { directory: root.to_owned(), parent: above.to_owned() }
+        }
+        _ => failed("create", root)(source),
+    })?;
+    // Its name has to outlive a power cut as all that is in it does.
+    disk.sync_directory(above).map_err(failed("sync", above))
+}
+
 /// Says whose the directory is, or checks it.
 fn claim(disk: &dyn Disk, root: &Path, job: &str) -> Result<(), CheckpointError> {
     let owner = root.join(OWNER);
@@ -512,23 +493,6 @@ pub(super) fn write_manifest(disk: &dyn Disk, file: &Path, bytes: &[u8]) -> Resu
     disk.rename(&unfinished, file).map_err(failed("write", file))?;
     let directory = file.parent().unwrap_or(Path::new("."));
     disk.sync_directory(directory).map_err(failed("sync", directory))
-}
-
-/// The directories of state whose files a checkpoint names.
-fn attempts_of(root: &Path, manifest: &JobManifest) -> BTreeSet<PathBuf> {
-    let state = root.join(STATE);
-    let parts = manifest.operators.values().flat_map(|operator| operator.manifests());
-    parts.filter_map(|part| Some(state.join(part.strip_prefix(&state).ok()?.components().next()?))).collect()
-}
-
-/// Removes a directory and all in it, as far as possible.
-pub(super) fn remove_tree(disk: &dyn Disk, path: &Path) {
-    if let Ok(inside) = disk.list(path) {
-        inside.iter().for_each(|path| remove_tree(disk, path));
-    }
-    if disk.remove(path).is_err() {
-        let _left = disk.remove_directory(path);
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,10 @@
 //! It is text so that a person can read it; bytes of operators and sinks are in base64, and paths are relative to
 //! the directory that the manifest's own directory is in.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
@@ -38,6 +41,25 @@ pub enum ManifestKind {
     Savepoint,
 }
 
+/// What a job began with, at the first of all the starts that led to a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Beginning {
+    /// With nothing.
+    Nothing,
+    /// With the savepoint in this place.
+    Savepoint(String),
+}
+
+impl fmt::Display for Beginning {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => formatter.write_str("nothing"),
+            Self::Savepoint(place) => write!(formatter, "the savepoint {place}"),
+        }
+    }
+}
+
 /// Everything about one checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JobManifest {
@@ -51,6 +73,8 @@ pub struct JobManifest {
     pub wall_millis: i64,
     /// Number of key groups.
     pub max_parallelism: u32,
+    /// What the job began with; `None` if a version wrote it that did not note that.
+    pub beginning: Option<Beginning>,
     /// What operators have in it, by stable id. Paths are those of the file system.
     pub operators: Restored,
 }
@@ -62,6 +86,8 @@ struct StoredManifest {
     kind: ManifestKind,
     wall_millis: i64,
     max_parallelism: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    beginning: Option<Beginning>,
     operators: Vec<StoredOperator>,
 }
 
@@ -118,6 +144,7 @@ impl JobManifest {
             kind: self.kind,
             wall_millis: self.wall_millis,
             max_parallelism: self.max_parallelism,
+            beginning: self.beginning.clone(),
             operators: operators.collect(),
         };
         // Strings, numbers and lists of them cannot fail to be written.
@@ -157,6 +184,7 @@ impl JobManifest {
             kind: stored.kind,
             wall_millis: stored.wall_millis,
             max_parallelism: stored.max_parallelism,
+            beginning: stored.beginning,
             operators,
         })
     }
@@ -258,6 +286,7 @@ mod tests {
             kind: ManifestKind::Checkpoint,
             wall_millis: 1_577_836_800_000,
             max_parallelism: 128,
+            beginning: Some(Beginning::Savepoint("s3://savepoints/orders".to_owned())),
             operators: [
                 ("0-source".to_owned(), state("source", vec![source, SubtaskState::default()])),
                 ("count".to_owned(), state("counts", vec![counter])),
@@ -274,6 +303,14 @@ mod tests {
         let moved = JobManifest::decode(&bytes, Path::new("/elsewhere")).unwrap();
         let path = moved.operators["count"].subtasks[0].manifest.clone().unwrap();
         assert_eq!(path, Path::new("/elsewhere/state/1/count/0/part-7.tmm"));
+    }
+
+    #[test]
+    fn a_manifest_that_does_not_say_what_the_job_began_with_is_read() {
+        let older = JobManifest { beginning: None, ..manifest() };
+        let bytes = older.encode(Path::new("/job"));
+        assert!(!String::from_utf8_lossy(&bytes).contains("beginning"), "as the versions before wrote it");
+        assert_eq!(JobManifest::decode(&bytes, Path::new("/job")).unwrap(), older);
     }
 
     #[test]

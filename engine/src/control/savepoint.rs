@@ -8,6 +8,7 @@
 //! One in a remote store ([`archive`](super::archive)) has the same files, and is fetched to such a directory.
 
 mod origin;
+mod source;
 mod stores;
 mod writer;
 
@@ -17,6 +18,7 @@ use tidemill_storage::snapshot::disk::{Disk, read_whole};
 
 pub(super) use self::{
     origin::Origin,
+    source::Source,
     stores::{Stores, Target},
     writer::Writer,
 };
@@ -106,5 +108,5 @@ pub(super) fn is_in(disk: &dyn Disk, directory: &Path) -> bool {
 /// # Errors
 /// When it is not there whole, or of a newer version.
 pub(super) fn read(disk: &dyn Disk, directory: &Path) -> Result<JobManifest, CheckpointError> {
-    JobManifest::read(disk, &directory.join(MANIFEST), directory)
+    Source::savepoint(directory).read(disk)
 }

@@ -14,19 +14,17 @@
 //!        └── otherwise: the restart strategy says when to try again, or that it is over
 //! ```
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+mod restore_point;
 
+use std::{path::PathBuf, sync::Arc};
+
+use self::restore_point::RestorePoint;
 use super::{
     archive::{Archive, Claim, Copier},
     board::Board,
     commits::Commits,
     coordinator::{Coordinator, Plan},
     library::Library,
-    manifest::JobManifest,
-    non_restored::non_restored,
     restart::{SharedPolicy, is_damage},
     savepoint::{Origin, Stores},
     vault::Vault,
@@ -81,6 +79,8 @@ pub(crate) struct Supervisor {
     origin: Option<Origin>,
     board: Arc<Board>,
     policy: SharedPolicy,
+    /// There was an attempt.
+    has_begun: bool,
 }
 
 /// An attempt that runs.
@@ -152,6 +152,7 @@ impl Supervisor {
             origin,
             board,
             policy,
+            has_begun: false,
         })
     }
 
@@ -188,7 +189,11 @@ impl Supervisor {
     pub(crate) fn begin(&mut self) -> Result<Attempt, Error> {
         let fleet = self.platform.prepare(self.config.parallelism)?;
         let claim = self.claim()?;
-        let (restore_point, savepoint) = self.restore_point(claim.as_ref())?;
+        let from = self.restore_point(claim.as_ref())?;
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.announce(&from);
+        }
+        let RestorePoint { manifest: restore_point, savepoint, beginning } = from;
         let restored_from = restore_point.as_ref().map(|point| point.checkpoint);
         self.platform.note(&|| match restored_from {
             Some(checkpoint) => format!("an attempt begins from checkpoint {checkpoint}"),
@@ -242,7 +247,7 @@ impl Supervisor {
         let seating = Seating { config: &config, shared: &shared, wakers: &wakers, regions, berths };
         let factories = (self.make_workers)(seating);
         let coordinator = control.clone().map(|wake| {
-            let plan = Plan { copier, restored_from, savepoint, ..self.plan(wake, &config) };
+            let plan = Plan { copier, restored_from, savepoint, beginning, ..self.plan(wake, &config) };
             self.coordinator(plan, &shared)
         });
         self.board.begin(&shared, control);
@@ -257,6 +262,7 @@ impl Supervisor {
             policy: self.policy.clone(),
             restored_from: None,
             savepoint: None,
+            beginning: None,
             max_parallelism: config.key_groups(),
             job: config.name.clone(),
             config: config.checkpoints.clone(),
@@ -277,60 +283,6 @@ impl Supervisor {
         let Some(archive) = &mut self.archive else { return Ok(None) };
         let last = self.vault.lock().library.as_ref().map(Library::last_attempt).transpose()?;
         Ok(Some(archive.claim(last.unwrap_or(0), &|| self.board.is_ending())?))
-    }
-
-    /// What the next attempt goes on from, and the directory of the savepoint if it is one.
-    fn restore_point(
-        &mut self,
-        claim: Option<&Claim>,
-    ) -> Result<(Option<JobManifest>, Option<PathBuf>), Error> {
-        let mut vault = self.vault.lock();
-        let (Some(library), Some(config)) = (&mut vault.library, &self.config.checkpoints) else {
-            return Ok((None, None));
-        };
-        let enough = || self.board.is_ending();
-        let newest = match (&self.archive, claim) {
-            (Some(archive), Some(claim)) => archive.newest(claim, library, &enough)?,
-            _ => library.newest()?,
-        };
-        if let (None, Some(origin)) = (&newest, &mut self.origin) {
-            let (point, directory) = origin.open(library, &enough)?;
-            let place = origin.place();
-            self.check(&point, config, Path::new(&place))?;
-            return Ok((Some(point), Some(directory)));
-        }
-        library.retain_fetched(None);
-        let place = library.root();
-        newest.iter().try_for_each(|point| self.check(point, config, place))?;
-        Ok((newest, None))
-    }
-
-    fn check(
-        &self,
-        point: &JobManifest,
-        config: &CheckpointConfig,
-        place: &Path,
-    ) -> Result<(), CheckpointError> {
-        let checkpoint = place.to_owned();
-        let (stored, parallelism) = (point.max_parallelism, self.config.parallelism);
-        if let Some(wanted) = self.config.max_parallelism.filter(|wanted| *wanted != stored) {
-            return Err(CheckpointError::MaxParallelism { checkpoint, stored, wanted });
-        }
-        if parallelism as u64 > u64::from(stored) {
-            return Err(CheckpointError::Parallelism { checkpoint, stored, parallelism });
-        }
-        let unknown = non_restored(&point.operators, &self.operators).join(", ");
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        if !config.allow_non_restored_state {
-            return Err(CheckpointError::NonRestored { checkpoint, operators: unknown });
-        }
-        tracing::warn!(
-            operators = unknown,
-            "what the checkpoint holds of operators that the job does not have is dropped"
-        );
-        Ok(())
     }
 
     /// Runs the job to its end, from its first attempt on.
@@ -429,11 +381,14 @@ impl Supervisor {
             }
             Error::Checkpoint(error) => {
                 use CheckpointError::{
-                    NewerVersion, NoSavepoint, NonRestoredStates, NoneWhole, OtherJob, Overtaken, Unknown,
+                    Lost, NewerVersion, NoSavepoint, NonRestoredStates, NoneWhole, OtherBeginning, OtherJob,
+                    Overtaken, Unknown,
                 };
                 matches!(
                     **error,
                     NoneWhole { .. }
+                        | Lost { .. }
+                        | OtherBeginning { .. }
                         | NewerVersion { .. }
                         | NoSavepoint { .. }
                         | NonRestoredStates { .. }

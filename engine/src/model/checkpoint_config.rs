@@ -15,8 +15,8 @@ use crate::platform::remote::RemoteConfig;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckpointConfig {
-    /// The job's own directory, on a local disk; made when its parent exists. A job that finds checkpoints there goes on
-    /// from the newest that is whole.
+    /// The job's own directory, on a local disk; made if it is missing in one that is there. A job that finds checkpoints there goes on
+    /// from the newest that is whole. One that finds that there were some, and are none any more, refuses to start.
     pub directory: PathBuf,
     /// A store on other machines that keeps every checkpoint too: then a job goes on where it was although the machine is lost, with
     /// its directory. A checkpoint is complete when it is there. See [`RemoteConfig`].
@@ -42,8 +42,10 @@ pub struct CheckpointConfig {
     /// Otherwise they always do: a job that failed, was stopped, could not be stopped, or whose handle was dropped goes on from the
     /// newest when it is started again; one that has come to the end of its input finds that, and ends at once.
     pub retain_on_cancel: bool,
-    /// The savepoint to begin with instead of the newest checkpoint, in a directory that has no checkpoint of this job yet. One in
-    /// a remote store is fetched first, and what was fetched goes with the first checkpoint.
+    /// The savepoint to begin with. A job that has begun with it goes on from its own checkpoints, so the setting may stay; where the
+    /// directory has checkpoints of a job that began otherwise, it is refused. One in a remote store is fetched first, and what was
+    /// fetched goes with the first checkpoint. A checkpoint of another directory may be named as well, by its manifest:
+    /// `DIRECTORY/checkpoints/00000000000000000042`.
     pub savepoint: Option<SavepointPlace>,
     /// Whether to go on from a checkpoint that has state of operators that this job does not have, or states that its operators do
     /// not open: that state is dropped.

@@ -68,13 +68,54 @@ pub enum CheckpointError {
     /// There are checkpoints, and none is whole.
     #[error(
         "none of the checkpoints in {directory} can be used:\n{reasons}\nBring back what is missing, name a savepoint to begin \
-         with, or move the directory away to begin afresh (the state is lost then)", directory = directory.display()
+         with (another than the job began with before), or move the directory away to begin afresh (the state is lost then)",
+        directory = directory.display()
     )]
     NoneWhole {
         /// The directory.
         directory: PathBuf,
         /// Why each cannot be used, one per line.
         reasons: String,
+    },
+    /// There were checkpoints, and their manifests are gone.
+    #[error(
+        "the job has completed checkpoint {checkpoint}, and there is no checkpoint in {directory}/checkpoints any more. Nothing was \
+         changed: bring back what was there, name a savepoint to begin with (another than the job began with before), or remove all \
+         that is in {directory} to begin afresh (the state is lost then)", directory = directory.display()
+    )]
+    Lost {
+        /// The directory.
+        directory: PathBuf,
+        /// The newest of which it is known that it was complete.
+        checkpoint: u64,
+    },
+    /// The directory cannot be made, since the one above it is missing.
+    #[error(
+        "cannot make the directory of checkpoints {directory}: {parent} is not there. If it is on a disk of its own, mount that, or \
+         the job would begin anew on another one; if this is the job's first start, make it (mkdir -p {parent})",
+        directory = directory.display(), parent = parent.display()
+    )]
+    NoParent {
+        /// The directory.
+        directory: PathBuf,
+        /// The one above it.
+        parent: PathBuf,
+    },
+    /// The directory has checkpoints of a job that began with something else than what is named now.
+    #[error(
+        "the job is to begin with the savepoint {savepoint}, and {directory} has checkpoint {checkpoint} of the same job, which began \
+         with {beginning}: to go on from there, name no savepoint; to begin with this one, name a directory without checkpoints",
+        directory = directory.display()
+    )]
+    OtherBeginning {
+        /// The directory.
+        directory: PathBuf,
+        /// The newest checkpoint in it.
+        checkpoint: u64,
+        /// The savepoint that is named.
+        savepoint: String,
+        /// What the job began with.
+        beginning: String,
     },
     /// The checkpoint has another number of key groups.
     #[error(

@@ -27,6 +27,14 @@ pub enum SinkError {
         /// The first such file.
         part: PathBuf,
     },
+    /// The directory cannot be made, since the one above it is missing.
+    #[error("cannot make the directory {}: {} is not there. If it is on a disk of its own, mount that; else make it (mkdir -p {})", .directory.display(), .parent.display(), .parent.display())]
+    NoParent {
+        /// The directory.
+        directory: PathBuf,
+        /// The one above it.
+        parent: PathBuf,
+    },
     /// A record has no form in the file's format.
     #[error("cannot write a record to {}: {reason}. Change the record's type, or map it to one of plain fields first", .path.display())]
     Encode {

@@ -90,12 +90,13 @@ enum Format {
 }
 
 impl FileSink {
-    /// Writes CSV files, each with a header of the field names, into a directory, which is made if it is missing.
+    /// Writes CSV files, each with a header of the field names, into a directory, which is made if it is missing. The one above it has to
+    /// be there: a disk that is not mounted is not written past.
     pub fn csv(directory: impl Into<PathBuf>) -> Self {
         Self::to(directory.into(), Format::Csv { header: true, columns: None, delimiter: b',' })
     }
 
-    /// Writes files of one JSON value per line into a directory, which is made if it is missing.
+    /// Writes files of one JSON value per line into a directory, which is made as by [`csv`](Self::csv).
     pub fn json_lines(directory: impl Into<PathBuf>) -> Self {
         Self::to(directory.into(), Format::JsonLines)
     }

@@ -3,6 +3,7 @@
 
 extern crate tidemill_storage as tidemill;
 
+mod beginnings;
 mod changed_job;
 mod combine;
 mod damage;

@@ -117,7 +117,7 @@ impl Place {
     }
 
     /// The manifests, the oldest first.
-    fn manifests(&self) -> Vec<PathBuf> {
+    pub fn manifests(&self) -> Vec<PathBuf> {
         let mut manifests: Vec<PathBuf> = fs::read_dir(self.checkpoints().join("checkpoints"))
             .unwrap()
             .map(|entry| entry.unwrap().path())

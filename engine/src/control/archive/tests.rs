@@ -59,6 +59,7 @@ fn manifest(checkpoint: CheckpointId) -> JobManifest {
         kind: ManifestKind::Checkpoint,
         wall_millis: 0,
         max_parallelism: 128,
+        beginning: None,
         operators: BTreeMap::new(),
     }
 }

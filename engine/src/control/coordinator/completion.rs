@@ -126,6 +126,7 @@ impl Coordinator {
             kind: ManifestKind::Checkpoint,
             wall_millis: self.clock.wall_millis(),
             max_parallelism: self.plan.max_parallelism,
+            beginning: self.plan.beginning.clone(),
             operators: operators.collect::<Restored>(),
         }))
     }

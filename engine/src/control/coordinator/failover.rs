@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use super::Coordinator;
 use crate::{
-    control::{restart::is_damage, savepoint},
+    control::restart::is_damage,
     model::{
         checkpoint::{CheckpointContext, CheckpointId, Restored, ToWorker},
         error::Error,
@@ -201,7 +201,7 @@ impl Coordinator {
         let vault = &mut *contents;
         let newest = vault.library.as_ref().map(|library| library.newest_complete()).transpose()?.flatten();
         let point = match (newest, &self.plan.savepoint) {
-            (None, Some(directory)) => Some(savepoint::read(&*self.platform.disk(), directory)?),
+            (None, Some(savepoint)) => Some(savepoint.read(&*self.platform.disk())?),
             (newest, _) => newest,
         };
         let restored_from = point.as_ref().map(|point| point.checkpoint);

@@ -31,6 +31,7 @@ fn checkpoint(id: CheckpointId, directories: &[&PathBuf]) -> JobManifest {
         kind: ManifestKind::Checkpoint,
         wall_millis: 0,
         max_parallelism: 1,
+        beginning: None,
         operators: operators.collect(),
     }
 }
@@ -77,6 +78,24 @@ fn a_checkpoint_that_cannot_be_read_for_now_is_not_passed_over() {
     // What is damaged is.
     memory.rot(&library.manifest_path(2), 60, 1);
     assert_eq!(library.newest().unwrap().map(|newest| newest.checkpoint), Some(1));
+}
+
+#[test]
+fn a_job_that_has_removed_its_checkpoints_itself_begins_anew_also_behind_a_power_cut() {
+    for seed in 0..32 {
+        let (memory, root) = (MemoryDisk::default(), Path::new("/checkpoints"));
+        let disk: Arc<dyn Disk> = Arc::new(memory.clone());
+        let mut library = Library::open(Arc::clone(&disk), root, "job").unwrap();
+        library.add(&checkpoint(1, &[])).unwrap();
+        library.add(&checkpoint(2, &[])).unwrap();
+        library.clear();
+        memory.crash(seed);
+        drop(library);
+        let mut library = Library::open(disk, root, "job").unwrap();
+        // Those whose removal was not durable are whole, and all others were given up before.
+        let newest = library.newest().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert!(newest.is_none_or(|manifest| manifest.checkpoint <= 2));
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Gives files that a checkpoint has their names, and removes those that none has.
 
-use std::sync::atomic::Ordering;
+use std::{io::ErrorKind, sync::atomic::Ordering};
 
 use tidemill_engine::model::{checkpoint::Committable, sink::Committer, source::BoxError};
 use tidemill_storage::snapshot::disk::DirectoryLock;
@@ -23,12 +23,18 @@ pub(super) struct FileCommitter {
 }
 
 impl FileCommitter {
-    /// Makes the directories, and takes them.
+    /// Makes the directory, but none above it, and the hidden one in it, and takes them.
     pub(super) fn new(publisher: Publisher, guarantee: DeliveryGuarantee) -> Result<Self, BoxError> {
         let Place { disk, directory, hidden } = &publisher.place;
-        disk.create_directory(hidden).map_err(failed(hidden))?;
-        let lock = disk.lock(hidden)?;
         let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+        disk.make_directory(directory).map_err(|cause| match (cause.kind(), parent) {
+            (ErrorKind::NotFound, Some(parent)) => {
+                SinkError::NoParent { directory: directory.clone(), parent: parent.to_owned() }
+            }
+            _ => failed(directory)(cause),
+        })?;
+        disk.make_directory(hidden).map_err(failed(hidden))?;
+        let lock = disk.lock(hidden)?;
         for made in [Some(hidden.as_path()), Some(directory), parent].into_iter().flatten() {
             disk.sync_directory(made).map_err(failed(made))?;
         }

@@ -143,6 +143,11 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    fn make_directory(&self, _: &Path) -> io::Result<()> {
+        // Directories exist by what is in them, also those above.
+        Ok(())
+    }
+
     fn lock(&self, directory: &Path) -> Result<DirectoryLock, StateError> {
         if !self.state().locks.insert(directory.to_owned()) {
             return Err(in_use(directory, None));

@@ -28,6 +28,12 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Of the system.
     fn create_directory(&self, path: &Path) -> io::Result<()>;
 
+    /// Makes a directory in one that is there, unless it is there already.
+    ///
+    /// # Errors
+    /// With [`io::ErrorKind::NotFound`] when the one above it is missing; else of the system.
+    fn make_directory(&self, path: &Path) -> io::Result<()>;
+
     /// Takes a directory for this process, until the guard is dropped or the process ends.
     ///
     /// # Errors

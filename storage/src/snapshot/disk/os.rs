@@ -58,6 +58,13 @@ impl Disk for OsDisk {
         fs::create_dir_all(path)
     }
 
+    fn make_directory(&self, path: &Path) -> io::Result<()> {
+        match fs::create_dir(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            made => made,
+        }
+    }
+
     fn lock(&self, directory: &Path) -> Result<DirectoryLock, StateError> {
         let path = directory.join(LOCK_FILE);
         let mut file = OpenOptions::new()

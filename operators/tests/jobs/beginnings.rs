@@ -1,0 +1,301 @@
+//! What a job begins with: never silently with nothing where it had something, and never with something else than it was told.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use tidemill_engine::{
+    control::list_checkpoints,
+    model::{
+        checkpoint_config::CheckpointConfig, config::JobConfig, error::Error, metrics::JobMetrics,
+        watermark::WatermarkStrategy,
+    },
+    platform::SimPlatform,
+};
+use tidemill_operators::{
+    api::environment::StreamEnvironment,
+    sink::FileSink,
+    source::{from_parallel_iter, from_vec},
+};
+use tidemill_storage::snapshot::disk::{
+    Disk,
+    memory::{Faults, MemoryDisk},
+    os::OsDisk,
+};
+
+use super::recovery::Place;
+
+/// What is logged on this thread while `act` runs.
+fn logged<T>(act: impl FnOnce() -> T) -> (T, String) {
+    let log = Arc::new(Mutex::new(Vec::new()));
+    let subscriber = tracing_subscriber::fmt().with_writer(Arc::new(Writer(Arc::clone(&log)))).finish();
+    let done = tracing::subscriber::with_default(subscriber, act);
+    let text = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    (done, text)
+}
+
+struct Writer(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for &Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn contains(text: &str, parts: &[&str]) {
+    assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+}
+
+/// The settings of a job with its checkpoints in this directory, which begins with this savepoint.
+fn config(place: &Place, directory: &str, savepoint: Option<&Path>) -> JobConfig {
+    let mut config = place.config();
+    let checkpoints = config.checkpoints.as_mut().unwrap();
+    checkpoints.directory = place.0.path().join(directory);
+    checkpoints.savepoint = savepoint.map(Into::into);
+    config
+}
+
+/// Runs the endless job, stopped behind a savepoint.
+fn stop_with(place: &Place, config: JobConfig, savepoint: &Path) {
+    let job = place.describe_endless(config).start().unwrap();
+    job.monitor().checkpoint().unwrap();
+    job.monitor().stop_with_savepoint(savepoint, false).unwrap();
+    job.wait().unwrap();
+}
+
+fn refused(place: &Place, config: JobConfig, parts: &[&str]) {
+    let rows = place.check_endless();
+    contains(&place.run_for_a_while(config).unwrap_err().to_string(), parts);
+    assert_eq!(place.check_endless(), rows);
+}
+
+fn files_in(directory: &Path) -> Vec<PathBuf> {
+    let inside = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> =
+        inside.flat_map(|path| if path.is_dir() { files_in(&path) } else { vec![path] }).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_directory_on_a_disk_that_is_not_mounted_is_refused_and_not_made() {
+    let place = Place::new();
+    let mount = place.0.path().join("mount");
+    let fails = |config: JobConfig, rows: &Path| {
+        let env = StreamEnvironment::with_config(config);
+        env.from_source("numbers", from_vec(vec![1_u64]), WatermarkStrategy::none())
+            .sink("rows", FileSink::csv(rows));
+        env.execute().map(drop).map_err(|error| error.to_string())
+    };
+    let (rows, above) = (place.0.path().join("rows"), mount.to_str().unwrap());
+    let message = fails(config(&place, "mount/orders", None), &rows).unwrap_err();
+    contains(&message, &["mount/orders", &format!("{above} is not there"), "mount that", "mkdir -p"]);
+    assert!(!mount.exists());
+    let message = fails(config(&place, "orders", None), &mount.join("rows")).unwrap_err();
+    contains(&message, &["`rows`", &format!("{above} is not there"), "mount that", "mkdir -p"]);
+    assert!(!mount.exists());
+    fs::create_dir(&mount).unwrap();
+    fails(config(&place, "mount/orders", None), &mount.join("rows")).unwrap();
+}
+
+#[test]
+fn checkpoints_that_are_gone_are_no_fresh_start_until_all_of_the_directory_is() {
+    let place = Place::new();
+    place.run_for_a_while(place.config()).unwrap();
+    let (directory, manifests) = (place.checkpoints(), place.checkpoints().join("checkpoints"));
+    let newest =
+        place.manifests().pop().unwrap().file_name().unwrap().to_str().unwrap().parse::<u64>().unwrap();
+    let saved = place.0.path().join("saved");
+    let complete = format!("has completed checkpoint {newest},");
+    let parts =
+        [&complete, directory.to_str().unwrap(), "Nothing was changed", "name a savepoint", "begin afresh"];
+    // The directory of the manifests is gone, and then it is there and empty.
+    fs::rename(&manifests, &saved).unwrap();
+    let before = files_in(&directory);
+    refused(&place, place.config(), &parts);
+    refused(&place, place.config(), &parts);
+    assert_eq!(files_in(&directory), before);
+    // Brought back.
+    fs::remove_dir(&manifests).unwrap();
+    fs::rename(&saved, &manifests).unwrap();
+    let metrics = place.run_for_a_while(place.config()).unwrap();
+    assert_eq!(metrics.checkpoints.restored_from, Some(newest));
+    place.check_endless();
+    // As the message says.
+    fs::remove_dir_all(&directory).unwrap();
+    fs::create_dir(&directory).unwrap();
+    assert_eq!(place.run_for_a_while(place.config()).unwrap().checkpoints.restored_from, None);
+}
+
+#[test]
+fn a_newest_manifest_that_is_gone_is_missed_and_its_number_is_not_given_again() {
+    let place = Place::new();
+    place.run_for_a_while(place.config()).unwrap();
+    let number = |path: &Path| path.file_name().unwrap().to_str().unwrap().parse::<u64>().unwrap();
+    let [.., before, newest] = &place.manifests()[..] else { panic!("there are several") };
+    fs::remove_file(newest).unwrap();
+    let (metrics, log) = logged(|| place.run_for_a_while(place.config()).unwrap());
+    contains(&log, &["its manifest is gone", &format!("lost={}", number(newest)), "can come twice"]);
+    assert_eq!(metrics.checkpoints.restored_from, Some(number(before)));
+    place.check_gapless();
+    assert!(place.manifests().iter().all(|path| path != newest));
+    // It is said once.
+    let (_, log) = logged(|| place.run_for_a_while(place.config()).unwrap());
+    assert!(!log.contains("its manifest is gone"), "{log}");
+}
+
+#[test]
+fn what_a_job_goes_on_from_is_in_the_log() {
+    let place = Place::new();
+    let (_, log) = logged(|| place.run_for_a_while(place.config()).unwrap());
+    contains(&log, &["INFO", "begins anew: no checkpoint in ", "parallelism=2", "counting"]);
+    assert_eq!(log.matches("INFO").count(), 1, "{log}");
+    let (metrics, log) = logged(|| place.run_for_a_while(place.config()).unwrap());
+    let from = format!("goes on from checkpoint {}, complete ", metrics.checkpoints.restored_from.unwrap());
+    contains(&log, &["INFO", &from, "parallelism=2", place.checkpoints().to_str().unwrap()]);
+}
+
+#[test]
+fn a_savepoint_is_begun_with_once_and_another_one_is_refused() {
+    let place = Place::new();
+    let [one, other] = ["one", "other"].map(|name| place.0.path().join(name));
+    stop_with(&place, config(&place, "first", None), &one);
+    // It began with nothing.
+    let parts =
+        ["with the savepoint", "/one", "/first has checkpoint", "began with nothing", "name no savepoint"];
+    refused(&place, config(&place, "first", Some(&one)), &parts);
+    // What is committed behind the savepoint is there once: nothing goes back to it.
+    stop_with(&place, config(&place, "second", Some(&one)), &other);
+    for _ in 0..2 {
+        let (rows, same) = (place.check_endless(), format!("{}/", one.display()));
+        let (metrics, log) =
+            logged(|| place.run_for_a_while(config(&place, "second", Some(Path::new(&same)))).unwrap());
+        contains(
+            &log,
+            &["goes on from checkpoint", "not from the savepoint", "/one, which it began with before"],
+        );
+        assert!(place.check_endless() > rows && metrics.checkpoints.restored_from.is_some());
+    }
+    let parts = ["with the savepoint", "/other", "began with the savepoint", "/one", "without checkpoints"];
+    refused(&place, config(&place, "second", Some(&other)), &parts);
+    place.run_for_a_while(config(&place, "second", None)).unwrap();
+    place.check_endless();
+    // It still began with that one.
+    refused(&place, config(&place, "second", Some(&other)), &["began with the savepoint"]);
+}
+
+#[test]
+fn where_no_checkpoint_can_be_used_a_savepoint_helps_but_not_the_one_that_they_began_with() {
+    for are_gone in [false, true] {
+        let place = Place::new();
+        let lose = || {
+            for manifest in place.manifests() {
+                if are_gone { fs::remove_file(manifest) } else { fs::write(manifest, "damaged") }.unwrap();
+            }
+        };
+        let [one, other] = ["one", "other"].map(|name| place.0.path().join(name));
+        stop_with(&place, config(&place, "checkpoints", None), &one);
+        lose();
+        let (metrics, log) =
+            logged(|| place.run_for_a_while(config(&place, "checkpoints", Some(&one))).unwrap());
+        contains(&log, &["WARN", "begins with the savepoint instead", "can come twice", "/one"]);
+        assert!(metrics.checkpoints.restored_from.is_some());
+        // The savepoint was the last that the first one did.
+        place.check_endless();
+        stop_with(&place, config(&place, "checkpoints", Some(&one)), &other);
+        place.check_endless();
+        lose();
+        let message = ["none of the checkpoints", "has completed checkpoint"][usize::from(are_gone)];
+        let parts = [message, "another than the job began with before"];
+        refused(&place, config(&place, "checkpoints", Some(&one)), &parts);
+        place.run_for_a_while(config(&place, "checkpoints", Some(&other))).unwrap();
+        place.check_endless();
+    }
+}
+
+#[test]
+fn a_checkpoint_that_was_kept_is_begun_with_in_another_directory() {
+    let place = Place::new();
+    place.run_for_a_while(config(&place, "first", None)).unwrap();
+    let first = place.0.path().join("first");
+    let newest = list_checkpoints(&first).unwrap().pop().unwrap().unwrap().checkpoint;
+    let manifest = first.join(format!("checkpoints/{newest:020}"));
+    // Named loosely, or missing.
+    let parts = ["no savepoint in", "directory of a job", manifest.to_str().unwrap()];
+    refused(&place, config(&place, "second", Some(&first)), &parts);
+    let missing = first.join("checkpoints/00000000000000009999");
+    refused(&place, config(&place, "second", Some(&missing)), &["no savepoint in", "9999", "Check the path"]);
+    // While the job runs whose checkpoint it is, it could go away at any time.
+    let running = OsDisk::default().lock(&first).unwrap();
+    refused(&place, config(&place, "second", Some(&manifest)), &["in use", first.to_str().unwrap()]);
+    drop(running);
+    let rows = place.check_endless();
+    let config_of = |parallelism| JobConfig { parallelism, ..config(&place, "second", Some(&manifest)) };
+    let metrics = place.run_for_a_while(config_of(3)).unwrap();
+    assert_eq!(metrics.checkpoints.restored_from, Some(newest));
+    assert!(place.check_endless() > rows);
+    // It has what it needs.
+    fs::remove_dir_all(&first).unwrap();
+    place.run_for_a_while(config_of(1)).unwrap();
+    place.check_endless();
+}
+
+/// Runs a simulated job over a checkpoint, and stops it.
+fn simulated(disk: &MemoryDisk, seed: u64) -> Result<JobMetrics, Error> {
+    let platform = SimPlatform::new(seed).disk(Arc::new(disk.clone())).open_world().turn_ns_max(20_000);
+    let config = JobConfig {
+        parallelism: 2,
+        step_records_max: 2,
+        checkpoints: Some(CheckpointConfig { interval_ms: 1, ..CheckpointConfig::new("/checkpoints") }),
+        ..JobConfig::default()
+    };
+    let env = StreamEnvironment::on(Arc::new(platform), config);
+    env.from_source("numbers", from_parallel_iter(|subtask, _| subtask as u64..), WatermarkStrategy::none())
+        .key_by(|number| number % 7)
+        .fold(0_u64, |count: &mut u64, _| *count += 1)
+        .sink("rows", FileSink::csv("/rows").header(false));
+    let job = env.start()?;
+    let taken = job.monitor().checkpoint().and_then(|_| job.monitor().suspend());
+    let metrics = job.wait()?;
+    taken.map(|_| metrics)
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_is_no_fresh_start() {
+    let disk = MemoryDisk::default();
+    let set = |read_only| disk.set_faults(Faults { read_only, ..Faults::default() });
+    set(true);
+    contains(&simulated(&disk, 1).unwrap_err().to_string(), &["cannot ", "read-only"]);
+    set(false);
+    simulated(&disk, 1).unwrap();
+    let before = disk.list("/checkpoints/state".as_ref()).unwrap();
+    set(true);
+    contains(&simulated(&disk, 2).unwrap_err().to_string(), &["cannot ", "read-only"]);
+    assert_eq!(disk.list("/checkpoints/state".as_ref()).unwrap(), before);
+    set(false);
+    assert!(simulated(&disk, 3).unwrap().checkpoints.restored_from.is_some());
+}
+
+#[test]
+fn what_is_known_apart_from_manifests_never_keeps_a_job_from_starting_that_has_lost_nothing() {
+    for operation in 0..90 {
+        let disk = MemoryDisk::default();
+        disk.set_faults(Faults { dead_from: Some(operation), ..Faults::default() });
+        let _ = simulated(&disk, operation);
+        disk.crash(operation);
+        let has_some = !disk.list("/checkpoints/checkpoints".as_ref()).unwrap().is_empty();
+        let metrics =
+            simulated(&disk, operation).unwrap_or_else(|error| panic!("operation {operation}: {error}"));
+        assert!(
+            metrics.checkpoints.restored_from.is_some() || !has_some,
+            "operation {operation}: it began anew"
+        );
+    }
+}
