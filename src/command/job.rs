@@ -85,7 +85,8 @@ pub struct Stop {
     /// Write a savepoint there, to a directory or a URL; otherwise the job takes a checkpoint of its own, and goes on from it when it is started again.
     #[arg(long, value_name = "TARGET")]
     savepoint: Option<String>,
-    /// Let all windows and event-time timers fire first, as at the end of the input. Needs --savepoint.
+    /// Let all windows and event-time timers fire first, as at the end of the input. Needs --savepoint. A job that is started from there
+    /// reads on, and fires a window again for what comes into it then: for a job that is to end for good, or that is to begin with other windows.
     #[arg(long, requires = "savepoint")]
     drain: bool,
 }

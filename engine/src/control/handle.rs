@@ -183,8 +183,8 @@ impl JobMonitor {
     }
 
     /// Writes a savepoint and stops the job behind it: nothing is emitted after it. With `drain` all windows fire and all
-    /// timers of event time run before, as at the end of the input; a job that begins with such a savepoint does not fire
-    /// them again.
+    /// timers of event time run before, as at the end of the input. A job that begins with such a savepoint reads on where this one has
+    /// stopped; a window that has fired fires again for what comes into it then, with that alone.
     ///
     /// # Errors
     /// As [`savepoint`](Self::savepoint). When the savepoint cannot be written behind the last barrier, the job fails with that.

@@ -91,8 +91,8 @@ pub trait Reader: 'static {
         let _ = oldest;
     }
 
-    /// The job is to end as if its input had (`stop --drain`): whether the input ends right here, as it does unless a
-    /// reader says otherwise. One that has promised to deliver something more returns false, is polled on, and says
+    /// The job is to end as if its input had (`stop --drain`): whether it is cut off right here, as it is unless a
+    /// reader says otherwise; a job that begins with that savepoint reads on from its [`position`](Self::position). One that has promised to deliver something more returns false, is polled on, and says
     /// [`Polled::End`] soon. Called before each poll from then on.
     fn drain(&mut self) -> bool {
         true

@@ -17,6 +17,8 @@
 //!            ▼                                Finishing ── outputs drained ──▶ done
 //!          AtEnd ── final barrier, then End ──────┘
 //! ```
+//!
+//! A task that was drained notes in the final checkpoint where its splits stand, as in any other: whoever goes on from there reads on.
 
 use std::sync::Arc;
 
@@ -48,6 +50,8 @@ pub struct SourceTask<R, A, D> {
     pump: Pump<A, D>,
     config: SourceConfig,
     state: State,
+    /// The input was cut off where it stood: there may be more of it.
+    is_drained: bool,
     /// The last checkpoint whose barrier was sent.
     sent: CheckpointId,
     /// The oldest checkpoint that is kept, as the reader knows it.
@@ -297,6 +301,7 @@ where
             sent: config.before,
             config,
             state: State::Reading,
+            is_drained: false,
             oldest_kept: 0,
             emitted: (0, 0),
             latency: LatencyHistogram::default(),
@@ -381,7 +386,7 @@ where
 
     /// Where the splits stand that have something left.
     fn positions(&self) -> Result<Vec<SplitPart>, BoxError> {
-        if self.state == State::AtEnd {
+        if self.state == State::AtEnd && !self.is_drained {
             return Ok(Vec::new());
         }
         let position = |(split, newest)| {
@@ -456,8 +461,8 @@ where
             State::AtEnd | State::Silent => Step::Idle,
             State::Reading => {
                 self.progress.go_on(context.now);
-                let drains = context.drains && Blame::on(self.config.operator, || self.reader.drain());
-                let read = if drains { Step::Done } else { self.read(context) };
+                self.is_drained = context.drains && Blame::on(self.config.operator, || self.reader.drain());
+                let read = if self.is_drained { Step::Done } else { self.read(context) };
                 if context.has_failed() {
                     return read;
                 }

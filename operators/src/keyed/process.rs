@@ -21,7 +21,7 @@ use tidemill_engine::{
         metrics::{OperatorCounters, OperatorVisitor},
         operator::{Head, OpenError, OperatorIndex, Push, Signal, StepContext},
         source::{BoxError, Flow},
-        time::{NO_TIMESTAMP, Timestamp, WATERMARK_MIN},
+        time::{NO_TIMESTAMP, Timestamp, WATERMARK_MAX, WATERMARK_MIN},
     },
     runtime::{blame::Blame, exchange::batch::Batch},
 };
@@ -134,6 +134,8 @@ where
         // The least of several: no timer is overdue that was not.
         let kept = kept::restored::<Reached>(operator, context)?;
         let watermark = kept.iter().map(|kept| kept.watermark).min().unwrap_or(WATERMARK_MIN);
+        // All timers have fired. Should there be more input now, as behind a drain, it is not late for ever.
+        let watermark = if watermark == WATERMARK_MAX { WATERMARK_MIN } else { watermark };
         Ok(ProcessHead {
             operator,
             function,

@@ -4,13 +4,16 @@
 //! subtasks may have come to different watermarks: when a barrier overtakes records, or inputs are idle. Then each former subtask's
 //! groups have a track of their own until the slowest has caught up, so that no window fires twice for a key and no record is late
 //! that was not.
+//!
+//! A job that has come to the end of time has fired all that it had. If it goes on all the same, since it was drained and there is more to
+//! read, it goes on as from the beginning of time: a window that has fired fires again, with what is new.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
 };
 
-use tidemill_engine::model::time::{Timestamp, WATERMARK_MIN};
+use tidemill_engine::model::time::{Timestamp, WATERMARK_MAX, WATERMARK_MIN};
 use tidemill_storage::{Record, key::key_group};
 
 use super::assigner::{EventTimeWindows, TimeWindow};
@@ -98,7 +101,8 @@ impl Timeline {
             again: kept.again.into_iter().collect(),
         });
         let mut tracks: Vec<Track> = kept.filter(|track| !track.groups.is_empty()).collect();
-        if tracks.is_empty() {
+        if tracks.iter().all(|track| track.watermark == WATERMARK_MAX) {
+            tracks.clear();
             let (watermark, fired) = (WATERMARK_MIN, WATERMARK_MIN);
             tracks.push(Track { groups, watermark, fired, again: BTreeSet::new() });
         }
@@ -279,6 +283,19 @@ mod tests {
         let one = kept(0..4, 39, &[10, 30]);
         assert_eq!(restored(0..4, vec![one.clone()]).kept(), one);
         assert_eq!(restored(0..4, Vec::new()).kept(), kept(0..4, WATERMARK_MIN, &[]));
+    }
+
+    #[test]
+    fn a_timeline_behind_the_end_of_time_begins_anew() {
+        let ended = || vec![kept(0..2, WATERMARK_MAX, &[]), kept(2..4, WATERMARK_MAX, &[])];
+        assert_eq!(restored(1..3, ended()).kept(), kept(1..3, WATERMARK_MIN, &[]));
+        // Where only some have heard of the end, the others may have records under way.
+        let [one, other] = [kept(0..2, WATERMARK_MAX, &[]), kept(2..4, 39, &[30])];
+        let mut timeline = restored(0..4, vec![one, other]);
+        assert_eq!((timeline.watermark, timeline.is_even()), (39, false));
+        timeline.advance(WATERMARK_MAX);
+        timeline.fired_all();
+        assert_eq!(timeline.watermark, WATERMARK_MAX);
     }
 
     #[test]

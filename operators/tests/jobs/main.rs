@@ -7,6 +7,7 @@ mod beginnings;
 mod changed_job;
 mod combine;
 mod damage;
+mod drained;
 mod equality;
 mod event_time;
 mod exactly_once;

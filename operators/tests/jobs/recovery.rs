@@ -405,16 +405,3 @@ fn a_savepoint_is_whole_by_itself_and_begins_a_job_elsewhere() {
     config.checkpoints.as_mut().unwrap().allow_non_restored_state = true;
     run(config).unwrap();
 }
-
-#[test]
-fn a_drained_job_has_said_everything_and_says_nothing_more() {
-    let place = Place::new();
-    let job = place.describe_endless(place.config()).start().unwrap();
-    job.monitor().checkpoint().unwrap();
-    job.monitor().stop_with_savepoint(place.0.path().join("savepoint"), true).unwrap();
-    job.wait().unwrap();
-    let rows_before = place.check_endless();
-    // Drained is read to the end, as far as the job is concerned: it ends at once.
-    place.describe_endless(place.config()).execute().unwrap();
-    assert_eq!(place.check_endless(), rows_before);
-}

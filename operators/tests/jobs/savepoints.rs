@@ -92,7 +92,7 @@ fn a_savepoint_in_a_remote_store_begins_a_job_elsewhere_at_another_parallelism()
 }
 
 #[test]
-fn a_drained_job_begins_with_its_savepoint_at_its_end() {
+fn a_job_begins_with_the_savepoint_of_one_that_was_drained_and_reads_on() {
     let place = Place::new();
     let url = remote(&place, "savepoint").1;
     let job = place.describe_endless(place.config()).start().unwrap();
@@ -101,8 +101,8 @@ fn a_drained_job_begins_with_its_savepoint_at_its_end() {
     job.wait().unwrap();
     let rows_before = place.check_endless();
     fs::remove_dir_all(place.checkpoints()).unwrap();
-    place.describe_endless(beginning_with(&place, &url)).execute().unwrap();
-    assert_eq!(place.check_endless(), rows_before);
+    place.run_for_a_while(beginning_with(&place, &url)).unwrap();
+    assert!(place.check_endless() > rows_before);
 }
 
 #[test]
