@@ -184,6 +184,29 @@ impl Board {
         self.requests.take()
     }
 
+    /// Whether somebody wants the job stopped, and nothing else, and was not heard yet.
+    pub(super) fn is_to_stop(&self) -> bool {
+        self.requests.has(Request::is_plain_stop)
+    }
+
+    /// Answers those who want the job stopped, and nothing else, while it is down: it goes on from `place` when it is started again. Whether there
+    /// are any; no checkpoint is taken then.
+    pub(super) fn stop_at(&self, place: impl FnOnce() -> PathBuf) -> bool {
+        let stops = self.requests.take_those(Request::is_plain_stop);
+        if stops.is_empty() {
+            return false;
+        }
+        let place = place();
+        tracing::warn!(
+            from = %place.display(),
+            "the job was down when it was asked to stop, and is stopped without another checkpoint; started again, it goes on from the \
+             newest that it has"
+        );
+        self.note_suspended();
+        stops.into_iter().for_each(|stop| stop.answer(Ok(place.clone())));
+        true
+    }
+
     /// No attempt follows: whoever still waits is told with what the job has ended.
     pub(super) fn close(&self, outcome: &Result<(), Error>) {
         self.state().over = true;

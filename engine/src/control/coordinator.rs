@@ -28,6 +28,7 @@ mod completion;
 mod failover;
 mod requests;
 mod saving;
+mod timing;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -99,6 +100,13 @@ struct Underway {
     bytes_written: u64,
     /// Who has asked for it, if it was asked for.
     request: Option<Request>,
+}
+
+impl Underway {
+    /// Whether its time is up at some time. What comes before the end of the input takes as long as it takes.
+    fn is_bounded(&self) -> bool {
+        self.kind != BarrierKind::Final
+    }
 }
 
 /// Coordinates the checkpoints of one attempt.
@@ -280,96 +288,6 @@ impl Coordinator {
         self.shared.failure().is_some() || self.board.has_failed()
     }
 
-    /// The time after which a checkpoint is given up.
-    fn timeout(&self) -> Nanos {
-        let timeout_ms = self.plan.config.as_ref().map_or(u64::MAX, |config| config.timeout_ms);
-        timeout_ms.saturating_mul(NANOS_PER_MILLI)
-    }
-
-    /// Gives up checkpoints whose time is up.
-    fn expire(&mut self, now: Nanos) {
-        let timeout = self.timeout();
-        let late = |own: &&Underway| own.kind.goes_on() && now.saturating_sub(own.began) >= timeout;
-        if self.copying.as_ref().is_some_and(|securing| late(&&securing.own)) {
-            // It is on its way there.
-            self.plan.copier.iter_mut().for_each(Copier::cancel);
-        }
-        let expired: Vec<_> =
-            self.underway.iter().filter(late).map(|own| (own.checkpoint, own.missing)).collect();
-        for (checkpoint, missing) in expired {
-            let ms = timeout / NANOS_PER_MILLI;
-            let cause = match missing {
-                0 => format!("the one before was not in the remote store after {ms} ms"),
-                _ => format!("{missing} tasks had not passed its barrier after {ms} ms"),
-            };
-            self.fail_checkpoint(checkpoint, cause);
-        }
-    }
-
-    /// Begins the checkpoint that is due; returns when the next one is.
-    fn trigger_due(&mut self, now: Nanos) -> Option<Nanos> {
-        if self.closing {
-            return None;
-        }
-        if self.failover.all_at_end() {
-            let request = self.draining.take();
-            self.trigger(BarrierKind::Final, request, now);
-            return None;
-        }
-        let config = self.plan.config.as_ref()?;
-        let interval = config.interval_ms.saturating_mul(NANOS_PER_MILLI);
-        let pause = config.pause_ms_min.saturating_mul(NANOS_PER_MILLI);
-        let due = self.last_begun.saturating_add(interval).max(self.last_ended.saturating_add(pause));
-        let copying = self.copying.iter().map(|securing| &securing.own);
-        if self.underway.len() + copying.len() >= config.concurrent_max {
-            let timeout = config.timeout_ms.saturating_mul(NANOS_PER_MILLI);
-            let ends = self.underway.iter().chain(copying).map(|own| own.began.saturating_add(timeout));
-            // What is late already is being given up, which is told.
-            return ends.filter(|end| *end > now).min();
-        }
-        if now < due {
-            return Some(due);
-        }
-        self.trigger(self.kind_at_first(), None, now);
-        Some(now.saturating_add(interval))
-    }
-
-    /// How a checkpoint begins. A barrier that overtakes may not overtake another one.
-    fn kind_at_first(&self) -> BarrierKind {
-        let unaligned_after = self.plan.config.as_ref().and_then(|config| config.unaligned_after_ms);
-        if unaligned_after == Some(0) && self.underway.is_empty() {
-            BarrierKind::Overtaking
-        } else {
-            BarrierKind::Running
-        }
-    }
-
-    /// Gives up the checkpoint that waits for records for too long, in favour of one that does not; returns when that is to be
-    /// looked at again. It does not count as a failure.
-    fn hasten(&mut self, now: Nanos) -> Option<Nanos> {
-        let after = self.plan.config.as_ref()?.unaligned_after_ms?.saturating_mul(NANOS_PER_MILLI);
-        let [own] = &self.underway[..] else { return None };
-        let is_savepoint = own.request.as_ref().is_some_and(|request| request.target.is_some());
-        if own.kind != BarrierKind::Running || own.missing == 0 || is_savepoint || self.closing {
-            return None;
-        }
-        let due = own.began.saturating_add(after);
-        if now < due {
-            return Some(due);
-        }
-        let own = self.underway.remove(0);
-        self.platform.note(&|| format!("checkpoint {} has waited for records for too long", own.checkpoint));
-        let (began, bytes_written) = (own.began, own.bytes_written);
-        let request = self.give_up(own);
-        self.trigger(BarrierKind::Overtaking, request, now);
-        if let Some(hastened) = self.underway.last_mut() {
-            // For whoever waits, and for the timeout, it is the same checkpoint.
-            hastened.began = began;
-            hastened.bytes_written = bytes_written;
-        }
-        None
-    }
-
     /// The attempt is over: what was prepared and not committed is given up. What a checkpoint holds that is complete after
     /// all will be found there.
     fn leave(&mut self) {
@@ -442,6 +360,7 @@ impl Drive for Coordinator {
         // Behind all that may have settled what was under way.
         let rises_at = self.mend(now);
         if !self.failover.all_up() {
+            self.stop_while_down();
             return Turn::Idle { wake_at: [copies_at, rises_at].into_iter().flatten().min() };
         }
         if self.has_failed() {

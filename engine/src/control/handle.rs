@@ -176,8 +176,8 @@ impl JobMonitor {
     /// ```
     ///
     /// # Errors
-    /// As [`checkpoint`](Self::checkpoint), when there is a savepoint already, and when the remote store cannot be used. One that has failed
-    /// is not there, unless its checkpoint has failed behind it.
+    /// As [`checkpoint`](Self::checkpoint), when there is a savepoint already, when nothing can be written there, and when the job ends
+    /// meanwhile. One that has failed is not there.
     pub fn savepoint(&self, place: impl Into<SavepointPlace>) -> Result<SavepointPlace, Error> {
         self.save(place.into(), false, false)
     }
@@ -187,7 +187,8 @@ impl JobMonitor {
     /// stopped; a window that has fired fires again for what comes into it then, with that alone.
     ///
     /// # Errors
-    /// As [`savepoint`](Self::savepoint). When the savepoint cannot be written behind the last barrier, the job fails with that.
+    /// As [`savepoint`](Self::savepoint). When the savepoint cannot be written behind the last barrier, the job goes on from the checkpoint
+    /// that it was to be of; a drained one has come to its end.
     pub fn stop_with_savepoint(
         &self,
         place: impl Into<SavepointPlace>,
@@ -222,12 +223,15 @@ impl JobMonitor {
     }
 
     /// Takes a checkpoint and stops the job behind it; started again with the same directory, it goes on from there.
-    /// [`wait`](JobHandle::wait) then returns without an error. A job that fails meanwhile is started again as its restart
-    /// strategy says, and suspended then; one that is being stopped in another way is waited for.
+    /// [`wait`](JobHandle::wait) then returns without an error. A job that is being stopped in another way is waited for.
+    ///
+    /// A job, or a region of it, that waits to be started again is not waited for, nor one that fails meanwhile: it is stopped without
+    /// another checkpoint, since the newest complete one is what it would go on from. That is returned then; the job's directory, if there
+    /// is none yet.
     ///
     /// # Errors
-    /// When the job has ended, or checkpoints are off. When the checkpoint fails: then the job has failed with that, and goes on from
-    /// the checkpoint before as its restart strategy says.
+    /// When the job has ended, or checkpoints are off. When the checkpoint fails or is not complete after `timeout_ms`: then the job has
+    /// failed with that, and goes on from the checkpoint before as its restart strategy says.
     pub fn suspend(&self) -> Result<PathBuf, Error> {
         self.board.ask(None, true, false)
     }

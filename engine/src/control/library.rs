@@ -259,6 +259,11 @@ impl Library {
         self.kept.keys().rev().copied().find(|id| !self.unusable.contains_key(id))
     }
 
+    /// What a job goes on from that is started now: the manifest of its newest complete checkpoint, or the directory if there is none.
+    pub(super) fn newest_place(&self) -> PathBuf {
+        self.newest_kept().map_or_else(|| self.root.clone(), |id| self.manifest_path(id))
+    }
+
     fn manifest_path(&self, id: CheckpointId) -> PathBuf {
         manifest_path(&self.root, id)
     }

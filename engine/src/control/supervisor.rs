@@ -11,7 +11,7 @@
 //!        │ └──── cancelled, or left to go on another time ──▶ failed with that
 //!        │ failed
 //!        ├── in what it was restored from: that checkpoint is not used again, the one before is tried
-//!        └── otherwise: the restart strategy says when to try again, or that it is over
+//!        └── otherwise: the restart strategy says when to try again, or that it is over; a job that is to be stopped meanwhile is suspended
 //! ```
 
 mod restore_point;
@@ -97,6 +97,16 @@ enum Joined {
     Ended,
     /// Behind a checkpoint from which another one goes on.
     GoesOn,
+}
+
+/// What follows an attempt that has failed.
+enum Next {
+    /// Another one.
+    Attempt,
+    /// Nothing, as the job was to be stopped: it goes on another time from where the next attempt would have begun.
+    Stopped,
+    /// Nothing.
+    Nothing,
 }
 
 impl Supervisor {
@@ -313,8 +323,11 @@ impl Supervisor {
             };
             self.platform.note(&|| format!("the attempt failed: {failure}"));
             // With one checkpoint less to go on from, that is not the same attempt again.
-            if !was_damage && !self.waits_for_next_attempt(&failure) {
-                break Err(self.board.ending().unwrap_or(failure));
+            let next = if was_damage { Next::Attempt } else { self.wait_for_next_attempt(&failure) };
+            match next {
+                Next::Attempt => {}
+                Next::Stopped => break Ok(()),
+                Next::Nothing => break Err(self.board.ending().unwrap_or(failure)),
             }
             attempt = self.begin();
         };
@@ -366,8 +379,8 @@ impl Supervisor {
         is_damaged
     }
 
-    /// Waits as long as the restart strategy says; whether there is to be another attempt.
-    fn waits_for_next_attempt(&mut self, failure: &Error) -> bool {
+    /// Waits as long as the restart strategy says, or until the job is to be stopped: it is as good as stopped then.
+    fn wait_for_next_attempt(&mut self, failure: &Error) -> Next {
         let is_commit =
             matches!(failure, Error::Checkpoint(error) if matches!(**error, CheckpointError::Commit { .. }));
         // Without checkpoints, what was committed of the last one would be committed again by a replay.
@@ -400,13 +413,19 @@ impl Supervisor {
             _ => false,
         };
         if self.board.is_ending() || self.board.has_given_up() || is_lost || is_lasting {
-            return false;
+            return Next::Nothing;
         }
-        let Some(delay) = self.policy.fail(self.platform.clock().now()) else { return false };
+        let Some(delay) = self.policy.fail(self.platform.clock().now()) else { return Next::Nothing };
         tracing::warn!(%failure, delay_ms = delay / 1_000_000, "the job failed and is started again");
         self.board.note_restart(failure, self.names(), false);
-        self.platform.pause(delay, &|| self.board.is_ending());
-        !self.board.is_ending()
+        self.platform.pause(delay, &|| self.board.is_ending() || self.board.is_to_stop());
+        if self.board.is_ending() {
+            return Next::Nothing;
+        }
+        match &self.vault.lock().library {
+            Some(library) if self.board.stop_at(|| library.newest_place()) => Next::Stopped,
+            _ => Next::Attempt,
+        }
     }
 
     /// Checkpoints that nothing will go on from are removed: those of a job that its user has cancelled, if the settings say so.

@@ -25,7 +25,8 @@ pub struct CheckpointConfig {
     pub interval_ms: u64,
     /// Least time from the end of one checkpoint to the beginning of the next.
     pub pause_ms_min: u64,
-    /// Time after which a checkpoint that is not complete is given up.
+    /// Time after which a checkpoint that is not complete is given up, also the one behind which the job is to be stopped; and a savepoint
+    /// that is not there, unless the job is to stop behind it.
     pub timeout_ms: u64,
     /// Time after which a checkpoint no longer waits for the records before it: its barrier overtakes those that are under way,
     /// and they become part of the checkpoint. What Flink calls unaligned: a job that is held up completes its checkpoints all

@@ -39,6 +39,20 @@ impl<T> Mailbox<T> {
         if self.waiting.load(Ordering::Acquire) == 0 { None } else { self.take_waiting() }
     }
 
+    /// Whether a message of which `is_it` says so waits.
+    pub fn has(&self, is_it: impl Fn(&T) -> bool) -> bool {
+        self.lock().iter().any(is_it)
+    }
+
+    /// All messages of which `is_it` says so, the oldest first; the others stay.
+    pub fn take_those(&self, is_it: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut messages = self.lock();
+        let (taken, left) = messages.drain(..).partition(is_it);
+        *messages = left;
+        self.waiting.store(messages.len(), Ordering::Release);
+        Vec::from(taken)
+    }
+
     #[cold]
     fn take_waiting(&self) -> Option<T> {
         let mut messages = self.lock();
@@ -59,6 +73,9 @@ mod tests {
         (0..3).for_each(|message| mailbox.put(message));
         assert_eq!((mailbox.take(), mailbox.take()), (Some(0), Some(1)));
         mailbox.put(3);
-        assert_eq!((mailbox.take(), mailbox.take(), mailbox.take()), (Some(2), Some(3), None));
+        assert!(mailbox.has(|message| *message == 3) && !mailbox.has(|message| *message == 1));
+        assert_eq!(mailbox.take_those(|message| *message > 2), [3]);
+        mailbox.put(4);
+        assert_eq!((mailbox.take(), mailbox.take(), mailbox.take()), (Some(2), Some(4), None));
     }
 }

@@ -220,12 +220,12 @@ fn barriers_alone_do_not_fill_a_channel() {
 }
 
 /// Takes nothing before a time, and then all.
-struct ShutUntil {
-    opens_at: Nanos,
-    taken: Arc<Mutex<Vec<u64>>>,
+pub struct ShutUntil {
+    pub opens_at: Nanos,
+    pub taken: Arc<Mutex<Vec<u64>>>,
 }
 
-struct ShutWriter {
+pub struct ShutWriter {
     opens_at: Nanos,
     taken: Arc<Mutex<Vec<u64>>>,
     context: SubtaskContext,

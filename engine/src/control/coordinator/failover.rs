@@ -74,6 +74,11 @@ impl Failover {
         self.regions.iter().all(|region| matches!(region.stage, Stage::Up))
     }
 
+    /// Whether one waits for its time to rise.
+    pub(super) fn is_one_down(&self) -> bool {
+        self.next_rise().is_some()
+    }
+
     /// Whether all sources have read their input.
     pub(super) fn all_at_end(&self) -> bool {
         self.regions.iter().all(|region| region.at_end == region.sources)

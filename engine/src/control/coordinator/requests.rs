@@ -1,6 +1,6 @@
 //! What is asked of a job: checkpoints, savepoints, and to be stopped behind one.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::Coordinator;
 use crate::{
@@ -37,6 +37,18 @@ impl Coordinator {
         }
     }
 
+    /// Stops the job while a region waits to be started again, if that is wanted: it would go on from the newest checkpoint, and so it
+    /// does another time. What the other regions have done since is done again.
+    pub(super) fn stop_while_down(&mut self) {
+        if !self.failover.is_one_down() {
+            return;
+        }
+        let place = || self.vault.lock().library.as_ref().map(|library| library.newest_place());
+        if self.plan.config.is_some() && self.board.stop_at(|| place().unwrap_or_default()) {
+            self.suspend();
+        }
+    }
+
     /// Why a request is refused, and what to do.
     fn refusal(&self, request: &Request) -> Option<(&'static str, &'static str)> {
         let Some(config) = &self.plan.config else {
@@ -56,7 +68,7 @@ impl Coordinator {
             .then_some(("another savepoint is being written to the directory", "name another one"))
     }
 
-    fn is_being_saved_to(&self, directory: &PathBuf) -> bool {
+    fn is_being_saved_to(&self, directory: &Path) -> bool {
         let copying = self.copying.iter().map(|securing| &securing.own);
         let requests = self.underway.iter().chain(copying).filter_map(|own| own.request.as_ref());
         let is_to =

@@ -11,7 +11,11 @@
 //! What sinks had prepared for the checkpoint is committed by then, so a savepoint names none of it: a job that begins with it owes nothing
 //! to where the first one writes.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{Coordinator, Underway};
 use crate::{
@@ -42,7 +46,7 @@ pub(super) struct Saving {
 
 impl Saving {
     /// Whether it is written to this directory.
-    pub(super) fn is_to(&self, directory: &PathBuf) -> bool {
+    pub(super) fn is_to(&self, directory: &Path) -> bool {
         matches!(&self.request.target, Some(Target::Directory(target)) if target == directory)
     }
 
@@ -149,12 +153,12 @@ impl Coordinator {
     }
 
     /// All that was to be written behind a checkpoint is there: the job ends, if it was the last one. `at` is its manifest.
-    pub(super) fn end_behind(&mut self, kind: BarrierKind, at: &PathBuf) {
+    pub(super) fn end_behind(&mut self, kind: BarrierKind, at: &Path) {
         if kind.goes_on() {
             return;
         }
         for request in std::mem::take(&mut self.following) {
-            request.answer(Ok(at.clone()));
+            request.answer(Ok(at.to_owned()));
         }
         if kind == BarrierKind::Suspending {
             self.suspend();
