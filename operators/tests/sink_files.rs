@@ -10,7 +10,12 @@ use std::{
 };
 
 use serde::Serialize;
-use source_kit::write;
+use source_kit::{context, write};
+use tidemill_engine::model::{
+    checkpoint::Committable,
+    sink::{CommitContext, Committer, Sink, SinkWriter},
+    source::BoxError,
+};
 use tidemill_operators::sink::{
     BlackholeSink, CallbackSink, CollectSink, CsvSink, JsonLinesSink, SinkError, StdoutSink,
 };
@@ -58,6 +63,111 @@ fn json_lines_go_to_one_file_or_to_a_part_per_subtask() {
     write(JsonLinesSink::directory(directory.path()), 2, rows(50_000)).unwrap();
     let lines = |part| fs::read_to_string(directory.path().join(part)).unwrap().lines().count();
     assert_eq!((lines("part-0.jsonl"), lines("part-1.jsonl")), (25_000, 25_000));
+}
+
+/// A process: the committer has recovered, and the writers are open.
+struct Process<S: Sink<Row>> {
+    committer: Box<dyn Committer>,
+    writers: Vec<S::Writer>,
+}
+
+impl<S: Sink<Row>> Process<S> {
+    /// Begins with what a checkpoint has of the sink.
+    fn begin(mut sink: S, subtasks: usize, checkpoint: &[Committable]) -> Result<Self, BoxError> {
+        sink.prepare(subtasks)?;
+        let disk = context(0, 1, false).disk;
+        let connections = Arc::default();
+        let place = CommitContext { job: "job".into(), operator: "sink".into(), disk, connections };
+        let mut committer = sink.committer(&place)?.unwrap();
+        committer.recover(checkpoint)?;
+        let writers = (0..subtasks).map(|subtask| sink.open(&context(subtask, subtasks, false)));
+        Ok(Self { committer, writers: writers.collect::<Result<_, _>>()? })
+    }
+
+    fn write(&mut self, ids: std::ops::Range<u32>) {
+        for row in rows(ids.end).skip(ids.start as usize) {
+            let subtask = row.id as usize % self.writers.len();
+            self.writers[subtask].write(row, 0).unwrap();
+        }
+        self.writers.iter_mut().for_each(|writer| writer.flush().unwrap());
+    }
+
+    /// Completes a checkpoint; returns what it has.
+    fn checkpoint(&mut self) -> Vec<Committable> {
+        let prepare = |writer: &mut S::Writer| writer.pre_commit(1).unwrap();
+        let prepared: Vec<Committable> = self.writers.iter_mut().flat_map(prepare).collect();
+        self.committer.secure(&prepared).unwrap();
+        self.committer.commit(&prepared).unwrap();
+        prepared
+    }
+}
+
+/// Has a process write, and die with half a row behind what its checkpoint has; the next one goes on.
+fn goes_on<S: Sink<Row>>(sink: impl Fn() -> S, path: &std::path::Path) {
+    fs::write(path, "something older").unwrap();
+    let mut first = Process::begin(sink(), 1, &[]).unwrap();
+    // Nothing was written yet: it is no fresh start all the same.
+    let empty = first.checkpoint();
+    first.write(0..3);
+    drop(first);
+    let mut second = Process::begin(sink(), 1, &empty).unwrap();
+    second.write(0..5);
+    let earlier = second.checkpoint();
+    second.write(5..6);
+    // A checkpoint that was carried over has the earlier length, too.
+    let later = [second.checkpoint(), earlier].concat();
+    second.write(6..9);
+    drop(second);
+    let mut torn = fs::OpenOptions::new().append(true).open(path).unwrap();
+    torn.write_all(b"9,\"a,\n").unwrap();
+    let mut third = Process::begin(sink(), 1, &later).unwrap();
+    third.write(6..20);
+    third.writers[0].finish().unwrap();
+    let all = fs::read_to_string(path).unwrap();
+    // As it is when nothing fails.
+    write(sink(), 1, rows(20)).unwrap();
+    assert_eq!(all, fs::read_to_string(path).unwrap());
+}
+
+#[test]
+fn a_file_goes_on_where_the_checkpoint_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("out");
+    goes_on(|| CsvSink::file(&path), &path);
+    goes_on(|| CsvSink::file(&path).columns(["a", "b", "c"]), &path);
+    goes_on(|| CsvSink::file(&path).header(false), &path);
+    goes_on(|| JsonLinesSink::file(&path), &path);
+}
+
+#[test]
+fn parts_go_on_where_the_checkpoint_was_with_more_subtasks_and_with_fewer() {
+    let directory = tempfile::tempdir().unwrap();
+    let sink = || CsvSink::directory(directory.path()).header(false);
+    let mut first = Process::begin(sink(), 2, &[]).unwrap();
+    first.write(0..10);
+    let checkpoint = first.checkpoint();
+    first.write(10..20);
+    drop(first);
+    // With more, one of which no checkpoint has known when it dies.
+    let mut second = Process::begin(sink(), 3, &checkpoint).unwrap();
+    second.write(10..30);
+    drop(second);
+    let mut third = Process::begin(sink(), 1, &checkpoint).unwrap();
+    third.write(10..40);
+    drop(third);
+    let parts = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+    let text: String = parts.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let mut ids: Vec<u32> =
+        text.lines().map(|line| line.split(',').next().unwrap().parse().unwrap()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..40).collect::<Vec<_>>());
+    // A fresh start does not mix its result with that.
+    let error = Process::begin(sink(), 1, &[]).err().unwrap().to_string();
+    assert!(error.contains("part-1.csv is left"), "{error}");
+    // Nor is it taken for another sink's.
+    let other = br#"{"name":"part-1-0-0.csv","bytes":7}"#.to_vec();
+    let error = Process::begin(sink(), 1, &[other]).err().unwrap().to_string();
+    assert!(error.contains("another sink"), "{error}");
 }
 
 #[test]

@@ -26,7 +26,9 @@ use flate2::bufread::MultiGzDecoder;
 
 pub use cutter::{Chunk, Framing, Limits, LineCutter, Piece, Text};
 pub use error::FileError;
-pub use output::{OutputFile, check_output, make_directory, part_numbers};
+pub use output::{
+    OutputFile, check_output, cut_output, make_directory, part_numbers, sync_names, sync_output,
+};
 pub use reader::{CHUNKS_MAX, FileAccess, FileLines, Next};
 pub use threads::IoThreads;
 

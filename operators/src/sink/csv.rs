@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 use tidemill_engine::{
     model::{
-        sink::{Sink, SinkWriter},
+        checkpoint::{CheckpointId, Committable},
+        sink::{CommitContext, Committer, Sink, SinkWriter},
         source::{BoxError, SubtaskContext},
         time::Timestamp,
     },
@@ -14,16 +15,18 @@ use tidemill_engine::{
 
 use super::{
     error::SinkError,
-    file::{BUFFER_BYTES, Target},
+    file::{BUFFER_BYTES, Target, length_of},
+    lengths::{LengthCommitter, Lengths},
 };
 
 /// Writes records as CSV: a header of the field names, a row per record, null as the empty field.
 ///
-/// The file is emptied at the start and made durable at the end of the input. A job that fails leaves what
-/// was written until then: a partial file, whose last row may be cut. A job that starts again from a checkpoint empties the
-/// file, too, and writes what comes behind the checkpoint: for jobs with checkpoints there is [`FileSink`](super::FileSink),
-/// whose rows are there exactly once. The header comes with the first record
-/// unless [`columns`](Self::columns) names the columns.
+/// In a fresh start the file is emptied. A job that goes on from a checkpoint writes on where the file was then, and cuts off what
+/// came behind it, the last row of which may be torn: a file has each row once, and who reads it while the job runs may see rows since
+/// the last checkpoint a second time. What is before a complete checkpoint is durable. A job without checkpoints that fails leaves what was
+/// written until then. Where rows are to appear only for good there is [`FileSink`](super::FileSink).
+///
+/// The header comes with the first record unless [`columns`](Self::columns) names the columns, and once.
 ///
 /// ```
 /// use tidemill_operators::sink::CsvSink;
@@ -37,6 +40,7 @@ pub struct CsvSink {
     header: bool,
     columns: Option<Vec<String>>,
     delimiter: u8,
+    lengths: Lengths,
 }
 
 impl CsvSink {
@@ -51,7 +55,7 @@ impl CsvSink {
     }
 
     fn to(target: Target) -> Self {
-        Self { target, header: true, columns: None, delimiter: b',' }
+        Self { target, header: true, columns: None, delimiter: b',', lengths: Lengths::default() }
     }
 
     /// Whether each file begins with a header (the default).
@@ -85,24 +89,31 @@ impl<T: Serialize + 'static> Sink<T> for CsvSink {
     }
 
     fn open(&self, context: &SubtaskContext) -> Result<CsvSinkWriter, BoxError> {
-        let file = self.target.create(context)?;
+        let file = self.target.open(context, &self.lengths)?;
+        // One that goes on has its header.
+        let has_header = self.header && file.length()?.is_none_or(|bytes| bytes == 0);
         let mut builder = csv::WriterBuilder::new();
         builder
             .buffer_capacity(BUFFER_BYTES)
             .delimiter(self.delimiter)
-            .has_headers(self.header && self.columns.is_none());
+            .has_headers(has_header && self.columns.is_none());
         let path = file.path().into();
-        let mut writer = CsvSinkWriter { path, rows: builder.from_writer(file) };
-        if let (true, Some(columns)) = (self.header, &self.columns) {
+        let mut writer = CsvSinkWriter { path, part: context.subtask, rows: builder.from_writer(file) };
+        if let (true, Some(columns)) = (has_header, &self.columns) {
             writer.rows.write_record(columns).map_err(|error| writer.failed(error))?;
         }
         Ok(writer)
+    }
+
+    fn committer(&self, _context: &CommitContext) -> Result<Option<Box<dyn Committer>>, BoxError> {
+        Ok(Some(Box::new(LengthCommitter::new(self.target.clone(), self.lengths.clone()))))
     }
 }
 
 /// Writes one subtask's file of a [`CsvSink`].
 pub struct CsvSinkWriter {
     path: PathBuf,
+    part: usize,
     rows: csv::Writer<OutputFile>,
 }
 
@@ -129,6 +140,11 @@ impl<T: Serialize + 'static> SinkWriter<T> for CsvSinkWriter {
 
     fn flush(&mut self) -> Result<(), BoxError> {
         Ok(self.flush_rows()?)
+    }
+
+    fn pre_commit(&mut self, _checkpoint: CheckpointId) -> Result<Vec<Committable>, BoxError> {
+        self.flush_rows()?;
+        Ok(length_of(self.rows.get_ref(), self.part)?)
     }
 
     fn finish(&mut self) -> Result<(), BoxError> {

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use tidemill_engine::model::{
-    sink::{Sink, SinkWriter},
+    checkpoint::{CheckpointId, Committable},
+    sink::{CommitContext, Committer, Sink, SinkWriter},
     source::{BoxError, SubtaskContext},
     time::Timestamp,
 };
@@ -12,14 +13,15 @@ use tidemill_engine::model::{
 use super::{
     error::SinkError,
     file::{BufferedFile, Target},
+    lengths::{LengthCommitter, Lengths},
 };
 
 /// Writes records as JSON, one per line.
 ///
-/// The file is emptied at the start and made durable at the end of the input. A job that fails leaves what
-/// was written until then: a partial file, whose last line may be cut. A job that starts again from a checkpoint empties the
-/// file, too, and writes what comes behind the checkpoint: for jobs with checkpoints there is [`FileSink`](super::FileSink),
-/// whose rows are there exactly once.
+/// In a fresh start the file is emptied. A job that goes on from a checkpoint writes on where the file was then, and cuts off what
+/// came behind it, the last row of which may be torn: a file has each row once, and who reads it while the job runs may see rows since
+/// the last checkpoint a second time. What is before a complete checkpoint is durable. A job without checkpoints that fails leaves what was
+/// written until then. Where rows are to appear only for good there is [`FileSink`](super::FileSink).
 ///
 /// ```
 /// let sessions = tidemill_operators::sink::JsonLinesSink::directory("sessions");
@@ -28,17 +30,22 @@ use super::{
 #[derive(Clone, Debug)]
 pub struct JsonLinesSink {
     target: Target,
+    lengths: Lengths,
 }
 
 impl JsonLinesSink {
     /// Writes one file, from one subtask.
     pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self { target: Target::File(path.into()) }
+        Self::to(Target::File(path.into()))
     }
 
     /// Writes `part-N.jsonl` for each subtask N into a directory, which is made when its parent exists.
     pub fn directory(path: impl Into<PathBuf>) -> Self {
-        Self { target: Target::Directory { directory: path.into(), extension: "jsonl" } }
+        Self::to(Target::Directory { directory: path.into(), extension: "jsonl" })
+    }
+
+    fn to(target: Target) -> Self {
+        Self { target, lengths: Lengths::default() }
     }
 }
 
@@ -50,7 +57,11 @@ impl<T: Serialize + 'static> Sink<T> for JsonLinesSink {
     }
 
     fn open(&self, context: &SubtaskContext) -> Result<JsonLinesWriter, BoxError> {
-        Ok(JsonLinesWriter(self.target.open(context)?))
+        Ok(JsonLinesWriter(self.target.open_buffered(context, &self.lengths)?))
+    }
+
+    fn committer(&self, _context: &CommitContext) -> Result<Option<Box<dyn Committer>>, BoxError> {
+        Ok(Some(Box::new(LengthCommitter::new(self.target.clone(), self.lengths.clone()))))
     }
 }
 
@@ -71,6 +82,10 @@ impl<T: Serialize + 'static> SinkWriter<T> for JsonLinesWriter {
 
     fn flush(&mut self) -> Result<(), BoxError> {
         Ok(self.0.flush()?)
+    }
+
+    fn pre_commit(&mut self, _checkpoint: CheckpointId) -> Result<Vec<Committable>, BoxError> {
+        Ok(self.0.pre_commit()?)
     }
 
     fn finish(&mut self) -> Result<(), BoxError> {

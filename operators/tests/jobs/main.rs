@@ -13,6 +13,7 @@ mod event_time;
 mod exactly_once;
 mod failure;
 mod files_exactly_once;
+mod files_in_place;
 mod machine_lost;
 mod metrics;
 mod pressure;

@@ -39,6 +39,15 @@ impl OutputFile {
         Ok(Self { file, path: path.into() })
     }
 
+    /// How long the file is, in bytes; `None` for devices and pipes.
+    ///
+    /// # Errors
+    /// Of the system.
+    pub fn length(&self) -> Result<Option<u64>, FileError> {
+        let metadata = self.file.metadata().map_err(|cause| FileError::write(&self.path, cause))?;
+        Ok(metadata.is_file().then(|| metadata.len()))
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -83,6 +92,46 @@ pub fn check_output(path: &Path) -> Result<(), FileError> {
         return Err(FileError::OutputIsDirectory { path: path.into() });
     }
     OutputFile::append(path).map(drop)
+}
+
+/// Makes durable what was written to the file at `path`, by whomever. Nothing is done where there is none.
+///
+/// # Errors
+/// When the disk is full or fails.
+pub fn sync_output(path: &Path) -> Result<(), FileError> {
+    with_file(path, |file| file.sync_data())
+}
+
+/// Cuts off what the file at `path` has behind its first `length` bytes. Nothing is done where there is none, or a shorter one.
+///
+/// # Errors
+/// When the place is not writable, or the disk fails.
+pub fn cut_output(path: &Path, length: u64) -> Result<(), FileError> {
+    with_file(path, |file| if file.metadata()?.len() > length { file.set_len(length) } else { Ok(()) })
+}
+
+/// Does something with the file at `path`, if there is one: no device, no pipe.
+fn with_file(path: &Path, act: impl FnOnce(&File) -> io::Result<()>) -> Result<(), FileError> {
+    let done = match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => {
+            OpenOptions::new().write(true).open(path).and_then(|file| act(&file))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    };
+    match done {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(FileError::write(path, cause)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the names in a directory durable; of the working directory if its path is empty.
+///
+/// # Errors
+/// When the disk fails.
+pub fn sync_names(directory: &Path) -> Result<(), FileError> {
+    let path = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    File::open(path).and_then(|opened| opened.sync_all()).map_err(|cause| FileError::write(path, cause))
 }
 
 /// Makes the directory `path` in an existing one, unless it is there.
