@@ -41,13 +41,7 @@ const WAYS_DOWN: [GoDown; 2] = [PostgresServer::kill, PostgresServer::stop];
 
 /// Starts a server with a table; `None`, with a word about it, where there is none to start.
 fn server(prepared_max: usize, table: &str) -> Option<PostgresServer> {
-    let server = match PostgresServer::start(prepared_max) {
-        Err(error @ ServerError::NotInstalled) => {
-            eprintln!("skipped: {error}");
-            return None;
-        }
-        server => server.unwrap(),
-    };
+    let server = PostgresServer::start_if_installed(prepared_max).unwrap()?;
     server.execute(table).unwrap();
     Some(server)
 }

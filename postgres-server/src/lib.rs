@@ -8,6 +8,7 @@ mod error;
 mod installed;
 
 use std::{
+    env,
     io::{BufRead, BufReader},
     os::unix::{fs::chown, process::CommandExt},
     path::Path,
@@ -30,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const READY: &str = "database system is ready to accept connections";
 /// Lines that are shown of what a server said before it failed.
 const SHOWN_MAX: usize = 10;
+
+/// Set to `1` where a server has to be there, as in the gate: tests that would be skipped without one fail.
+const REQUIRED_VARIABLE: &str = "TIDEMILL_POSTGRES_REQUIRED";
 
 /// A server. Stopped and removed when it is dropped.
 pub struct PostgresServer {
@@ -61,6 +65,16 @@ impl PostgresServer {
         server.call("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "--locale=C", "--no-sync"])?;
         server.up()?;
         Ok(server)
+    }
+
+    /// As [`start`](Self::start); `None`, with a word about it, where no server is installed, so that tests can be skipped there. With
+    /// `TIDEMILL_POSTGRES_REQUIRED=1` in the environment that is an error.
+    ///
+    /// # Errors
+    /// Whatever keeps it from starting.
+    pub fn start_if_installed(prepared_max: usize) -> Result<Option<Self>, ServerError> {
+        let is_required = env::var(REQUIRED_VARIABLE).is_ok_and(|value| value == "1");
+        unless_missing(Self::start(prepared_max), is_required)
     }
 
     fn place(&self) -> &Path {
@@ -232,17 +246,34 @@ fn listen(pipe: Option<ChildStderr>) -> mpsc::Receiver<String> {
     said
 }
 
+/// A server that was started, or `None` if there is none to start and that is allowed.
+fn unless_missing<S>(started: Result<S, ServerError>, is_required: bool) -> Result<Option<S>, ServerError> {
+    match started {
+        Err(error @ ServerError::NotInstalled) if !is_required => {
+            eprintln!("skipped: {error}");
+            Ok(None)
+        }
+        started => started.map(Some),
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
+    fn a_server_that_is_not_installed_is_passed_over_unless_it_is_required() {
+        let missing = || Err::<(), _>(ServerError::NotInstalled);
+        assert!(matches!(unless_missing(missing(), false), Ok(None)));
+        assert!(matches!(unless_missing(missing(), true), Err(ServerError::NotInstalled)));
+        assert!(matches!(unless_missing(Err::<(), _>(ServerError::NoUser), false), Err(ServerError::NoUser)));
+        assert!(matches!(unless_missing(Ok(7), true), Ok(Some(7))));
+    }
+
+    #[test]
     fn a_server_that_is_killed_comes_back_with_what_was_committed() {
-        let mut server = match PostgresServer::start(2) {
-            Err(error @ ServerError::NotInstalled) => return eprintln!("skipped: {error}"),
-            server => server.unwrap(),
-        };
+        let Some(mut server) = PostgresServer::start_if_installed(2).unwrap() else { return };
         server.execute("CREATE TABLE t (a bigint); INSERT INTO t VALUES (7)").unwrap();
         let prepare = "BEGIN; INSERT INTO t VALUES (8); PREPARE TRANSACTION 'eight'";
         server.execute(prepare).unwrap();

@@ -71,11 +71,11 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
     let expected = Expected::of(records);
     let seed = Instant::now().elapsed().as_nanos() as u64 ^ u64::from(std::process::id());
     let (mut random, mut totals) = (Random::from_seed(seed), Totals::default());
-    let mut outside = Outside::start(options.cores);
+    let mut outside = Outside::start(options.cores)?;
     for number in 0.. {
         let mode = Mode::of_round(number);
         let round = Round::new(number, mode, records, options.cores, outside.as_ref())?;
-        let busy = (number % 4 >= 2).then(|| KeepBusy::begin(options.cores));
+        let busy = is_contended(number).then(|| KeepBusy::begin(options.cores));
         let played = round.play(kills_per_round, outside.as_mut(), &mut random, &mut totals);
         drop(busy);
         outside.iter_mut().try_for_each(|outside| outside.server.up())?;
@@ -90,6 +90,12 @@ pub(super) fn run(options: &Options, reporter: &mut Reporter) -> Result<(), Benc
         }
     }
     totals.report(options, outside.as_ref(), reporter)
+}
+
+/// Whether all cores are kept busy by others in a round: in every other two, so that both ways to write to the table are played
+/// with and without, and in the second of the two rounds of the quick form.
+fn is_contended(round: u64) -> bool {
+    matches!(round % 4, 1 | 2)
 }
 
 impl Totals {
@@ -298,5 +304,19 @@ impl Drop for KeepBusy {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_quick_rounds_know_contention_and_each_mode_is_played_with_and_without() {
+        assert!((0..2).any(is_contended) && !(0..2).all(is_contended));
+        for mode in [Mode::Insert, Mode::Upsert] {
+            let rounds = || (0..4).filter(|round| Mode::of_round(*round) == mode);
+            assert!(rounds().any(is_contended) && !rounds().all(is_contended));
+        }
     }
 }

@@ -54,15 +54,16 @@ pub(super) struct Outside {
 }
 
 impl Outside {
-    /// Starts one, or says why there is none.
-    pub(super) fn start(cores: usize) -> Option<Self> {
-        match PostgresServer::start(PREPARED_PER_CORE * cores) {
-            Ok(server) => Some(Self { server, kills: 0, left_by_kills: 0 }),
-            Err(error) => {
-                eprintln!("crash: the job commits to files only: {error}");
-                None
-            }
+    /// Starts one; `None` where none is installed, and the job commits to files only.
+    ///
+    /// # Errors
+    /// When it does not start, or is required and not installed.
+    pub(super) fn start(cores: usize) -> Result<Option<Self>, BenchError> {
+        let server = PostgresServer::start_if_installed(PREPARED_PER_CORE * cores)?;
+        if server.is_none() {
+            eprintln!("crash: the job commits to files only");
         }
+        Ok(server.map(|server| Self { server, kills: 0, left_by_kills: 0 }))
     }
 
     /// Makes the table of one job, without anything in it. Only where rows replace each other by key it has one: elsewhere what

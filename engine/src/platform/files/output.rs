@@ -45,7 +45,7 @@ impl OutputFile {
     /// Of the system.
     pub fn length(&self) -> Result<Option<u64>, FileError> {
         let metadata = self.file.metadata().map_err(|cause| FileError::write(&self.path, cause))?;
-        Ok(metadata.is_file().then(|| metadata.len()))
+        Ok(metadata.is_file().then_some(metadata.len()))
     }
 
     /// Where it is.
