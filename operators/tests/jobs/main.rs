@@ -5,6 +5,7 @@ extern crate tidemill_storage as tidemill;
 
 mod beginnings;
 mod changed_job;
+mod checkpoint_settings;
 mod combine;
 mod damage;
 mod drained;
