@@ -3,7 +3,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use tidemill_engine::{
-    control::handle::JobHandle,
+    control::{handle::JobHandle, manifest::JobManifest},
     model::{checkpoint_config::CheckpointConfig, config::JobConfig, watermark::WatermarkStrategy},
     platform::{SimFaults, SimPlatform, remote::MemoryStore},
 };
@@ -14,6 +14,7 @@ use tidemill_operators::{
 use tidemill_storage::snapshot::disk::{
     Disk,
     memory::{Faults, MemoryDisk},
+    os::OsDisk,
 };
 
 use super::{
@@ -167,17 +168,21 @@ fn a_second_savepoint_is_not_written_to_a_directory_while_one_is() {
     large.job.cancel();
 }
 
+/// Stops a job behind a savepoint whose checkpoint has rows to commit: none came before it.
+fn stop_with_rows_before_the_barrier(place: &Place, savepoint: &Path) {
+    let mut config = place.config();
+    config.checkpoints.as_mut().unwrap().interval_ms = 3_600_000;
+    let job = place.describe_endless(config).start().unwrap();
+    while job.metrics().operator("rows").is_none_or(|rows| rows.counters.records_in == 0) {}
+    job.monitor().stop_with_savepoint(savepoint, false).unwrap();
+    job.wait().unwrap();
+}
+
 #[test]
 fn a_fork_of_a_savepoint_needs_no_file_of_the_job_that_took_it() {
     let place = Place::new();
     let savepoint = place.0.path().join("savepoint");
-    let mut config = place.config();
-    config.checkpoints.as_mut().unwrap().interval_ms = 3_600_000;
-    let job = place.describe_endless(config).start().unwrap();
-    // No checkpoint comes before: the sink has prepared something for this one.
-    while job.metrics().operator("rows").is_none_or(|rows| rows.counters.records_in == 0) {}
-    job.monitor().stop_with_savepoint(&savepoint, false).unwrap();
-    job.wait().unwrap();
+    stop_with_rows_before_the_barrier(&place, &savepoint);
     let rows_before = place.check_endless();
     // Another directory for the rows: none of those that the savepoint follows are there.
     let fork = Place::new();
@@ -204,6 +209,33 @@ fn a_fork_of_a_savepoint_needs_no_file_of_the_job_that_took_it() {
     config.checkpoints.as_mut().unwrap().savepoint = Some((&savepoint).into());
     place.run_for_a_while(config).unwrap();
     assert!(!rows(&place.0.path().join("rows")).is_empty());
+}
+
+#[test]
+fn a_savepoint_that_names_what_sinks_prepared_has_it_committed() {
+    // As earlier versions wrote them, whose process may have died before it had committed.
+    let place = Place::new();
+    let savepoint = place.0.path().join("savepoint");
+    stop_with_rows_before_the_barrier(&place, &savepoint);
+    let file = savepoint.join("savepoint");
+    let mut manifest = JobManifest::read(&OsDisk::default(), &file, &savepoint).unwrap();
+    let none = manifest.operators.keys().flat_map(|id| manifest.committables(id)).count();
+    assert_eq!(none, 0, "it is there only when all is committed");
+    let missing = br#"{"name":"part-77-0-0.csv","bytes":4}"#.to_vec();
+    let sink = manifest.operators.values_mut().find(|operator| operator.name == "rows");
+    match sink {
+        Some(sink) => sink.subtasks[0].committables.push(missing),
+        None => panic!("the sink has no part in it"),
+    }
+    fs::write(&file, manifest.encode(&savepoint)).unwrap();
+    fs::remove_dir_all(place.checkpoints()).unwrap();
+    let mut config = place.config();
+    config.checkpoints.as_mut().unwrap().savepoint = Some((&savepoint).into());
+    let message = place.run_for_a_while(config.clone()).unwrap_err().to_string();
+    assert!(message.contains("part-77-0-0.csv"), "{message}");
+    fs::write(place.0.path().join("rows/.tidemill/part-77-0-0.csv.inprogress"), "1,1\n").unwrap();
+    place.run_for_a_while(config).unwrap();
+    assert_eq!(fs::read_to_string(place.0.path().join("rows/part-77-0-0.csv")).unwrap(), "1,1\n");
 }
 
 #[test]
