@@ -306,7 +306,7 @@ fn files_roll_by_size_time_and_checkpoint_on_a_real_disk() {
     let directory = tempfile::tempdir().unwrap();
     let disk: Arc<dyn Disk> = Arc::new(OsDisk::default());
     let clock = Arc::new(SetClock(0.into()));
-    let out = directory.path().join("made/out");
+    let out = directory.path().join("made");
     let sink = FileSink::csv(&out).columns(["n"]).roll_bytes(8).roll_after(Duration::from_secs(10));
     let mut committer = committer(&sink, &disk).unwrap();
     committer.recover(&[]).unwrap();
