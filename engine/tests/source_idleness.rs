@@ -201,3 +201,34 @@ fn a_file_that_was_not_begun_is_not_idle_while_another_is_read() {
     assert_eq!(seen.borrow().records.len(), 9);
     assert!(seen.borrow().signals.is_empty(), "its records would be late: {:?}", seen.borrow().signals);
 }
+
+#[test]
+fn a_watermark_that_stands_still_says_which_split_holds_it_and_since_when() {
+    // Split 1 is slow and then silent; split 0 goes on.
+    let records = [(0, 1000), (1, 10), (0, 1001), (1, 20), (0, 1002)];
+    let (mut task, _) = task(2, &records, own_time(), 10 * SECOND);
+    let wall_millis = 1_000_000;
+    let mut step_at = |seconds: u64| {
+        step(&mut task, seconds * SECOND);
+        let time = task.source_time(3, seconds * SECOND, wall_millis).unwrap();
+        assert_eq!(time.subtask, 3);
+        let stands_for = (wall_millis - time.since_millis) / 1_000;
+        (time.watermark, time.held_back_by, time.is_idle, stands_for)
+    };
+    // Nothing was heard of split 1: there is no watermark at all.
+    assert_eq!(step_at(1), (WATERMARK_MIN, Some(1), false, 1));
+    assert_eq!(step_at(2), (9, Some(1), false, 0));
+    assert_eq!(step_at(3), (9, Some(1), false, 1));
+    assert_eq!(step_at(4), (19, Some(1), false, 0));
+    assert_eq!(step_at(5), (19, Some(1), false, 1));
+    assert_eq!(step_at(13), (19, Some(1), false, 9));
+    // Then it counts as idle, and split 0 is waited for, until that is idle too.
+    assert_eq!(step_at(14), (1001, Some(0), false, 0));
+    assert_eq!(step_at(15), (1001, None, true, 1));
+}
+
+#[test]
+fn without_timestamps_there_is_no_event_time_to_tell_of() {
+    let (task, _) = task(2, &[], NoTimestamps, SECOND);
+    assert_eq!(task.source_time(0, SECOND, 0), None);
+}

@@ -58,6 +58,22 @@ pub struct TaskTimes {
     pub idle: Nanos,
 }
 
+/// How far one subtask of a source has come in event time, and what holds it back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceTime {
+    /// Index of the instance.
+    pub subtask: usize,
+    /// The watermark that it has given out, or is about to.
+    pub watermark: Timestamp,
+    /// Since when it has been that one, as wall-clock time in milliseconds.
+    pub since_millis: i64,
+    /// The split that holds it back: of those that are being read and are not idle, the one that is furthest behind. `None` when there is
+    /// none: all are idle, or have ended.
+    pub held_back_by: Option<usize>,
+    /// Whether all splits are idle, so that nobody waits for this subtask.
+    pub is_idle: bool,
+}
+
 /// What became of a job's checkpoints, over all its attempts.
 #[derive(Clone, Debug, Default)]
 pub struct CheckpointStats {
@@ -154,6 +170,8 @@ pub struct TaskReport {
     pub times: TaskTimes,
     /// Watermark seen on its inputs.
     pub watermark: Timestamp,
+    /// How far it has come in event time, if it begins with a source whose records have timestamps.
+    pub source: Option<SourceTime>,
     /// Elements that wait in its input channels.
     pub queued: usize,
     /// Elements that its input channels hold at most.
@@ -207,6 +225,8 @@ pub struct OperatorMetrics {
     pub watermark: Timestamp,
     /// How far that is behind the wall clock, in milliseconds; `None` before the first watermark and after the last.
     pub watermark_lag_millis: Option<i64>,
+    /// Of a source whose records have timestamps: how far each of its subtasks has come in event time, and what holds it back.
+    pub sources: Vec<SourceTime>,
     /// Elements in its task's input channels, and how many fit.
     pub queue: (usize, usize),
     /// Latency of records from their entry into the job through this operator's task.
@@ -255,6 +275,7 @@ fn merge_operator(index: usize, info: &OperatorInfo, workers: &[WorkerReport]) -
                 times: TaskTimes::default(),
                 watermark: Timestamp::MAX,
                 watermark_lag_millis: None,
+                sources: Vec::new(),
                 queue: (0, 0),
                 latency: LatencyHistogram::default(),
                 connections: ConnectionStats::default(),
@@ -265,6 +286,8 @@ fn merge_operator(index: usize, info: &OperatorInfo, workers: &[WorkerReport]) -
             merged.times.blocked += task.times.blocked;
             merged.times.idle += task.times.idle;
             merged.watermark = merged.watermark.min(task.watermark);
+            let is_first = task.operators.first().is_some_and(|(operator, _)| *operator as usize == index);
+            merged.sources.extend(task.source.iter().filter(|_| is_first).cloned());
             merged.queue.0 += task.queued;
             merged.queue.1 += task.queue_max;
             merged.latency.merge(&task.latency);

@@ -1,7 +1,7 @@
 //! A task: what the worker steps. One per chain and subtask; the only place where types are erased.
 
 use super::{
-    metrics::{LatencyHistogram, OperatorVisitor},
+    metrics::{LatencyHistogram, OperatorVisitor, SourceTime},
     operator::StepContext,
     time::Timestamp,
 };
@@ -36,6 +36,13 @@ pub trait Task {
 
     /// The watermark that the task has seen on its inputs (for a source: given out).
     fn watermark(&self) -> Timestamp;
+
+    /// How far subtask `subtask` of a source has come in event time; `None` where the task begins with something else, or its records have no
+    /// timestamps. It is now `now`, and `wall_millis` by the wall clock.
+    fn source_time(&self, subtask: usize, now: Nanos, wall_millis: i64) -> Option<SourceTime> {
+        let _ = (subtask, now, wall_millis);
+        None
+    }
 
     /// Batches that wait in the task's input channels, and the number that fits.
     fn queue(&self) -> (usize, usize);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::slot::first_operator;
 use crate::{
     model::{
-        metrics::{LatencyHistogram, OperatorVisitor},
+        metrics::{LatencyHistogram, OperatorVisitor, SourceTime},
         operator::StepContext,
         task::{Step, Task},
         time::Timestamp,
@@ -51,6 +51,10 @@ impl Task for Brittle {
 
     fn watermark(&self) -> Timestamp {
         self.task.watermark()
+    }
+
+    fn source_time(&self, subtask: usize, now: Nanos, wall_millis: i64) -> Option<SourceTime> {
+        self.task.source_time(subtask, now, wall_millis)
     }
 
     fn queue(&self) -> (usize, usize) {

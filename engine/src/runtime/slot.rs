@@ -77,7 +77,7 @@ impl Slot {
     }
 
     /// What the task tells.
-    pub(super) fn report(&self, subtask: usize) -> TaskReport {
+    pub(super) fn report(&self, subtask: usize, now: Nanos, wall_millis: i64) -> TaskReport {
         let mut operators = Collect::default();
         self.task.report(&mut operators);
         let (queued, queue_max) = self.task.queue();
@@ -86,6 +86,7 @@ impl Slot {
             operators: operators.0,
             times: self.times.clone(),
             watermark: self.task.watermark(),
+            source: self.task.source_time(subtask, now, wall_millis),
             queued,
             queue_max,
             latency: self.task.latency().clone(),

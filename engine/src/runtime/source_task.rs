@@ -30,7 +30,7 @@ use crate::{
         checkpoint::{Barrier, BarrierKind, CheckpointId, Part, SplitPart},
         graph::BuildContext,
         item::Owned,
-        metrics::{LatencyHistogram, OperatorCounters, OperatorVisitor},
+        metrics::{LatencyHistogram, OperatorCounters, OperatorVisitor, SourceTime},
         operator::{OperatorIndex, Push, Signal, StepContext},
         source::{BoxError, Flow, Output, Polled, Reader, Supply},
         task::{Step, Task},
@@ -506,6 +506,21 @@ where
         } else {
             self.progress.merged()
         }
+    }
+
+    fn source_time(&self, subtask: usize, now: Nanos, wall_millis: i64) -> Option<SourceTime> {
+        if !A::ENABLED {
+            return None;
+        }
+        let is_over = matches!(self.state, State::AtEnd | State::Finishing);
+        let unchanged = now.saturating_sub(self.progress.unchanged_since());
+        Some(SourceTime {
+            subtask,
+            watermark: self.watermark(),
+            since_millis: wall_millis.saturating_sub((unchanged / 1_000_000) as i64),
+            held_back_by: self.progress.held_back_by().filter(|_| !is_over),
+            is_idle: self.progress.is_idle(),
+        })
     }
 
     fn queue(&self) -> (usize, usize) {

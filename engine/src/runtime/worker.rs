@@ -337,10 +337,11 @@ impl Worker {
     }
 
     fn report(&self) -> WorkerReport {
-        let tasks = self.slots.iter().filter(|slot| !slot.is_vacant).map(|slot| slot.report(self.index));
+        let (now, wall_millis) = (self.clock.now(), self.clock.wall_millis());
+        let there = self.slots.iter().filter(|slot| !slot.is_vacant);
         WorkerReport {
-            tasks: tasks.collect(),
-            wall_millis: self.clock.wall_millis(),
+            tasks: there.map(|slot| slot.report(self.index, now, wall_millis)).collect(),
+            wall_millis,
             stalls: self.stalls.clone(),
         }
     }

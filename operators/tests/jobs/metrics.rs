@@ -9,7 +9,12 @@ use tidemill_engine::model::{
 };
 use tidemill_operators::{
     aggregate::Count,
-    testkit::{job::settings, record::RecordSink, script::ScriptSource},
+    api::environment::StreamEnvironment,
+    testkit::{
+        job::settings,
+        record::RecordSink,
+        script::{Event, ScriptSource},
+    },
     window::assigner::TumblingEventTime,
 };
 
@@ -152,4 +157,27 @@ fn skipped_records_and_bytes_read_are_counted() {
         let lines = &metrics.operator("lines").unwrap().counters;
         assert_eq!((lines.skipped, lines.bytes_in, lines.records_out), (3, 90, 1), "under {}", setting.name);
     }
+}
+
+#[test]
+fn a_source_whose_watermark_stands_still_names_the_split_that_holds_it() {
+    let silent = [Event::Record(10_i64), Event::Wait(Duration::from_secs(3_600))];
+    let busy = [Event::Record(1_000), Event::Wait(Duration::from_secs(3_600))];
+    let source = ScriptSource::of_events([busy.to_vec(), silent.to_vec()]);
+    let environment = StreamEnvironment::new().parallelism(1);
+    let strategy = WatermarkStrategy::for_monotonous_timestamps().with_timestamps(|at: &i64| *at);
+    let (sink, _recorded) = RecordSink::new();
+    environment.from_source("clicks", source, strategy).name("clicks").sink("out", sink);
+    let job = environment.start().unwrap();
+    let held = loop {
+        let metrics = job.metrics();
+        let clicks = metrics.operator("clicks").map(|clicks| clicks.sources.clone()).unwrap_or_default();
+        if let Some(time) = clicks.into_iter().find(|time| time.watermark == 9) {
+            assert!(metrics.operator("out").is_some_and(|out| out.sources.is_empty()));
+            break time;
+        }
+        std::thread::yield_now();
+    };
+    assert_eq!((held.subtask, held.held_back_by, held.is_idle), (0, Some(1), false));
+    job.cancel();
 }

@@ -294,3 +294,46 @@ fn checkpoints_that_fail_behind_a_sink_that_is_shut_leave_nothing_that_holds_the
         }
     }
 }
+
+#[test]
+fn a_sink_that_is_shut_slows_its_own_source_and_nothing_else() {
+    /// When the one sink opens.
+    const OPENS_AT: Nanos = 200_000_000;
+    for seed in 0..10 {
+        for parallelism in [1, 2] {
+            let platform = SimPlatform::new(seed).turn_ns_max(20_000);
+            let clock = platform.clock();
+            let environment = StreamEnvironment::on(Arc::new(platform), tight(parallelism));
+            let (read, taken) = (Arc::new(AtomicU64::new(0)), Arc::default());
+            let reading = Arc::clone(&read);
+            environment
+                .from_source("held up", ScriptSource::dealt(0..200_u64, 2), WatermarkStrategy::none())
+                .inspect(move |_number| {
+                    reading.fetch_add(1, Ordering::Relaxed);
+                })
+                .rebalance()
+                .map(|number| number.to_native())
+                .sink("shut", ShutUntil { opens_at: OPENS_AT, taken: Arc::clone(&taken) });
+            // The other pipeline of the job says when each of its records arrives, and how many the first source has read by then.
+            let (sink, arrived) = RecordSink::new();
+            environment
+                .from_source("free", ScriptSource::dealt(0..200_u64, 2), WatermarkStrategy::none())
+                .rebalance()
+                .map(move |number| (number.to_native(), clock.now(), read.load(Ordering::Relaxed)))
+                .sink("open", sink);
+            environment.execute().unwrap();
+            let arrived: Vec<(u64, Nanos, u64)> = arrived.take_records();
+            let setting = format!("seed {seed}, {parallelism} workers");
+            assert_eq!(arrived.len(), 200, "{setting}");
+            let last = arrived.iter().map(|(_, now, _)| *now).max().unwrap();
+            assert!(last < OPENS_AT / 2, "{setting}: the last record arrived after {last} ns");
+            // What fits into outboxes and channels, which have room for one element each.
+            let read = arrived.iter().map(|(.., read)| *read).max().unwrap();
+            assert!(
+                (1..=24).contains(&read),
+                "{setting}: {read} records were read behind a sink that is shut"
+            );
+            assert_eq!(taken.lock().unwrap().len(), 200, "{setting}");
+        }
+    }
+}

@@ -62,6 +62,12 @@ impl WatermarkMerge {
         self.merged
     }
 
+    /// The input that holds the merged watermark back: of those that are active and aligned the one furthest behind.
+    pub fn held_back_by(&self) -> Option<usize> {
+        let active = self.inputs.iter().enumerate().filter(|(_, input)| input.status == Status::Active);
+        active.min_by_key(|(_, input)| input.watermark).map(|(index, _)| index)
+    }
+
     /// Whether every input has ended.
     pub fn is_ended(&self) -> bool {
         self.inputs.iter().all(|input| input.status == Status::Ended)

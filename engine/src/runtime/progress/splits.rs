@@ -19,6 +19,8 @@ pub(in crate::runtime) struct SplitProgress {
     bounds: WatermarkBounds,
     splits: Vec<Split>,
     merge: WatermarkMerge,
+    /// The merged watermark as it was found last, and since when it has been that.
+    known: (Timestamp, Nanos),
     emitted_at: Nanos,
     unsent: Outcome,
     /// Since when the task has been waiting for room: no split is silent meanwhile.
@@ -55,6 +57,7 @@ impl SplitProgress {
             bounds,
             splits: vec![split; splits],
             merge: WatermarkMerge::new(splits),
+            known: (WATERMARK_MIN, now),
             emitted_at: now,
             unsent: Outcome { rest, ..Outcome::default() },
             held_up_since: None,
@@ -99,6 +102,21 @@ impl SplitProgress {
         self.merge.merged()
     }
 
+    /// Since when the merged watermark has been what it is.
+    pub(in crate::runtime) fn unchanged_since(&self) -> Nanos {
+        self.known.1
+    }
+
+    /// The split that holds the merged watermark back.
+    pub(in crate::runtime) fn held_back_by(&self) -> Option<usize> {
+        self.merge.held_back_by()
+    }
+
+    /// Whether all splits that have not ended are idle.
+    pub(in crate::runtime) fn is_idle(&self) -> bool {
+        self.merge.is_idle()
+    }
+
     /// Whether `interval` has passed since something was sent.
     pub(in crate::runtime) fn is_due(&self, now: Nanos, interval: Nanos) -> bool {
         now.saturating_sub(self.emitted_at) >= interval
@@ -136,6 +154,9 @@ impl SplitProgress {
                 let idle = self.merge.idle(index);
                 self.keep(idle);
             }
+        }
+        if self.merge.merged() != self.known.0 {
+            self.known = (self.merge.merged(), now);
         }
     }
 
@@ -188,5 +209,28 @@ impl SplitProgress {
             let outcome = self.merge.end(index);
             self.keep(outcome);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_before_a_restart_makes_records_late_behind_it_and_takes_no_watermark_back() {
+        let bounds = WatermarkBounds { out_of_orderness_ms: 10, idle_after: None };
+        let mut progress = SplitProgress::new(2, false, bounds, 0);
+        progress.resume(0, 1_000);
+        progress.resume(1, 500);
+        assert_eq!(progress.merged(), 489, "the watermark is there before any record");
+        // A record that the watermark had passed before: it goes out first, so that the record is late, as it would have been.
+        assert!(progress.note(1, 300));
+        progress.settle(1);
+        assert_eq!(progress.merged(), 489);
+        // The next checkpoint is no further back either.
+        assert_eq!(progress.unfinished().collect::<Vec<_>>(), [(0, 1_000), (1, 500)]);
+        assert!(!progress.note(1, 600));
+        progress.settle(2);
+        assert_eq!(progress.merged(), 589);
     }
 }
