@@ -9,7 +9,7 @@ use std::{
 
 use rkyv::Archived;
 use tidemill_engine::{
-    control::{handle::JobHandle, read_savepoint},
+    control::{handle::JobHandle, list_checkpoints},
     model::{
         checkpoint_config::CheckpointConfig, checkpoint_error::CheckpointError, config::JobConfig,
         error::Error, source::BoxError, watermark::WatermarkStrategy,
@@ -97,19 +97,17 @@ impl Numbers {
         self.0.path().join("rows")
     }
 
-    fn savepoint(&self) -> PathBuf {
-        self.0.path().join("savepoint")
+    fn checkpoints(&self) -> PathBuf {
+        self.0.path().join("checkpoints")
     }
 
-    /// Begins afresh, or with the savepoint if there is one, in a directory of its own.
-    fn start(&self, version: Version, checkpoints: &str, may_drop: bool) -> Result<JobHandle, Error> {
-        let savepoint = self.savepoint();
+    /// Begins afresh, or goes on from the last checkpoint.
+    fn start(&self, version: Version, may_drop: bool) -> Result<JobHandle, Error> {
         let checkpoints = CheckpointConfig {
-            savepoint: savepoint.exists().then(|| savepoint.into()),
             allow_non_restored_state: may_drop,
-            // The savepoint has all rows of a life.
+            // The last one has all rows of a life.
             interval_ms: 3_600_000,
-            ..CheckpointConfig::new(self.0.path().join(checkpoints))
+            ..CheckpointConfig::new(self.checkpoints())
         };
         let config = JobConfig { parallelism: 2, checkpoints: Some(checkpoints), ..JobConfig::default() };
         let environment = StreamEnvironment::with_config(config);
@@ -117,20 +115,20 @@ impl Numbers {
         environment.start()
     }
 
-    /// Waits until there are rows, and stops behind a savepoint.
+    /// Waits until there are rows, and stops behind a checkpoint.
     fn stop(&self, job: JobHandle) {
         let monitor = job.monitor();
         while monitor.metrics().operator("out").is_none_or(|sink| sink.counters.records_in < 10_000) {
             thread::yield_now();
         }
-        monitor.stop_with_savepoint(self.savepoint(), false).unwrap();
+        monitor.suspend().unwrap();
         job.wait().unwrap();
     }
 
-    /// The names of the files that the savepoint has of the sink `id`.
-    fn names_in_savepoint(&self, id: &str) -> Vec<String> {
-        let savepoint = read_savepoint(&self.savepoint()).unwrap();
-        let subtasks = &savepoint.operators[id].subtasks;
+    /// The names of the files that the last checkpoint has of the sink `id`.
+    fn prepared_names(&self, id: &str) -> Vec<String> {
+        let last = list_checkpoints(&self.checkpoints()).unwrap().pop().unwrap().unwrap();
+        let subtasks = &last.operators[id].subtasks;
         let committables = subtasks.iter().flat_map(|subtask| &subtask.committables);
         let name = |committable: &Vec<u8>| {
             let file: serde_json::Value = serde_json::from_slice(committable).unwrap();
@@ -191,18 +189,17 @@ fn a_job_with_another_operator_before_its_sink_commits_what_was_prepared_without
     ];
     for (first, then, id) in versions {
         let place = Numbers(tempfile::tempdir().unwrap());
-        let job = place.start(first, "first", false).unwrap();
+        let job = place.start(first, false).unwrap();
         place.stop(job);
         let before = place.check();
-        // As it is when the process dies before it has committed what the savepoint holds.
-        let names = place.names_in_savepoint(id);
+        // As it is when the process dies before it has committed what the checkpoint holds.
+        let names = place.prepared_names(id);
         assert!(!names.is_empty());
         for name in names {
             let hidden = place.rows().join(format!(".tidemill/{name}.inprogress"));
             fs::rename(place.rows().join(name), hidden).unwrap();
         }
-        let job = place.start(then, "then", false).unwrap();
-        fs::remove_dir_all(place.savepoint()).unwrap();
+        let job = place.start(then, false).unwrap();
         place.stop(job);
         assert!(place.check() > before);
     }
@@ -211,13 +208,13 @@ fn a_job_with_another_operator_before_its_sink_commits_what_was_prepared_without
 #[test]
 fn a_sink_that_is_gone_is_named_with_what_it_has_prepared() {
     let place = Numbers(tempfile::tempdir().unwrap());
-    let job = place.start(|environment, sink| drop(numbers!(environment).sink("out", sink)), "first", false);
+    let job = place.start(|environment, sink| drop(numbers!(environment).sink("out", sink)), false);
     place.stop(job.unwrap());
     let without: Version = |environment, _| drop(numbers!(environment).for_each(|_| {}));
-    let message = place.start(without, "then", false).map(drop).unwrap_err().to_string();
+    let message = place.start(without, false).map(drop).unwrap_err().to_string();
     assert!(message.contains("`out`") && message.contains("rows"), "{message}");
     assert!(message.contains("a sink that has prepared"), "{message}");
-    let job = place.start(without, "then", true).unwrap();
+    let job = place.start(without, true).unwrap();
     job.monitor().suspend().unwrap();
     job.wait().unwrap();
 }
