@@ -136,13 +136,14 @@ fn is_found_and_replayed(test: &str, wrong: &str) {
     let command = found.lines().find_map(|line| line.strip_prefix("to replay: ")).unwrap();
     let words: Vec<&str> = command.split(' ').collect();
     let (variable, value) = words[0].split_once('=').unwrap();
-    assert_eq!(words[1..], ["cargo", "test", test, "--", "--nocapture"]);
+    assert_eq!(words[1..], ["cargo", "test", test, "--", "--exact", "--nocapture"]);
     assert!(found.starts_with(&format!("under seed {value}: ")), "{found}");
-    let replayed = said(Some((variable, value)), &[test, "--nocapture"]);
+    let replayed = said(Some((variable, value)), &[test, "--exact", "--nocapture"]);
     assert_eq!(report(&replayed), found);
     // It is that seed that was run, and not the first that fails: others, which no run gets to, are run as well.
-    let others = (1_000..1_020)
-        .map(|seed: u64| (seed, said(Some((variable, &seed.to_string())), &[test, "--nocapture"])));
+    let others = (1_000..1_020).map(|seed: u64| {
+        (seed, said(Some((variable, &seed.to_string())), &[test, "--exact", "--nocapture"]))
+    });
     let failed: Vec<(u64, String)> = others.filter(|(_, said)| !said.is_empty()).collect();
     assert!(!failed.is_empty(), "of 20 more seeds none finds it");
     for (seed, said) in failed {
@@ -158,4 +159,11 @@ fn state_in_a_plain_field_is_found_and_replayed() {
 #[test]
 fn a_sink_without_transactions_is_found_and_replayed() {
     is_found_and_replayed("a_sink_without_transactions", ": 2 times instead of 1");
+}
+
+#[test]
+fn a_seed_that_is_no_number_is_said_to_be_none() {
+    let said =
+        said(Some(("TIDEMILL_SIM_SEED", "first")), &["state_in_a_plain_field", "--exact", "--nocapture"]);
+    assert!(said.contains("TIDEMILL_SIM_SEED is `first`: a simulation's seeds are numbers"), "{said}");
 }

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     model::{
         checkpoint::{CheckpointContext, CheckpointId, Restored},
-        checkpoint_config::CheckpointConfig,
+        checkpoint_config::{CheckpointConfig, RestartStrategy},
         checkpoint_error::CheckpointError,
         config::JobConfig,
         connections::Connections,
@@ -415,7 +415,13 @@ impl Supervisor {
         if self.board.is_ending() || self.board.has_given_up() || is_lost || is_lasting {
             return Next::Nothing;
         }
-        let Some(delay) = self.policy.fail(self.platform.clock().now()) else { return Next::Nothing };
+        let Some(delay) = self.policy.fail(self.platform.clock().now()) else {
+            if self.config.restart != RestartStrategy::None {
+                let strategy = &self.config.restart;
+                tracing::warn!(%failure, ?strategy, "the job failed and is not started again: its restart strategy allows no more");
+            }
+            return Next::Nothing;
+        };
         tracing::warn!(%failure, delay_ms = delay / 1_000_000, "the job failed and is started again");
         self.board.note_restart(failure, self.names(), false);
         self.platform.pause(delay, &|| self.board.is_ending() || self.board.is_to_stop());

@@ -202,7 +202,6 @@ impl Simulation {
     /// Runs every seed with an outside of its own.
     fn run<O: Outside>(self, outside: impl Fn(&MemoryDisk) -> O) -> SimReport {
         let mut report = SimReport::default();
-        let number = |name| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
         let seeds = match (number(SEED_VARIABLE), number(SEEDS_VARIABLE)) {
             (Some(seed), _) => seed..seed + 1,
             (None, Some(seeds)) => self.seeds.start..self.seeds.start + seeds,
@@ -234,10 +233,22 @@ impl Simulation {
 
 #[expect(clippy::panic, reason = "this is how a test fails")]
 fn fail(seed: u64, wrong: &str, story: &str) -> ! {
-    let test = thread::current().name().map(|name| format!(" {name}")).unwrap_or_default();
+    let current = thread::current();
+    // The thread of a test has its name; others than this one may contain it.
+    let test = current.name().map(|name| format!(" {name} -- --exact")).unwrap_or_else(|| " --".to_owned());
     panic!(
-        "under seed {seed}: {wrong}\nto replay: {SEED_VARIABLE}={seed} cargo test{test} -- --nocapture\nthe last events:\n{story}"
+        "under seed {seed}: {wrong}\nto replay: {SEED_VARIABLE}={seed} cargo test{test} --nocapture\nthe last events:\n{story}"
     );
+}
+
+/// The number in a variable of the environment, if it is set.
+#[expect(clippy::panic, reason = "this is how a test fails")]
+fn number(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    let Ok(number) = text.parse() else {
+        panic!("{variable} is `{text}`: a simulation's seeds are numbers from 0 on, such as {variable}=7");
+    };
+    Some(number)
 }
 
 /// How often there is what shows as this.
@@ -266,7 +277,9 @@ fn difference(expected: &Counts, found: &Counts) -> Option<String> {
     if lines.is_empty() {
         return None;
     }
-    let more = lines.len().saturating_sub(SHOWN_MAX);
-    let shown = lines.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join("\n");
-    Some(format!("{} records were not committed exactly once:\n{shown}\n  … and {more} more", lines.len()))
+    let mut shown = lines.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>();
+    if lines.len() > SHOWN_MAX {
+        shown.push(format!("  … and {} more", lines.len() - SHOWN_MAX));
+    }
+    Some(format!("{} records were not committed exactly once:\n{}", lines.len(), shown.join("\n")))
 }

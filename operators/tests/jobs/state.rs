@@ -295,7 +295,7 @@ where
 fn a_fault_of_the_state_ends_the_job_with_its_own_words() {
     for config in on_all_backends(JobConfig::default()) {
         let (operator, cause) = error_of(config, |_states| Damaged);
-        assert_eq!(operator, "keeper");
+        assert_eq!(operator, "keeper (keeper-1)");
         assert_eq!(cause, "a key of 7 bytes is over the limit of 6 bytes per key; split it up");
     }
 }
@@ -309,7 +309,7 @@ fn a_name_that_is_taken_is_refused_before_the_first_record() {
                 let _again: ValueState<u64> = states.value(name);
                 Damaged
             });
-            assert_eq!(operator, "keeper");
+            assert_eq!(operator, "keeper (keeper-1)");
             let expected =
                 format!("operator `keeper-1` opens its state `{name}` twice; give each state its own name");
             assert_eq!(cause, expected);
