@@ -80,8 +80,9 @@ impl SegmentHeader {
         body.u64(self.log).u64(self.segment).u64(self.base).string(&self.schema);
         let mut covered = Writer::default();
         covered.u32(body.bytes.len() as u32).put(&body.bytes);
+        let sum = header_checksum(VERSION, &covered.bytes);
         let mut header = Writer::default();
-        header.put(&SEGMENT_MAGIC).u32(VERSION).u32(checksum(&covered.bytes)).put(&covered.bytes);
+        header.put(&SEGMENT_MAGIC).u32(VERSION).u32(sum).put(&covered.bytes);
         header.bytes.resize(header.bytes.len().next_multiple_of(GROUP_ALIGN), 0);
         header.bytes
     }
@@ -93,16 +94,18 @@ impl SegmentHeader {
         if reader.take(SEGMENT_MAGIC.len()).map_err(short)? != SEGMENT_MAGIC {
             return Err(NoHeader::Bad("this is no segment of a write-ahead log"));
         }
-        match reader.u32().map_err(short)? {
-            VERSION => {}
-            newer if newer > VERSION => return Err(NoHeader::Newer(newer)),
-            _ => return Err(NoHeader::Bad("a format version that never was")),
-        }
+        let version = reader.u32().map_err(short)?;
         let stored = reader.u32().map_err(short)?;
         let length = reader.u32().map_err(short)? as usize;
         reader.take(length).map_err(short)?;
-        if checksum(&bytes[PREFIX_BYTES..PREFIX_BYTES + 4 + length]) != stored {
+        if header_checksum(version, &bytes[PREFIX_BYTES..PREFIX_BYTES + 4 + length]) != stored {
             return Err(NoHeader::Bad("the header's checksum is wrong"));
+        }
+        // What is up to here stays as it is in every version: only then is a number that is too high one.
+        match version {
+            VERSION => {}
+            newer if newer > VERSION => return Err(NoHeader::Newer(newer)),
+            _ => return Err(NoHeader::Bad("a format version that never was")),
         }
         let mut body = Reader::new(&bytes[PREFIX_BYTES + 4..PREFIX_BYTES + 4 + length], 0);
         let (log, segment, base) =
@@ -114,6 +117,11 @@ impl SegmentHeader {
         }
         Ok((Self { log, segment, base, schema }, end as u64))
     }
+}
+
+/// The checksum of a header: of its version, and of what is behind the checksum.
+pub(super) fn header_checksum(version: u32, covered: &[u8]) -> u32 {
+    checksum(&[&version.to_le_bytes(), covered].concat())
 }
 
 /// Records that become durable together. Either all of them survive a crash, or none.
@@ -352,7 +360,7 @@ mod tests {
     fn the_bytes_are_frozen() {
         let header = SegmentHeader { log: 1, segment: 2, base: 3, schema: "u64".to_owned() };
         let bytes = header.encode();
-        assert_eq!((bytes.len(), checksum(&bytes)), (56, 3_753_227_760));
+        assert_eq!((bytes.len(), checksum(&bytes)), (56, 3_404_388_476));
         assert_eq!(SegmentHeader::decode(&bytes), Ok((header, 56)));
         let frame = group(&[vec![1, 2, 3], vec![], vec![4; 17]]).encode(7, 9);
         assert_eq!((frame.len(), checksum(&frame)), (104, 4_091_586_396));

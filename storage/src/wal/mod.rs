@@ -212,7 +212,9 @@ impl WriteAheadLog {
         let mut file = self.disk.create_stream(&path).map_err(failed("create", &path))?;
         let schema = self.options.schema.clone();
         let header = SegmentHeader { log: self.number, segment: number, base: self.next, schema }.encode();
-        if let Err(error) = file.write(&header) {
+        // Durable before any record is behind it: what a power cut leaves of one that is not could not be told from one that was
+        // damaged later, with records that were acknowledged.
+        if let Err(error) = file.write(&header).and_then(|()| file.sync()) {
             self.discard(path.clone());
             return Err(failed("write", &path)(error));
         }
