@@ -353,7 +353,9 @@ impl Simulation {
                     }
                 }
                 None => match self.earliest_timer() {
-                    Some(at) => self.platform.clock.now.store(at, Ordering::Relaxed),
+                    Some(at) => {
+                        self.platform.clock.now.fetch_max(at, Ordering::Relaxed);
+                    }
                     None if self.platform.open => self.bells.wait(),
                     None => {
                         let stalled = PlatformError::Stalled { seed: self.platform.seed };
@@ -473,6 +475,7 @@ impl Simulation {
         self.lost.get_or_insert(PlatformError::WorkerLost { worker, cause: cause_of(panic) });
     }
 
+    /// When the first of those that wait can do something: in the past, if somebody outside has woken one just now.
     fn earliest_timer(&self) -> Option<Nanos> {
         let rung = self.bells.lock().clone();
         let waiting = self.hands.iter().zip(rung).filter(|(hand, _)| hand.drive.is_some());
