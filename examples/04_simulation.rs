@@ -10,7 +10,7 @@
 //! To see it find something, keep a sum where no checkpoint sees it, such as in a variable that the closure owns, or write to a sink
 //! without transactions, and run the test.
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{fs, io, path::Path, process::ExitCode};
 
 use tidemill::{model::sink::Sink, prelude::*};
 
@@ -32,7 +32,7 @@ fn spent(env: &StreamEnvironment, purchases: Vec<Purchase>, sink: impl Sink<(u64
         .key_by(|purchase| purchase.customer)
         .fold(0_u64, |cents: &mut u64, purchase| *cents += purchase.cents.to_native())
         .uid("spent")
-        .sink("spent", sink);
+        .sink("sums", sink);
 }
 
 fn run(directory: &Path) -> Result<(), Box<dyn std::error::Error>> {
@@ -48,6 +48,7 @@ fn run(directory: &Path) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(io::stderr).init();
     match run(Path::new("target/simulation")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -17,6 +17,7 @@
 //! * The directory itself is made, but none above it: a disk that is not mounted is no job that begins anew.
 
 mod directories;
+mod inspect;
 mod record;
 
 use std::{
@@ -27,15 +28,15 @@ use std::{
 };
 
 use tidemill_storage::{
-    snapshot::{
-        disk::{DirectoryLock, Disk, read_whole},
-        restore::Parts,
-    },
+    snapshot::disk::{DirectoryLock, Disk, read_whole},
     state::StateError,
 };
 
-pub(super) use self::directories::remove_tree;
 use self::{directories::attempts_of, record::Record};
+pub(super) use self::{
+    directories::remove_tree,
+    inspect::{Unusable, check_parts, is_in, list, manifests},
+};
 use super::manifest::{Beginning, JobManifest, MANIFEST_BYTES_MAX};
 use crate::model::{checkpoint::CheckpointId, checkpoint_error::CheckpointError, regions::RegionIndex};
 
@@ -381,80 +382,14 @@ impl Library {
     }
 }
 
-/// Whether a directory is one of a job's checkpoints.
-pub(super) fn is_in(disk: &dyn Disk, root: &Path) -> bool {
-    disk.list(&root.join(MANIFESTS)).is_ok()
-}
-
-/// The manifests of all checkpoints in a job's directory, the oldest first; an error in place of one whose files are not all there.
-pub(super) fn list(
-    disk: &Arc<dyn Disk>,
-    root: &Path,
-) -> Result<Vec<Result<JobManifest, CheckpointError>>, CheckpointError> {
-    let has_its_files = |manifest: JobManifest| {
-        check_parts(disk, &manifest).map_err(|error| {
-            let file = manifest_path(root, manifest.checkpoint);
-            CheckpointError::Manifest { file, what: error.to_string() }
-        })?;
-        Ok(manifest)
-    };
-    Ok(manifests(disk, root)?.into_iter().map(|read| read.and_then(has_its_files)).collect())
-}
-
-/// The manifests of all checkpoints in a job's directory, the oldest first, whatever has become of their files.
-pub(super) fn manifests(
-    disk: &Arc<dyn Disk>,
-    root: &Path,
-) -> Result<Vec<Result<JobManifest, CheckpointError>>, CheckpointError> {
-    let manifests = root.join(MANIFESTS);
-    let mut files = disk.list(&manifests).map_err(failed("list", &manifests))?;
-    files.retain(|file| number_of(file).is_some());
-    Ok(files.iter().map(|file| JobManifest::read(&**disk, file, root)).collect())
-}
-
 /// The path of the manifest of a checkpoint with this number.
 fn manifest_path(root: &Path, id: CheckpointId) -> PathBuf {
     root.join(MANIFESTS).join(format!("{id:020}"))
 }
 
-/// Looks whether all keyed state that a manifest names is there.
-///
-/// # Errors
-/// When it is not.
-pub(super) fn check_parts(disk: &Arc<dyn Disk>, manifest: &JobManifest) -> Result<(), StateError> {
-    let groups = 0..manifest.max_parallelism;
-    manifest.operators.values().try_for_each(|operator| {
-        Parts::open(Arc::clone(disk), &operator.manifests(), groups.clone()).map(drop)
-    })
-}
-
 /// The number of the checkpoint whose manifest has this path.
 pub(super) fn number_of(file: &Path) -> Option<CheckpointId> {
     file.file_name()?.to_str()?.parse().ok()
-}
-
-/// Why a checkpoint cannot be used.
-pub(super) enum Unusable {
-    /// What is wrong with it.
-    Damaged(String),
-    /// It may be whole: it is of a newer version, or the disk did not let it be read. To go on from the one before would say rows again
-    /// that sinks have committed.
-    Unread(CheckpointError),
-}
-
-impl Unusable {
-    fn of(error: CheckpointError, say: impl FnOnce(&CheckpointError) -> String) -> Self {
-        use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, UnexpectedEof};
-        // Something else than the file is there, or less of it: that stays so.
-        let is_lasting = |kind| matches!(kind, NotFound | UnexpectedEof | NotADirectory | IsADirectory);
-        match &error {
-            CheckpointError::NewerVersion { .. } => Self::Unread(error),
-            CheckpointError::State(StateError::Io { source, .. }) if !is_lasting(source.kind()) => {
-                Self::Unread(error)
-            }
-            _ => Self::Damaged(say(&error)),
-        }
-    }
 }
 
 /// Makes the directory, but none above it.
