@@ -287,10 +287,11 @@ fn a_full_disk_fails_the_send_and_a_damaged_log_the_reader() {
     assert!(error.contains(&format!("where record {} should be", taken.records.len())), "{error}");
     drop((_feeder, source, reader));
 
+    // A bit of the version that has changed makes no newer release.
     bytes[8] = 2;
     disk.put(damaged, &bytes);
-    let newer = open_channel().err().unwrap();
-    assert!(newer.contains("format version 2") && newer.contains("Use a newer release"), "{newer}");
+    let said = open_channel().err().unwrap();
+    assert!(said.contains("the header's checksum is wrong, and there are records"), "{said}");
 }
 
 struct Unpark(thread::Thread);
