@@ -2,45 +2,19 @@
 //! remote stores.
 #![allow(clippy::unwrap_used)]
 
+mod command_kit;
+
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Output},
 };
 
+use command_kit::{done, refused, text, tidemill};
 use tempfile::TempDir;
 use tidemill::{
     control::handle::JobHandle, model::savepoint::SavepointPlace, operators::source::from_parallel_iter,
     platform::remote::RemoteConfig, prelude::*,
 };
-
-fn tidemill(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tidemill"))
-        .args(arguments)
-        .env_remove("AWS_ENDPOINT_URL")
-        .output()
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// What a command prints that does what it is told.
-fn done(arguments: &[&str]) -> String {
-    let output = tidemill(arguments);
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
-    text(&output.stdout)
-}
-
-/// What a command says, in one line, that does not.
-fn refused(arguments: &[&str]) -> String {
-    let output = tidemill(arguments);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
-    assert_eq!(said.lines().count(), 1, "{said}");
-    said
-}
 
 struct Place(TempDir);
 

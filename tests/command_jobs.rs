@@ -1,39 +1,13 @@
 //! The commands that ask something of a running job as a user runs them, on a job in this process.
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::{Command, Output},
-    time::Duration,
-};
+mod command_kit;
 
+use std::{fs, path::PathBuf, time::Duration};
+
+use command_kit::{done, refused, text, tidemill};
 use tempfile::TempDir;
 use tidemill::{control::handle::JobHandle, operators::source::from_parallel_iter, prelude::*};
-
-fn tidemill(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tidemill")).args(arguments).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-/// What a command prints that does what it is told.
-fn done(arguments: &[&str]) -> String {
-    let output = tidemill(arguments);
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
-    text(&output.stdout)
-}
-
-/// What a command says, in one line, that does not.
-fn refused(arguments: &[&str]) -> String {
-    let output = tidemill(arguments);
-    let said = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
-    assert_eq!(said.lines().count(), 1, "{said}");
-    said
-}
 
 struct Place(TempDir);
 

@@ -363,7 +363,7 @@ impl Supervisor {
 
     /// The names of all operators.
     fn names(&self) -> Vec<String> {
-        self.operators.iter().map(|info| info.name.clone()).collect()
+        self.operators.iter().map(OperatorInfo::label).collect()
     }
 
     /// A checkpoint whose state turns out to be damaged is not used again; whether that is so.
