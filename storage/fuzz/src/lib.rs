@@ -734,7 +734,7 @@ pub fn wal(data: &[u8]) -> bool {
     if let Some(end) =
         word(&bytes, 16).and_then(|length| length.checked_add(20)).filter(|end| *end <= bytes.len())
     {
-        let sum = checksum(&bytes[16..end]).to_le_bytes();
+        let sum = checksum(&[&bytes[8..12], &bytes[16..end]].concat()).to_le_bytes();
         bytes[12..16].copy_from_slice(&sum);
         groups_at = end.next_multiple_of(8);
     }
