@@ -6,9 +6,6 @@ use std::collections::HashSet;
 const SAMPLES_MIN: u64 = 1024;
 /// How many samples are told from each other.
 const SEEN_MAX: usize = 4 * SAMPLES_MIN as usize;
-/// Updates per key of a table that was never sealed from which on most keys are taken to change until the next seal. All its keys
-/// are new, so none tells whether it comes again; if they all come as often, six of seven will.
-const NEW_UPDATES: u64 = 2;
 
 /// How sealed records are changed in batches between two seals, where more than one way is open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,8 +32,6 @@ pub(super) struct Allowed {
 #[derive(Debug, Default)]
 pub(super) struct Interval {
     pub(super) mode: Mode,
-    /// Whether there was a seal before.
-    is_known: bool,
     /// Records that were updated in batches.
     pub(super) updates: u64,
     /// How many of them were copied to the tail first.
@@ -84,11 +79,7 @@ impl Interval {
         // To copy all records together takes as long as to copy a fifth of them one by one. Whoever has begun with it goes on until
         // it is clearly too much.
         let part = if self.mode == Mode::Reopened { 4 } else { 3 };
-        let most = if self.is_known || changed > 0 {
-            self.updates > 0 && changed * part >= live
-        } else {
-            live > 0 && self.updates >= live * NEW_UPDATES
-        };
+        let most = self.updates > 0 && changed * part >= live;
         let once =
             if self.updates == 0 { self.mode == Mode::Journaled } else { changed * 4 >= self.updates * 3 };
         if allowed.reopening && most {
@@ -103,7 +94,6 @@ impl Interval {
     /// Begins anew; how many records may go to the journal.
     pub(super) fn renew(&mut self, left: u64, live: u64, allowed: Allowed) -> u64 {
         self.mode = self.next_mode(left, live, allowed);
-        self.is_known = true;
         self.granted = if self.mode == Mode::Journaled { live } else { 0 };
         self.mask = (live / SAMPLES_MIN).next_power_of_two() - 1;
         (self.updates, self.copied, self.samples) = (0, 0, 0);
@@ -124,7 +114,7 @@ mod tests {
     fn next(mode: Mode, updates: u64, copied: u64, keys: &[u64], allowed: Allowed) -> Mode {
         let changed = if mode == Mode::Journaled { keys.len() as u64 } else { 0 };
         let granted = if mode == Mode::Journaled { 1_000 } else { 0 };
-        let mut interval = Interval { mode, is_known: true, updates, copied, granted, ..Interval::default() };
+        let mut interval = Interval { mode, updates, copied, granted, ..Interval::default() };
         keys.iter().for_each(|key| interval.sample(*key));
         let granted = interval.renew(granted - changed, 1_000, allowed);
         assert_eq!(granted, if interval.mode == Mode::Journaled { 1_000 } else { 0 });
@@ -159,27 +149,6 @@ mod tests {
         assert_eq!(next(Mode::Reopened, 250, 0, &keys[1..]), Mode::Journaled);
         // Changes one by one are none that samples tell of.
         assert_eq!(next(Mode::Reopened, 0, 0, &[]), Mode::Copied);
-    }
-
-    #[test]
-    fn blocks_of_a_new_table_are_reopened_where_keys_came_more_than_once() {
-        let next = |updates, copied, allowed| {
-            let mut interval = Interval { updates, copied, ..Interval::default() };
-            interval.renew(0, 1_000, allowed);
-            interval.mode
-        };
-        assert_eq!(next(2_000, 0, ALL), Mode::Reopened);
-        assert_eq!(next(1_999, 0, ALL), Mode::Copied);
-        assert_eq!(next(2_000, 0, JOURNAL), Mode::Copied);
-        // Of one that was restored, what was copied tells.
-        assert_eq!(next(2_000, 100, ALL), Mode::Copied);
-        // What is known of keys that came before counts more than how many updates there were.
-        let mut interval = Interval { updates: 2_000, ..Interval::default() };
-        interval.renew(0, 1_000, ALL);
-        interval.updates = 2_000;
-        interval.renew(0, 1_000, ALL);
-        assert_eq!(interval.mode, Mode::Copied);
-        assert_eq!(Interval::default().next_mode(0, 0, ALL), Mode::Copied);
     }
 
     #[test]

@@ -131,24 +131,6 @@ fn what_was_filled_is_open_again_before_it_is_written() {
 }
 
 #[test]
-fn a_new_table_whose_keys_came_again_is_open_again_behind_its_first_seal() {
-    let disk = MemoryDisk::default();
-    let mut bed = Bed::new(&disk, usize::MAX);
-    bed.change_all();
-    bed.ask_for_snapshot().unwrap();
-    assert_eq!(bed.mode(), Mode::Reopened);
-    let sealed = bed.expected.clone();
-    let numbers = bed.some(KEYS, KEYS);
-    bed.update(numbers);
-    // Those of the block that was the tail.
-    let copied = bed.table.journal.interval.copied;
-    assert!(copied <= u64::from(shape().per_block), "{copied} records were copied");
-    let manifest = bed.wait_for_snapshot().unwrap();
-    assert_eq!(restored(&disk, &manifest, 2), sealed);
-    assert_eq!(contents(&mut bed.table), bed.expected);
-}
-
-#[test]
 fn what_the_writer_still_has_of_a_block_is_not_changed() {
     let disk = MemoryDisk::default();
     let mut bed = Bed::reopened(&disk);
