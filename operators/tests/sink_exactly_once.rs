@@ -4,7 +4,12 @@
 
 mod source_kit;
 
-use std::{path::Path, sync::Arc, thread, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use source_kit::context;
 use tidemill_engine::{
@@ -101,6 +106,30 @@ fn visible(disk: &MemoryDisk) -> Vec<u64> {
     rows
 }
 
+/// A life in which an operation fails (seed 0), or from which on the disk is dead, behind which the power is cut: what it leaves.
+fn first_life(sink: FileSink, at: u64, seed: u64) -> (MemoryDisk, Checkpoint, Result<(), BoxError>) {
+    let (disk, mut newest) = (MemoryDisk::default(), Checkpoint::default());
+    let is_fault = seed == 0;
+    disk.set_faults(if is_fault {
+        Faults { fail_at: Some(at), ..Faults::default() }
+    } else {
+        Faults { dead_from: Some(at), ..Faults::default() }
+    });
+    let ended = live_with(sink, &disk, &mut newest);
+    if !is_fault {
+        assert!(ended.is_err(), "operation {at}");
+        disk.crash(seed + 100 * at);
+    }
+    (disk, newest, ended)
+}
+
+/// Files that have no names.
+fn unnamed(disk: &MemoryDisk) -> Vec<PathBuf> {
+    let mut hidden = disk.list(&Path::new(OUT).join(".tidemill")).unwrap();
+    hidden.retain(|path| path.to_string_lossy().ends_with("inprogress"));
+    hidden
+}
+
 #[test]
 fn a_crash_or_a_fault_at_any_operation_loses_and_doubles_nothing() {
     let disk = MemoryDisk::default();
@@ -109,19 +138,8 @@ fn a_crash_or_a_fault_at_any_operation_loses_and_doubles_nothing() {
     assert!(operations > 100, "{operations}");
     for at in 0..operations {
         for seed in 0..6 {
-            let disk = MemoryDisk::default();
-            let mut newest = Checkpoint::default();
-            let is_fault = seed == 0;
-            let faults = if is_fault {
-                Faults { fail_at: Some(at), ..Faults::default() }
-            } else {
-                Faults { dead_from: Some(at), ..Faults::default() }
-            };
-            disk.set_faults(faults);
-            let mut first = live(&disk, &mut newest);
-            if !is_fault {
-                assert!(first.is_err(), "operation {at}");
-                disk.crash(seed + 100 * at);
+            let (disk, mut newest, mut first) = first_life(sink(), at, seed);
+            if seed > 0 {
                 // It dies once more while it recovers.
                 disk.set_faults(Faults { dead_from: Some(at % 9), ..Faults::default() });
                 first = live(&disk, &mut newest);
@@ -135,9 +153,7 @@ fn a_crash_or_a_fault_at_any_operation_loses_and_doubles_nothing() {
                     .unwrap_or_else(|error| panic!("operation {at}, seed {seed}: {error}"));
             }
             assert_eq!(visible(&disk), (0..ROWS).collect::<Vec<_>>(), "operation {at}, seed {seed}");
-            let hidden = disk.list(&Path::new(OUT).join(".tidemill")).unwrap();
-            let left = hidden.iter().filter(|path| path.to_string_lossy().ends_with("inprogress"));
-            assert_eq!(left.count(), 0, "operation {at}, seed {seed}: {hidden:?}");
+            assert_eq!(unnamed(&disk), Vec::<PathBuf>::new(), "operation {at}, seed {seed}");
         }
     }
 }
@@ -154,20 +170,7 @@ fn a_crash_or_a_fault_at_any_operation_loses_nothing_that_may_come_twice() {
     let mut twice = 0;
     for at in 0..disk.operations() {
         for seed in 0..6 {
-            let disk = MemoryDisk::default();
-            let mut newest = Checkpoint::default();
-            let is_fault = seed == 0;
-            let faults = if is_fault {
-                Faults { fail_at: Some(at), ..Faults::default() }
-            } else {
-                Faults { dead_from: Some(at), ..Faults::default() }
-            };
-            disk.set_faults(faults);
-            let first = live_with(at_least_once(), &disk, &mut newest);
-            if !is_fault {
-                assert!(first.is_err(), "operation {at}");
-                disk.crash(seed + 100 * at);
-            }
+            let (disk, mut newest, first) = first_life(at_least_once(), at, seed);
             // Whole files, with all rows that are in a checkpoint.
             let seen = visible(&disk);
             let lost = (0..newest.position).find(|row| !seen.contains(row));
@@ -181,9 +184,7 @@ fn a_crash_or_a_fault_at_any_operation_loses_nothing_that_may_come_twice() {
             rows.dedup();
             twice += all - rows.len();
             assert_eq!(rows, (0..ROWS).collect::<Vec<_>>(), "operation {at}, seed {seed}");
-            let hidden = disk.list(&Path::new(OUT).join(".tidemill")).unwrap();
-            let left = hidden.iter().filter(|path| path.to_string_lossy().ends_with("inprogress"));
-            assert_eq!(left.count(), 0, "operation {at}, seed {seed}: {hidden:?}");
+            assert_eq!(unnamed(&disk), Vec::<PathBuf>::new(), "operation {at}, seed {seed}");
         }
     }
     assert!(twice > 0, "rows were visible before their checkpoint was complete");

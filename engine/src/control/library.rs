@@ -37,7 +37,10 @@ pub(super) use self::{
     directories::remove_tree,
     inspect::{Unusable, check_parts, is_in, list, manifests},
 };
-use super::manifest::{Beginning, JobManifest, MANIFEST_BYTES_MAX};
+use super::{
+    manifest::{Beginning, JobManifest, MANIFEST_BYTES_MAX},
+    savepoint,
+};
 use crate::model::{checkpoint::CheckpointId, checkpoint_error::CheckpointError, regions::RegionIndex};
 
 /// Name of the file that says whose the directory is.
@@ -82,7 +85,7 @@ impl Library {
     /// Takes the directory of `job`; makes it if there is none in the one above.
     ///
     /// # Errors
-    /// When it cannot be written, is taken, or is another job's, and when the one above it is missing.
+    /// When it cannot be written, is taken, is another job's, or holds a savepoint, and when the one above it is missing.
     pub(super) fn open(disk: Arc<dyn Disk>, root: &Path, job: &str) -> Result<Self, CheckpointError> {
         let manifests = root.join(MANIFESTS);
         make_root(&*disk, root)?;
@@ -420,6 +423,12 @@ fn claim(disk: &dyn Disk, root: &Path, job: &str) -> Result<(), CheckpointError>
             Err(CheckpointError::OtherJob { directory: root.to_owned(), found, job: job.to_owned() })
         }
         Err(StateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            if savepoint::is_in(disk, root) {
+                return Err(CheckpointError::HoldsSavepoint {
+                    directory: root.to_owned(),
+                    job: job.to_owned(),
+                });
+            }
             write_manifest(disk, &owner, format!("{job}\n").as_bytes())
         }
         Err(error) => Err(error.into()),

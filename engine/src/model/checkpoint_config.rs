@@ -87,6 +87,13 @@ impl CheckpointConfig {
                 format!("set {what} to 1 or more"),
             ))
         };
+        if self.directory.as_os_str().is_empty() {
+            return Err(Error::config(
+                "checkpoints.directory is empty".to_owned(),
+                "checkpoints are kept in a directory".to_owned(),
+                "name one, such as `checkpoints`; the one above it has to be there".to_owned(),
+            ));
+        }
         if let Some(Err(error)) = self.remote.as_ref().map(RemoteConfig::check) {
             let what = "checkpoints.remote cannot be used".to_owned();
             return Err(Error::config(what, error.to_string(), "see `RemoteConfig`".to_owned()));

@@ -33,6 +33,17 @@ pub enum CheckpointError {
         /// Who asks.
         job: String,
     },
+    /// The directory is no job's, and holds a savepoint.
+    #[error(
+        "{directory} holds a savepoint, and checkpoints of the job `{job}` are to be kept there: to begin with it, name it as \
+         `CheckpointConfig::savepoint`, and another directory for checkpoints", directory = directory.display()
+    )]
+    HoldsSavepoint {
+        /// The directory.
+        directory: PathBuf,
+        /// Who asks.
+        job: String,
+    },
     /// A manifest, or what it names, cannot be read.
     #[error("{file} is no checkpoint that can be used: {what}", file = file.display())]
     Manifest {

@@ -299,3 +299,18 @@ fn what_is_known_apart_from_manifests_never_keeps_a_job_from_starting_that_has_l
         );
     }
 }
+
+#[test]
+fn the_directory_of_a_savepoint_and_none_at_all_are_no_place_for_checkpoints() {
+    let place = Place::new();
+    let savepoint = place.0.path().join("savepoint");
+    stop_with(&place, place.config(), &savepoint);
+    let parts = ["/savepoint holds a savepoint", "`CheckpointConfig::savepoint`"];
+    refused(&place, config(&place, "savepoint", None), &parts);
+    let mut without = place.config();
+    without.checkpoints.as_mut().unwrap().directory = PathBuf::new();
+    refused(&place, without, &["checkpoints.directory is empty", "name one"]);
+    // The savepoint is as it was.
+    place.run_for_a_while(config(&place, "other", Some(&savepoint))).unwrap();
+    place.check_endless();
+}

@@ -19,7 +19,8 @@ use tidemill_storage::snapshot::disk::memory::{Faults, MemoryDisk};
 /// Longer than any simulation, by the clock of the job.
 const FOR_EVER_MS: u64 = 1_000_000_000;
 
-fn environment(disk: &MemoryDisk, seed: u64, checkpoints: CheckpointConfig) -> StreamEnvironment {
+/// Where a simulated job runs with these settings.
+pub fn environment(disk: &MemoryDisk, seed: u64, checkpoints: CheckpointConfig) -> StreamEnvironment {
     let config = JobConfig {
         parallelism: 2,
         max_parallelism: Some(128),

@@ -28,7 +28,7 @@ use tidemill_storage::snapshot::disk::{
     memory::{Faults, MemoryDisk},
 };
 
-use super::{pressure::ShutUntil, recovery::Place};
+use super::{checkpoint_settings::environment, pressure::ShutUntil, recovery::Place};
 
 /// Longer than any simulation, by the clock of the job.
 const FOR_EVER_MS: u64 = 1_000_000_000;
@@ -258,15 +258,7 @@ fn a_stop_behind_a_sink_that_takes_nothing_is_over_when_its_time_is_up() {
         retain_on_cancel: false,
         ..CheckpointConfig::new(DIRECTORY)
     };
-    let config = JobConfig {
-        parallelism: 2,
-        max_parallelism: Some(128),
-        step_records_max: 2,
-        checkpoints: Some(checkpoints),
-        ..JobConfig::default()
-    };
-    let platform = SimPlatform::new(1).disk(Arc::new(disk.clone())).open_world().turn_ns_max(20_000);
-    let environment = StreamEnvironment::on(Arc::new(platform), config);
+    let environment = environment(&disk, 1, checkpoints);
     let numbers = from_parallel_iter(|subtask, parallelism| (subtask as u64..).step_by(parallelism));
     environment
         .from_source("numbers", numbers, WatermarkStrategy::none())
