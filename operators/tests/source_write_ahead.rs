@@ -66,7 +66,7 @@ fn take<R: Reader>(reader: &mut R, records: usize) -> Vec<R::Item> {
 #[test]
 fn many_threads_send_and_each_is_read_in_its_order() {
     let place = tempfile::tempdir().unwrap();
-    let (feeder, source) = WriteAheadChannel::new(place.path().join("new/log"))
+    let (feeder, source) = WriteAheadChannel::new(place.path().join("log"))
         .open::<(u32, u32)>(&StreamEnvironment::with_config(JobConfig::default()))
         .unwrap();
     let senders: Vec<_> = (0..8_u32)
@@ -375,6 +375,11 @@ fn what_cannot_be_is_refused_in_words() {
     fs::write(&file, "").unwrap();
     let no_directory = try_channel::<u32>(&file).err().map(told).unwrap();
     assert!(no_directory.contains("cannot create") && no_directory.contains("file"), "{no_directory}");
+
+    let unmounted = place.path().join("disk/log");
+    let no_parent = try_channel::<u32>(&unmounted).err().map(told).unwrap();
+    assert!(no_parent.contains("there is no") && no_parent.contains("mount the disk"), "{no_parent}");
+    assert!(!place.path().join("disk").exists(), "nothing is made in its place");
 }
 
 #[test]

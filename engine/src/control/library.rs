@@ -137,7 +137,11 @@ impl Library {
                     self.kept.insert(id, Some(attempts_of(&self.root, &manifest)));
                     newest.get_or_insert(manifest);
                 }
-                Err(Unusable::Unread(error)) => return Err(error),
+                Err(Unusable::Unread(error)) if newest.is_none() => return Err(error),
+                // It may be whole, and is not needed.
+                Err(Unusable::Unread(error)) => {
+                    tracing::warn!(%error, checkpoint = id, "a checkpoint before the newest cannot be read");
+                }
                 Err(Unusable::Damaged(reason)) => self.reject(id, reason),
             }
         }
@@ -332,23 +336,24 @@ impl Library {
     }
 
     /// Takes the manifests of all but the newest `retained_max` away; returns their checkpoints, whose files are needed no
-    /// more. Those that cannot be used do not count, and are kept; so is what is in `needed`.
+    /// more. Those that cannot be used do not count: they go when there are as many newer ones. What is in `needed` is kept.
     pub(super) fn retire(
         &mut self,
         retained_max: usize,
         needed: &BTreeSet<CheckpointId>,
     ) -> Vec<CheckpointId> {
-        let usable = self.kept.keys().filter(|id| !self.unusable.contains_key(id)).copied();
-        let usable: Vec<CheckpointId> = usable.collect();
-        let surplus = usable.len().saturating_sub(retained_max);
+        let mut usable = self.kept.keys().rev().filter(|id| !self.unusable.contains_key(id));
+        let Some(oldest) = usable.nth(retained_max.max(1) - 1).copied() else { return Vec::new() };
+        let surplus: Vec<CheckpointId> = self.kept.range(..oldest).map(|(id, _)| *id).collect();
         let mut retired = Vec::new();
-        for id in usable[..surplus].iter().filter(|id| !needed.contains(id)) {
+        for id in surplus.into_iter().filter(|id| !needed.contains(id)) {
             // One that stays is tried again with the next checkpoint, and nothing it names goes before.
-            if self.disk.remove(&self.manifest_path(*id)).is_err() {
+            if self.disk.remove(&self.manifest_path(id)).is_err() {
                 break;
             }
-            self.kept.remove(id);
-            retired.push(*id);
+            self.kept.remove(&id);
+            self.unusable.remove(&id);
+            retired.push(id);
         }
         if !retired.is_empty() {
             let manifests = self.root.join(MANIFESTS);

@@ -12,7 +12,10 @@ mod source;
 mod stores;
 mod writer;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use tidemill_storage::snapshot::disk::{Disk, read_whole};
 
@@ -83,12 +86,21 @@ pub(super) fn complete(
     write_manifest(disk, &file, bytes)
 }
 
+/// Makes sure that the names of a savepoint's directories, and of those above it, outlive a power cut.
 fn sync_names(disk: &dyn Disk, manifest: &JobManifest, target: &Path) -> Result<(), CheckpointError> {
     let failed = |directory: &Path| {
         let file = directory.to_owned();
         move |source| CheckpointError::Io { doing: "sync", file, source }
     };
     disk.create_directory(target).map_err(failed(target))?;
+    for above in target.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match disk.sync_directory(above) {
+            // One that this user may pass through and not look into was not made by it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced.map_err(failed(above))?,
+        }
+    }
     for part in manifest.operators.values().flat_map(|operator| operator.manifests()) {
         let above = part.ancestors().skip(2).take_while(|path| path.starts_with(target));
         for directory in above {

@@ -394,13 +394,14 @@ impl Supervisor {
             }
             Error::Checkpoint(error) => {
                 use CheckpointError::{
-                    Lost, NewerVersion, NoSavepoint, NonRestoredStates, NoneWhole, OtherBeginning, OtherJob,
-                    Overtaken, Unknown,
+                    BeginningUnknown, Lost, NewerVersion, NoSavepoint, NonRestoredStates, NoneWhole,
+                    OtherBeginning, OtherJob, Overtaken, Unknown,
                 };
                 matches!(
                     **error,
                     NoneWhole { .. }
                         | Lost { .. }
+                        | BeginningUnknown { .. }
                         | OtherBeginning { .. }
                         | NewerVersion { .. }
                         | NoSavepoint { .. }

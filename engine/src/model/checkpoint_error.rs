@@ -100,6 +100,17 @@ pub enum CheckpointError {
         /// The newest of which it is known that it was complete.
         checkpoint: u64,
     },
+    /// There are checkpoints, none can be used, and what the job began with cannot be read either.
+    #[error(
+        "{cause}\nWhat the job began with is not known any more: it may have been the savepoint {savepoint}, long ago. To begin with that \
+         all the same, move the directory away (what came since is lost then)"
+    )]
+    BeginningUnknown {
+        /// The savepoint that is named.
+        savepoint: String,
+        /// What is wrong with the checkpoints.
+        cause: Box<CheckpointError>,
+    },
     /// The directory cannot be made, since the one above it is missing.
     #[error(
         "cannot make the directory of checkpoints {directory}: {parent} is not there. If it is on a disk of its own, mount that, or \

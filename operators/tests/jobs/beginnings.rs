@@ -192,6 +192,31 @@ fn a_savepoint_is_begun_with_once_and_another_one_is_refused() {
 }
 
 #[test]
+fn a_job_whose_beginning_is_not_known_any_more_is_not_taken_back_to_a_savepoint() {
+    let place = Place::new();
+    let one = place.0.path().join("one");
+    let second = || config(&place, "second", Some(&one));
+    stop_with(&place, config(&place, "checkpoints", None), &one);
+    place.run_for_a_while(second()).unwrap();
+    place.check_endless();
+    // The names of files are there, and what was in them is not: so a file system may come back from a crash.
+    let directory = place.0.path().join("second");
+    let files = |directory: &Path| fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let is_record = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("complete-");
+    for file in files(&directory.join("checkpoints")).chain(files(&directory).filter(is_record)) {
+        fs::write(file, "").unwrap();
+    }
+    let place_of_it = one.to_str().unwrap();
+    refused(
+        &place,
+        second(),
+        &["none of the checkpoints", "not known any more", place_of_it, "move the directory away"],
+    );
+    fs::rename(&directory, place.0.path().join("away")).unwrap();
+    place.run_for_a_while(second()).unwrap();
+}
+
+#[test]
 fn where_no_checkpoint_can_be_used_a_savepoint_helps_but_not_the_one_that_they_began_with() {
     for are_gone in [false, true] {
         let place = Place::new();

@@ -16,6 +16,18 @@ pub enum LogError {
         /// Who has it.
         source: Box<StateError>,
     },
+    /// What the log's directory is to be in is missing.
+    #[error(
+        "there is no {parent} for the write-ahead log {directory}. Make it, or mount the disk that it is on: a log in its place \
+         would have nothing of what was acknowledged",
+        parent = parent.display(), directory = directory.display()
+    )]
+    NoParent {
+        /// The log's directory.
+        directory: PathBuf,
+        /// The one that is missing.
+        parent: PathBuf,
+    },
     /// The operating system refused. What was being written is not acknowledged; what was acknowledged before is safe.
     #[error(
         "cannot {doing} {file} of the write-ahead log: {source}. {fix}",

@@ -27,7 +27,7 @@ pub(super) fn open(
     directory: &Path,
     options: LogOptions,
 ) -> Result<WriteAheadLog, LogError> {
-    disk.create_directory(directory).map_err(failed("create", directory))?;
+    make_directory(&*disk, directory)?;
     let lock = disk.lock(directory).map_err(|error| match error {
         StateError::Io { source, doing, file } if source.kind() != io::ErrorKind::ResourceBusy => {
             LogError::Io { doing, file, source }
@@ -61,6 +61,16 @@ pub(super) fn open(
     }
     log.find_end()?;
     Ok(log)
+}
+
+/// Makes the directory, but none above it: a disk that is not mounted is no log in which nothing was acknowledged.
+fn make_directory(disk: &dyn Disk, directory: &Path) -> Result<(), LogError> {
+    disk.make_directory(directory).map_err(|source| match (source.kind(), directory.parent()) {
+        (io::ErrorKind::NotFound, Some(parent)) => {
+            LogError::NoParent { directory: directory.to_owned(), parent: parent.to_owned() }
+        }
+        _ => failed("create", directory)(source),
+    })
 }
 
 impl WriteAheadLog {

@@ -331,8 +331,11 @@ fn what_was_acknowledged_survives_a_crash_at_any_operation() {
 #[test]
 fn the_real_disk_keeps_a_log_in_a_directory_that_was_not_there() {
     let place = tempfile::tempdir().unwrap();
-    let directory = place.path().join("a/b");
+    let directory = place.path().join("disk/log");
     let open = || WriteAheadLog::open(Arc::new(OsDisk::default()), &directory, options());
+    let parent = place.path().join("disk");
+    assert!(matches!(open(), Err(LogError::NoParent { parent: missing, .. }) if missing == parent));
+    std::fs::create_dir(&parent).unwrap();
     let mut log = open().unwrap();
     for first in 0..50 {
         log.append(&group([first])).unwrap();

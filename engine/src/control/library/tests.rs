@@ -81,6 +81,47 @@ fn a_checkpoint_that_cannot_be_read_for_now_is_not_passed_over() {
 }
 
 #[test]
+fn a_checkpoint_before_the_newest_that_cannot_be_read_is_not_needed() {
+    let (memory, root) = (MemoryDisk::default(), Path::new("/checkpoints"));
+    let disk: Arc<dyn Disk> = Arc::new(memory.clone());
+    let mut library = Library::open(Arc::clone(&disk), root, "job").unwrap();
+    library.add(&checkpoint(1, &[])).unwrap();
+    library.add(&checkpoint(2, &[])).unwrap();
+    drop(library);
+    let mut library = Library::open(disk, root, "job").unwrap();
+    // The newest is read first.
+    memory.set_faults(Faults { fail_read_at: Some(1), ..Faults::default() });
+    assert_eq!(library.newest().unwrap().map(|newest| newest.checkpoint), Some(2));
+    assert_eq!(library.retire(1, &BTreeSet::new()), [1]);
+}
+
+#[test]
+fn damaged_checkpoints_go_when_enough_newer_ones_are_there_and_what_they_named_with_them() {
+    let root = tempfile::tempdir().unwrap();
+    let open = || Library::open(Arc::new(OsDisk::default()), root.path(), "job").unwrap();
+    let mut library = open();
+    let own = library.begin_region(0).unwrap();
+    library.add(&checkpoint(1, &[])).unwrap();
+    library.add(&checkpoint(2, &[&own])).unwrap();
+    fs::write(library.manifest_path(2), "rot").unwrap();
+    drop(library);
+
+    let mut library = open();
+    assert_eq!(library.newest().unwrap().map(|newest| newest.checkpoint), Some(1));
+    library.begin_attempt(0).unwrap();
+    let next = library.begin_region(0).unwrap();
+    library.add(&checkpoint(3, &[&next])).unwrap();
+    assert!(library.retire(2, &BTreeSet::new()).is_empty(), "two that can be used are kept: 1 and 3");
+    assert!(own.exists(), "whoever reads the one that is damaged may need it");
+    library.add(&checkpoint(4, &[&next])).unwrap();
+    assert_eq!(library.retire(2, &BTreeSet::new()), [1, 2]);
+    assert!(!own.exists() && next.exists());
+    drop(library);
+    // Nor is it what the next process goes back to.
+    assert!(open().kept.into_keys().eq([3, 4]));
+}
+
+#[test]
 fn a_job_that_has_removed_its_checkpoints_itself_begins_anew_also_behind_a_power_cut() {
     for seed in 0..32 {
         let (memory, root) = (MemoryDisk::default(), Path::new("/checkpoints"));

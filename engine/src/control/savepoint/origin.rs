@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     sync::Arc,
 };
 
@@ -57,9 +57,10 @@ impl Origin {
     /// Where it is, for people; and by what it is known as the one that a job began with.
     pub(in crate::control) fn place(&self) -> String {
         match &self.place {
-            // Without slashes that mean nothing.
+            // However it was written.
             SavepointPlace::Directory(directory) => {
-                directory.components().collect::<PathBuf>().display().to_string()
+                let absolute = path::absolute(directory).unwrap_or_else(|_| directory.clone());
+                absolute.components().collect::<PathBuf>().display().to_string()
             }
             remote => remote.to_string(),
         }

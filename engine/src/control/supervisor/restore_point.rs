@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | there | no, or the one that they began with | the newest that is whole |
 //! | there | and they began with another, or with none | nothing: it is refused |
-//! | there, none of them whole, or lost | no, or the one that they began with | nothing: it is refused |
+//! | there, none of them whole, or lost | no, or the one that they began with, or that is not known | nothing: it is refused |
 //! | there, none of them whole, or lost | and they began with another, or with none | the savepoint, with a warning |
 //! | not there | yes | the savepoint |
 //! | not there | no | the beginning |
@@ -60,11 +60,19 @@ impl Supervisor {
         let named = self.origin.as_ref().map(|origin| origin.place());
         let is_named = |beginning: Option<&Beginning>| matches!((beginning, &named), (Some(Beginning::Savepoint(place)), Some(named)) if place == named);
         let newest = match newest {
-            Err(error @ (CheckpointError::NoneWhole { .. } | CheckpointError::Lost { .. }))
-                if named.is_some() && !is_named(library.beginning()) =>
-            {
-                tracing::warn!(%error, savepoint = named, "the job begins with the savepoint instead, and what sinks have committed since it was taken can come twice");
-                None
+            Err(error @ (CheckpointError::NoneWhole { .. } | CheckpointError::Lost { .. })) => {
+                match (&named, library.beginning()) {
+                    (None, _) => return Err(error.into()),
+                    (Some(savepoint), None) => {
+                        let (savepoint, cause) = (savepoint.clone(), Box::new(error));
+                        return Err(CheckpointError::BeginningUnknown { savepoint, cause }.into());
+                    }
+                    (Some(_), beginning) if is_named(beginning) => return Err(error.into()),
+                    (Some(savepoint), Some(_)) => {
+                        tracing::warn!(%error, savepoint, "the job begins with the savepoint instead, and what sinks have committed since it was taken can come twice");
+                        None
+                    }
+                }
             }
             newest => newest?,
         };

@@ -55,6 +55,7 @@ const BATCH_BYTES_MAX: u64 = 16 << 20;
 /// use tidemill_operators::{api::environment::StreamEnvironment, sink::CollectSink, source::WriteAheadChannel};
 ///
 /// # let place = std::env::temp_dir().join(format!("tidemill-write-ahead-{}", std::process::id()));
+/// # std::fs::create_dir_all(&place)?;
 /// let config = JobConfig { name: "orders".into(), parallelism: 2, ..JobConfig::default() };
 /// let env = StreamEnvironment::with_config(config).checkpoints(CheckpointConfig::new(place.join("checkpoints")));
 /// let (feeder, orders) = WriteAheadChannel::new(place.join("orders")).open::<u64>(&env)?;
@@ -101,8 +102,8 @@ pub struct WriteAheadChannel {
 }
 
 impl WriteAheadChannel {
-    /// A channel with its log in `directory`, which is made if it is not there. It should be on a local disk, and hold
-    /// nothing else.
+    /// A channel with its log in `directory`, which is made if it is not there, but none above it. It should be on a local
+    /// disk, and hold nothing else.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self { directory: directory.into(), log_bytes_max: LOG_BYTES_MAX }
     }
