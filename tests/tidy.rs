@@ -231,6 +231,14 @@ fn links_lead_somewhere() {
 }
 
 #[test]
+fn tests_that_pages_name_are_there() {
+    let tree = Tree::read();
+    let pages = || tree.texts().filter(|(path, _)| path.ends_with(".md"));
+    let look = |target: &str| tree.files.get(target).map(String::as_str);
+    report(pages().flat_map(|(path, text)| named_test_findings(path, text, look)));
+}
+
+#[test]
 fn snippets_are_tested() {
     let tree = Tree::read();
     let book = tree.get("src/book.rs");

@@ -278,6 +278,65 @@ pub fn headings(page: &str) -> impl Iterator<Item = String> + '_ {
     })
 }
 
+/// What the path of a file begins with that is written from the root of the repository.
+const MEMBERS: [&str; 5] = ["bench/", "engine/", "examples/", "operators/", "storage/"];
+
+/// Tests that a page names, in code marks behind the file that they are in, have to be there. `look` gives the text of a file of the
+/// repository. Of several files, written as `a/{b,c}.rs`, one has to have the test.
+pub fn named_test_findings<'t>(
+    path: &str,
+    text: &str,
+    look: impl Fn(&str) -> Option<&'t str>,
+) -> Vec<String> {
+    let mut findings = Vec::new();
+    let is_test = |name: &str| {
+        let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        name.bytes().all(is_name) && name.matches('_').count() >= 3
+    };
+    for block in blocks(text) {
+        let mut files: Vec<String> = Vec::new();
+        for token in block.split('`').skip(1).step_by(2) {
+            if token.ends_with(".rs") {
+                // Others are written from where the page is about.
+                let is_whole = MEMBERS.iter().any(|member| token.starts_with(member));
+                files = if is_whole { unfolded(token) } else { Vec::new() };
+                let gone = files.iter().filter(|file| look(file).is_none());
+                findings.extend(gone.map(|file| format!("{path}: there is no `{file}`")));
+            } else if is_test(token) && !files.is_empty() {
+                let name = format!("fn {token}(");
+                if !files.iter().any(|file| look(file).is_some_and(|text| text.contains(&name))) {
+                    findings.push(format!("{path}: no test `{token}` is in {}", files.join(", ")));
+                }
+            }
+        }
+    }
+    findings
+}
+
+/// The paragraphs, points and rows of a page.
+fn blocks(text: &str) -> Vec<String> {
+    let mut blocks = vec![String::new()];
+    for line in text.lines() {
+        if line.is_empty() || line.starts_with(['*', '|', '#']) {
+            blocks.push(String::new());
+        }
+        if let Some(block) = blocks.last_mut() {
+            *block += &format!("{line}\n");
+        }
+    }
+    blocks
+}
+
+/// `a/{b,c}.rs` as `a/b.rs` and `a/c.rs`.
+fn unfolded(path: &str) -> Vec<String> {
+    match path.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?))) {
+        Some((before, (names, behind))) => {
+            names.split(',').map(|name| format!("{before}{name}{behind}")).collect()
+        }
+        None => vec![path.to_owned()],
+    }
+}
+
 /// Every page that shows Rust has to be named in the module that makes tests of the pages.
 pub fn snippet_findings(path: &str, text: &str, book: &str) -> Vec<String> {
     let shows = text.lines().any(|line| line.trim_start().starts_with("```rust"));

@@ -153,6 +153,28 @@ fn a_broken_link_is_found() {
 }
 
 #[test]
+fn a_test_that_a_page_names_and_that_is_not_there_is_found() {
+    let look = |path: &str| match path {
+        "engine/a.rs" => Some("#[test]\nfn nothing_is_ever_lost() {}\n"),
+        "engine/b.rs" => Some("#[test]\nfn nothing_comes_twice_here() {}\n"),
+        _ => None,
+    };
+    let found = |page: &str| named_test_findings("docs/a.md", page, look).len();
+    for good in [
+        "* `engine/a.rs`: `nothing_is_ever_lost`",
+        "| row | `engine/{a,b}.rs`: `nothing_is_ever_lost`,\n`nothing_comes_twice_here` |",
+        "* `retain_on_cancel`, see `engine/a.rs`\n* `not_behind_a_file`",
+    ] {
+        assert_eq!(found(good), 0, "{good}");
+    }
+    for bad in
+        ["* `engine/b.rs`: `nothing_is_ever_lost`", "`engine/c.rs`", "`engine/a.rs`\n`it_was_called_so_once`"]
+    {
+        assert_eq!(found(bad), 1, "{bad}");
+    }
+}
+
+#[test]
 fn an_untested_page_is_found() {
     let book = "first \"../docs/first.md\"";
     assert!(snippet_findings("docs/first.md", "```rust\na();\n```", book).is_empty());
