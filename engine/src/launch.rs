@@ -14,7 +14,7 @@ use crate::{
         checkpoint::CheckpointContext,
         config::JobConfig,
         error::Error,
-        graph::{BuildContext, JobGraph, StoreRegistry},
+        graph::{BuildContext, JobGraph, StoreRegistry, TakenShares},
         metrics::OperatorInfo,
         regions::Regions,
         shared::JobShared,
@@ -106,6 +106,7 @@ impl Seat {
             state_writer,
             checkpoints: CheckpointContext::default(),
             stores: StoreRegistry::default(),
+            taken: TakenShares::default(),
         };
         let places: Vec<Place> =
             berth.places.into_iter().map(|(region, is_source)| Place { region, is_source }).collect();

@@ -16,7 +16,7 @@ use tidemill_engine::{
     model::{
         checkpoint::{Barrier, Part},
         config::StateBackendKind,
-        graph::{BuildContext, RegisteredStore},
+        graph::{BuildContext, RegisteredStore, Share},
         operator::{OpenError, OperatorIndex, StepContext},
     },
     runtime::blame::Blame,
@@ -42,7 +42,7 @@ use tidemill_storage::{
 /// # Errors
 /// Whatever keeps it from opening, in the name of the operator.
 pub fn open(operator: OperatorIndex, context: &BuildContext) -> Result<JobBackend, OpenError> {
-    let manifests = context.restored(operator).map(|state| state.manifests()).unwrap_or_default();
+    let manifests = context.take(operator, Share::State).map(|state| state.manifests()).unwrap_or_default();
     if context.config.state_backend == StateBackendKind::Memory {
         if !manifests.is_empty() {
             return Err(refused(operator)(StateError::NoSnapshots));

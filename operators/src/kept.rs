@@ -5,7 +5,7 @@
 
 use tidemill_engine::model::{
     checkpoint::Part,
-    graph::BuildContext,
+    graph::{BuildContext, Share},
     operator::{OpenError, OperatorIndex, StepContext},
 };
 use tidemill_storage::record::{Record, from_bytes, to_bytes};
@@ -24,7 +24,7 @@ pub fn keep<T: Record>(operator: OperatorIndex, record: &T, context: &mut StepCo
 /// # Errors
 /// When the bytes are no such record, in the name of the operator.
 pub fn restored<T: Record>(operator: OperatorIndex, context: &BuildContext) -> Result<Vec<T>, OpenError> {
-    let Some(state) = context.restored(operator) else { return Ok(Vec::new()) };
+    let Some(state) = context.take(operator, Share::Record) else { return Ok(Vec::new()) };
     let subtask = &context.subtask;
     let subtasks = match state.subtasks.len() == subtask.parallelism {
         true => &state.subtasks[subtask.subtask..=subtask.subtask],

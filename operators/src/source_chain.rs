@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tidemill_engine::{
     model::{
         checkpoint::SplitPart,
-        graph::BuildContext,
+        graph::{BuildContext, Share},
         item::Owned,
         operator::{Chain, OpenError, OperatorIndex, Push},
         source::{BoxError, Source},
@@ -75,7 +75,7 @@ fn open<S: Source>(
     context: &BuildContext,
 ) -> Result<(S::Reader, Vec<Timestamp>), BoxError> {
     let subtask = &context.subtask;
-    let restored = context.restored(operator);
+    let restored = context.take(operator, Share::Splits);
     let Some(parts) = restored.and_then(|state| state.splits(subtask.subtask, subtask.parallelism)) else {
         return Ok((source.open(subtask, source.splits(subtask)?)?, Vec::new()));
     };

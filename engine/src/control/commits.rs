@@ -31,6 +31,11 @@ impl Commits {
         self.committers.is_empty()
     }
 
+    /// Whether an operator is a sink that has transactions.
+    pub(super) fn has(&self, operator: OperatorIndex) -> bool {
+        self.committers.contains_key(&operator)
+    }
+
     fn each(
         &mut self,
         prepared: &Prepared,

@@ -79,8 +79,6 @@ pub(crate) struct Supervisor {
     origin: Option<Origin>,
     board: Arc<Board>,
     policy: SharedPolicy,
-    /// There was an attempt.
-    has_begun: bool,
 }
 
 /// An attempt that runs.
@@ -162,7 +160,6 @@ impl Supervisor {
             origin,
             board,
             policy,
-            has_begun: false,
         })
     }
 
@@ -200,9 +197,7 @@ impl Supervisor {
         let fleet = self.platform.prepare(self.config.parallelism)?;
         let claim = self.claim()?;
         let from = self.restore_point(claim.as_ref())?;
-        if !std::mem::replace(&mut self.has_begun, true) {
-            self.announce(&from);
-        }
+        self.announce(&from);
         let RestorePoint { manifest: restore_point, savepoint, beginning } = from;
         let restored_from = restore_point.as_ref().map(|point| point.checkpoint);
         self.platform.note(&|| match restored_from {

@@ -9,6 +9,7 @@ use crate::{
         checkpoint_config::RestartStrategy,
         config::JobConfig,
         graph::{Crew, JobGraph, TaskPlan},
+        operator::OperatorIndex,
         regions::{RegionIndex, Regions},
     },
     platform::Wake,
@@ -61,6 +62,11 @@ impl Works {
         sources
     }
 
+    /// Whether an operator writes to an exchange.
+    pub(super) fn has_edge(&self, operator: OperatorIndex) -> bool {
+        self.graph().edges.iter().any(|edge| edge.operator == operator)
+    }
+
     /// Makes all channels and the plans of all tasks; `contexts` has what those of each region are told.
     pub(super) fn berths(&self, wakers: &[Arc<dyn Wake>], contexts: Vec<CheckpointContext>) -> Vec<Berth> {
         let mut crews: Vec<_> = contexts
@@ -92,6 +98,7 @@ impl Works {
             let tasks = own.map(|(slot, (_, node))| TaskPlan {
                 slot,
                 parallelism: node.parallelism,
+                operators: node.operators.clone(),
                 build: (node.instance)(),
             });
             Crew { region, tasks: tasks.collect(), checkpoints: checkpoints.clone() }

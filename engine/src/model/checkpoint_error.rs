@@ -169,7 +169,7 @@ pub enum CheckpointError {
     },
     /// The checkpoint has state that nobody would get.
     #[error(
-        "the checkpoint {checkpoint} holds state of operators that this job does not have: {operators}. Give the operators \
+        "the checkpoint {checkpoint} holds what no operator of this job takes up: {operators}. Give the operators \
          their former ids with `.uid(…)`, or set allow_non_restored_state to drop that state", checkpoint = checkpoint.display()
     )]
     NonRestored {
@@ -180,8 +180,8 @@ pub enum CheckpointError {
     },
     /// The checkpoint has states of an operator that it does not open.
     #[error(
-        "the checkpoint that the job goes on from holds states that the operator `{operator}` does not open: {states}. Give them \
-         their former names, or set allow_non_restored_state to drop them"
+        "the checkpoint that the job goes on from holds states that the operator `{operator}` does not open: {states}. Give states \
+         their former names and operators their former ids (`.uid(…)`), or set allow_non_restored_state to drop what is left"
     )]
     NonRestoredStates {
         /// Name of the operator.

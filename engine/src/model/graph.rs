@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     cell::RefCell,
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
     sync::Arc,
@@ -16,7 +17,7 @@ use tidemill_storage::{
 };
 
 use super::{
-    checkpoint::{CheckpointContext, OperatorState},
+    checkpoint::{CheckpointContext, OperatorState, Restored},
     config::JobConfig,
     error::Error,
     metrics::OperatorInfo,
@@ -51,6 +52,8 @@ pub struct BuildContext {
     pub checkpoints: CheckpointContext,
     /// Where stores make themselves known, so that the worker hears what becomes of their snapshots.
     pub stores: StoreRegistry,
+    /// What was taken up of the checkpoint that the job goes on from.
+    pub taken: TakenShares,
 }
 
 /// A store of one operator, known to its worker.
@@ -66,15 +69,64 @@ pub struct RegisteredStore {
 /// The stores of one worker. Used by one thread.
 pub type StoreRegistry = Rc<RefCell<Vec<RegisteredStore>>>;
 
+/// What an operator may have in a checkpoint and takes up when it is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Share {
+    /// Keyed state: of this kind are the manifests.
+    State,
+    /// Its own record, of [`Part::Bytes`](super::checkpoint::Part::Bytes).
+    Record,
+    /// The places in the splits of a source.
+    Splits,
+}
+
+impl Share {
+    /// Each, and what it is called.
+    const ALL: [(Self, &str); 3] = [
+        (Self::State, "keyed state"),
+        (Self::Record, "watermarks, or what else it keeps of itself"),
+        (Self::Splits, "the places of a source"),
+    ];
+
+    /// Whether an operator has some.
+    fn is_in(self, state: &OperatorState) -> bool {
+        state.subtasks.iter().any(|subtask| match self {
+            Self::State => subtask.manifest.is_some(),
+            Self::Record => subtask.bytes.is_some(),
+            Self::Splits => subtask.splits.is_some(),
+        })
+    }
+}
+
+/// What the operators of one worker have taken up. Used by one thread.
+pub type TakenShares = Rc<RefCell<BTreeSet<(OperatorIndex, Share)>>>;
+
 impl BuildContext {
     /// The stable id of an operator, under which its state is kept.
     pub fn operator_id(&self, operator: OperatorIndex) -> &str {
         &self.operators[operator as usize].id
     }
 
-    /// What the checkpoint that the job goes on from holds of an operator.
+    /// What the checkpoint that the job goes on from holds of an operator, for what an exchange behind it has under way.
     pub fn restored(&self, operator: OperatorIndex) -> Option<&OperatorState> {
         self.checkpoints.restored.get(self.operator_id(operator))
+    }
+
+    /// The same, for an operator that takes up a share of it. What no operator takes up keeps the job from going on, as it would not be in the
+    /// next checkpoint; so this is called also where there may be nothing.
+    pub fn take(&self, operator: OperatorIndex, share: Share) -> Option<&OperatorState> {
+        self.taken.borrow_mut().insert((operator, share));
+        self.restored(operator)
+    }
+
+    /// What a checkpoint holds of an operator and nobody has taken up, in words.
+    pub fn not_taken(&self, operator: OperatorIndex, restored: &Restored) -> Vec<&'static str> {
+        let Some(state) = restored.get(self.operator_id(operator)) else { return Vec::new() };
+        let taken = self.taken.borrow();
+        let left = Share::ALL
+            .into_iter()
+            .filter(|(share, _)| share.is_in(state) && !taken.contains(&(operator, *share)));
+        left.map(|(_, words)| words).collect()
     }
 }
 
@@ -104,6 +156,8 @@ pub struct TaskPlan {
     pub slot: usize,
     /// Number of subtasks of its chain.
     pub parallelism: usize,
+    /// Its operators, by index.
+    pub operators: Vec<OperatorIndex>,
     /// Builds it.
     pub build: TaskBuilder,
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     model::{
-        checkpoint::{CheckpointId, FromWorker, ToWorker},
+        checkpoint::{CheckpointContext, CheckpointId, FromWorker, ToWorker},
         checkpoint_error::CheckpointError,
         error::Error,
         graph::{Crew, StoreRegistry, unwound},
@@ -99,14 +99,16 @@ impl Worker {
     /// Builds tasks, each in its place. If one does not open, its region has failed.
     pub fn build(&mut self, crew: Crew) {
         let Crew { region, tasks, checkpoints } = crew;
+        let mut operators = Vec::new();
         for plan in tasks {
             let slot = plan.slot;
+            operators.extend_from_slice(&plan.operators);
             match self.builder.build(plan, &checkpoints) {
                 Ok(task) => self.slots[slot].fill(task, checkpoints.before, self.clock.now()),
                 Err((operator, cause)) => return self.fail(region, operator, cause),
             }
         }
-        if let Err(error) = self.all_restored(region) {
+        if let Err(error) = self.all_restored(region, &operators, &checkpoints) {
             return self.shared.fail(error.into());
         }
         if self.regions.are_many() {
@@ -114,21 +116,37 @@ impl Worker {
         }
     }
 
-    /// Checks that operators have opened all states that their stores were restored with, or may leave some: what is not opened is not
-    /// in the next checkpoint.
-    fn all_restored(&self, region: RegionIndex) -> Result<(), CheckpointError> {
-        let settings = self.builder.template().config.checkpoints.as_ref();
-        if settings.is_some_and(|settings| settings.allow_non_restored_state) {
-            return Ok(());
-        }
+    /// Checks that the operators of a region have taken up all that a checkpoint holds of them, and opened all states that their stores were
+    /// restored with, or may leave some: what they leave is not in the next checkpoint.
+    fn all_restored(
+        &self,
+        region: RegionIndex,
+        operators: &[OperatorIndex],
+        checkpoints: &CheckpointContext,
+    ) -> Result<(), CheckpointError> {
+        let template = self.builder.template();
+        let words = |operator| template.not_taken(operator, &checkpoints.restored);
+        let left = operators.iter().map(|operator| (*operator, words(*operator).join(", ")));
         let unopened = self.checkpoints.unopened(|operator| self.regions.of_operator(operator) == region);
-        match unopened.first() {
-            None => Ok(()),
-            Some((operator, names)) => {
-                let operator = self.operators[*operator as usize].label();
-                Err(CheckpointError::NonRestoredStates { operator, states: names.join(", ") })
-            }
+        let unopened = unopened.into_iter().map(|(operator, names)| (operator, names.join(", ")));
+        let mut left = left.filter(|(_, words)| !words.is_empty()).chain(unopened);
+        if !template.config.checkpoints.as_ref().is_some_and(|settings| settings.allow_non_restored_state) {
+            let label = |(operator, states): (OperatorIndex, _)| {
+                let operator = self.operators[operator as usize].label();
+                CheckpointError::NonRestoredStates { operator, states }
+            };
+            return left.next().map_or(Ok(()), |left| Err(label(left)));
         }
+        // One worker has a subtask of every operator.
+        for (operator, states) in left.filter(|_| self.index == 0) {
+            let operator = self.operators[operator as usize].label();
+            tracing::warn!(
+                operator,
+                states,
+                "what the checkpoint holds of an operator and it does not open is dropped"
+            );
+        }
+        Ok(())
     }
 
     fn step_all(&mut self, now: Nanos) -> Turn {
@@ -390,9 +408,9 @@ mod tests {
     use super::*;
     use crate::{
         model::{
-            checkpoint::{Barrier, BarrierKind, CheckpointContext, Part},
+            checkpoint::{Barrier, BarrierKind, Part},
             config::JobConfig,
-            graph::{BuildContext, TaskPlan},
+            graph::{BuildContext, TakenShares, TaskPlan},
             metrics::OperatorVisitor,
             source::SubtaskContext,
             task::Task,
@@ -432,7 +450,7 @@ mod tests {
             let act: Box<dyn FnMut(&mut StepContext) -> Step> = Box::new(act);
             Ok(Box::new(Puppet { act, latency: LatencyHistogram::default() }) as Box<dyn Task>)
         };
-        TaskPlan { slot, parallelism: 1, build: Box::new(build) }
+        TaskPlan { slot, parallelism: 1, operators: Vec::new(), build: Box::new(build) }
     }
 
     fn crew(region: RegionIndex, tasks: Vec<TaskPlan>) -> Crew {
@@ -464,6 +482,7 @@ mod tests {
             state_writer: WriterKind::Thread,
             checkpoints: CheckpointContext::default(),
             stores: StoreRegistry::default(),
+            taken: TakenShares::default(),
         };
         let shared = Arc::new(JobShared::new(vec![Arc::new(Wakes::default())]).with_control(coordinator));
         let places: Vec<Place> = (0..regions).map(|region| Place { region, is_source: false }).collect();
@@ -565,7 +584,7 @@ mod tests {
     fn a_region_that_does_not_open_is_dropped_as_one_that_fails_later() {
         let (mut worker, shared) = worker(2);
         let build = |_: &BuildContext| -> Result<Box<dyn Task>, _> { panic!("expected by the test") };
-        let broken = TaskPlan { slot: 0, parallelism: 1, build: Box::new(build) };
+        let broken = TaskPlan { slot: 0, parallelism: 1, operators: Vec::new(), build: Box::new(build) };
         worker.build(crew(0, vec![broken]));
         worker.build(crew(1, vec![plan(1, |_| Step::Idle)]));
         assert!(matches!(shared.next_for_control(), Some(FromWorker::Failed(0, Error::Operator { .. }))));

@@ -6,7 +6,7 @@ use tidemill_engine::{
     model::{
         checkpoint::{Barrier, CheckpointContext, Part, SubtaskState},
         config::JobConfig,
-        graph::{BuildContext, StoreRegistry},
+        graph::{BuildContext, StoreRegistry, TakenShares},
         item::Item,
         metrics::{OperatorCounters, OperatorInfo, OperatorVisitor},
         operator::{Chain, OperatorIndex, StepContext},
@@ -187,6 +187,7 @@ pub(super) fn context(config: JobConfig, place: Place) -> BuildContext {
         disk: Arc::new(disk),
         checkpoints,
         stores: StoreRegistry::default(),
+        taken: TakenShares::default(),
     }
 }
 

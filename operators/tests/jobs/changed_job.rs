@@ -18,7 +18,7 @@ use tidemill_engine::{
 use tidemill_operators::{
     api::environment::StreamEnvironment,
     keyed::process::{KeyedProcessFunction, ProcessContext, StateRegistry, ValueState},
-    sink::FileSink,
+    sink::{BlackholeSink, FileSink},
     source::from_parallel_iter,
 };
 
@@ -84,6 +84,44 @@ fn a_state_that_is_no_longer_opened_is_refused_unless_it_may_be_dropped() {
         checkpoints.allow_non_restored_state = true;
     }
     run(config, false).unwrap();
+}
+
+/// The numbers of one subtask are the even ones, those of the other the odd ones.
+macro_rules! numbers {
+    ($environment:ident) => {
+        $environment.from_source(
+            "numbers",
+            from_parallel_iter(|subtask, parallelism| (subtask as u64..).step_by(parallelism)),
+            WatermarkStrategy::none(),
+        )
+    };
+}
+
+#[test]
+fn state_whose_id_another_operator_has_is_refused_and_dropped_with_a_warning_if_it_may_be() {
+    let place = tempfile::tempdir().unwrap();
+    let mut config = JobConfig {
+        parallelism: 2,
+        checkpoints: Some(CheckpointConfig::new(place.path())),
+        ..JobConfig::default()
+    };
+    run(config.clone(), true).unwrap();
+    let stateless = |config: JobConfig| -> Result<(), Error> {
+        let env = StreamEnvironment::with_config(config);
+        numbers!(env).uid("numbers").map(|number| number).uid("counting").for_each(|_| {});
+        let job = env.start()?;
+        let suspended = job.monitor().suspend();
+        job.wait()?;
+        suspended.map(drop)
+    };
+    let error = stateless(config.clone()).unwrap_err();
+    let Error::Checkpoint(cause) = &error else { panic!("{error}") };
+    assert!(matches!(**cause, CheckpointError::NonRestoredStates { .. }), "{error}");
+    let message = error.to_string();
+    assert!(message.contains("(counting)` does not open: keyed state"), "{message}");
+    run(config.clone(), true).unwrap();
+    config.checkpoints.iter_mut().for_each(|checkpoints| checkpoints.allow_non_restored_state = true);
+    stateless(config).unwrap();
 }
 
 /// A job that writes numbers without an end to files, in several versions.
@@ -157,17 +195,6 @@ impl Numbers {
     }
 }
 
-/// The numbers of one subtask are the even ones, those of the other the odd ones.
-macro_rules! numbers {
-    ($environment:ident) => {
-        $environment.from_source(
-            "numbers",
-            from_parallel_iter(|subtask, parallelism| (subtask as u64..).step_by(parallelism)),
-            WatermarkStrategy::none(),
-        )
-    };
-}
-
 #[test]
 fn a_job_with_another_operator_before_its_sink_commits_what_was_prepared_without_it() {
     let versions: [(Version, Version, &str); 2] = [
@@ -211,9 +238,13 @@ fn a_sink_that_is_gone_is_named_with_what_it_has_prepared() {
     let job = place.start(|environment, sink| drop(numbers!(environment).sink("out", sink)), false);
     place.stop(job.unwrap());
     let without: Version = |environment, _| drop(numbers!(environment).for_each(|_| {}));
-    let message = place.start(without, false).map(drop).unwrap_err().to_string();
-    assert!(message.contains("`out`") && message.contains("rows"), "{message}");
-    assert!(message.contains("a sink that has prepared"), "{message}");
+    // One of its name that commits nothing would lose that, too.
+    let another: Version = |environment, _| drop(numbers!(environment).sink("out", BlackholeSink::new()));
+    for version in [without, another] {
+        let message = place.start(version, false).map(drop).unwrap_err().to_string();
+        assert!(message.contains("`out`") && message.contains("rows"), "{message}");
+        assert!(message.contains("a sink that has prepared"), "{message}");
+    }
     let job = place.start(without, true).unwrap();
     job.monitor().suspend().unwrap();
     job.wait().unwrap();

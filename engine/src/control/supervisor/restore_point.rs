@@ -18,11 +18,15 @@ use super::Supervisor;
 use crate::{
     control::{
         archive::Claim,
+        commits::Commits,
         manifest::{Beginning, JobManifest},
-        non_restored::non_restored,
+        non_restored::{Takes, non_restored},
         savepoint::Source,
     },
-    model::{checkpoint_config::CheckpointConfig, checkpoint_error::CheckpointError, error::Error},
+    model::{
+        checkpoint_config::CheckpointConfig, checkpoint_error::CheckpointError, error::Error,
+        operator::OperatorIndex,
+    },
 };
 
 /// What an attempt goes on from.
@@ -49,6 +53,7 @@ impl Supervisor {
     /// When what is there cannot be used, or is not what the settings ask for.
     pub(super) fn restore_point(&mut self, claim: Option<&Claim>) -> Result<RestorePoint, Error> {
         let mut vault = self.vault.lock();
+        let vault = &mut *vault;
         let (Some(library), Some(config)) = (&mut vault.library, &self.config.checkpoints) else {
             return Ok(RestorePoint::beginning());
         };
@@ -83,7 +88,7 @@ impl Supervisor {
             };
             let (point, source) = origin.open(library, &enough)?;
             let place = origin.place();
-            self.check(&point, config, Path::new(&place))?;
+            self.check(&point, config, Path::new(&place), &vault.commits)?;
             let (manifest, savepoint) = (Some(point), Some(source));
             return Ok(RestorePoint { manifest, savepoint, beginning: Some(Beginning::Savepoint(place)) });
         };
@@ -99,7 +104,7 @@ impl Supervisor {
             .into());
         }
         library.retain_fetched(None);
-        self.check(&point, config, library.root())?;
+        self.check(&point, config, library.root(), &vault.commits)?;
         let beginning = point.beginning.clone();
         Ok(RestorePoint { manifest: Some(point), savepoint: None, beginning })
     }
@@ -110,6 +115,7 @@ impl Supervisor {
         point: &JobManifest,
         config: &CheckpointConfig,
         place: &Path,
+        commits: &Commits,
     ) -> Result<(), CheckpointError> {
         let checkpoint = place.to_owned();
         let (stored, parallelism) = (point.max_parallelism, self.config.parallelism);
@@ -119,21 +125,22 @@ impl Supervisor {
         if parallelism as u64 > u64::from(stored) {
             return Err(CheckpointError::Parallelism { checkpoint, stored, parallelism });
         }
-        let unknown = non_restored(&point.operators, &self.operators).join(", ");
+        let takes = |id: &str| {
+            let operator = self.operators.iter().position(|operator| operator.id == id)? as OperatorIndex;
+            Some(Takes { prepared: commits.has(operator), under_way: self.works.has_edge(operator) })
+        };
+        let unknown = non_restored(&point.operators, takes).join(", ");
         if unknown.is_empty() {
             return Ok(());
         }
         if !config.allow_non_restored_state {
             return Err(CheckpointError::NonRestored { checkpoint, operators: unknown });
         }
-        tracing::warn!(
-            operators = unknown,
-            "what the checkpoint holds of operators that the job does not have is dropped"
-        );
+        tracing::warn!(operators = unknown, "what the checkpoint holds that no operator takes up is dropped");
         Ok(())
     }
 
-    /// Says what the first attempt of this process goes on from, in the log.
+    /// Says what an attempt goes on from, in the log.
     pub(super) fn announce(&self, point: &RestorePoint) {
         let Some(config) = &self.config.checkpoints else { return };
         let (job, parallelism, directory) =
