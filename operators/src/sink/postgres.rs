@@ -27,6 +27,8 @@ mod committer;
 mod error;
 mod lock;
 mod session;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod writer;
 

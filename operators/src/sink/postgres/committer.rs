@@ -147,10 +147,15 @@ impl Work {
             self.committed.insert(gid.clone());
         }
         // What was committed before these is not asked for again.
+        self.forget(&gids);
         self.committed = gids.into_iter().collect();
-        let mut state = self.shared.lock();
-        self.committed.iter().for_each(|gid| drop(state.prepared.remove(gid)));
         Ok(())
+    }
+
+    /// Nobody asks any more what became of these.
+    fn forget(&self, gids: &[String]) {
+        let mut state = self.shared.lock();
+        gids.iter().for_each(|gid| drop(state.prepared.remove(gid)));
     }
 
     /// Fails unless a transaction that is not prepared any more was committed.
@@ -235,7 +240,12 @@ impl Work {
 
     fn commit(&mut self, committables: &[Committable]) -> Result<(), PostgresError> {
         let gids = self.gids(committables)?;
-        if self.is_transactional { self.commit_all(gids, Whose::Own) } else { Ok(()) }
+        if self.is_transactional {
+            return self.commit_all(gids, Whose::Own);
+        }
+        // Their rows have been in the table since `secure`.
+        self.forget(&gids);
+        Ok(())
     }
 
     fn abort(&mut self, committables: &[Committable]) -> Result<(), PostgresError> {
