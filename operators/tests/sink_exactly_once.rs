@@ -241,6 +241,39 @@ fn rows_that_may_come_twice_are_visible_when_a_file_is_closed_and_may_be_taken_a
 }
 
 #[test]
+fn a_job_that_begins_from_nothing_where_an_earlier_run_has_committed_is_refused_unless_that_is_meant() {
+    let disk = MemoryDisk::default();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let begin_anew = |sink: &FileSink| committer(sink, &shared).unwrap().begin_anew();
+    // Whatever is there that no such sink has named, and files that no checkpoint has.
+    begin_anew(&sink()).unwrap();
+    for other in ["rows.csv", "part-0", "part-00000.csv", "part-1-2.csv", "part-1-x-3.csv", "part-1-2-3"] {
+        disk.put(&Path::new(OUT).join(other), b"1\n");
+    }
+    disk.put(&Path::new(OUT).join(".tidemill/part-1-0-0.csv.inprogress"), b"1\n");
+    begin_anew(&sink()).unwrap();
+    disk.put(&Path::new(OUT).join("part-10-0-1.csv"), b"1\n");
+    disk.put(&Path::new(OUT).join("part-7-0-0.jsonl"), b"1\n");
+    let operations = disk.operations();
+    let error = begin_anew(&sink()).unwrap_err().to_string();
+    let parts = [
+        "begin anew in /out",
+        "2 committed files",
+        "such as /out/part-10-0-1.csv",
+        "bring it back",
+        "move",
+        "append",
+    ];
+    assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    begin_anew(&sink().append()).unwrap();
+    begin_anew(&at_least_once()).unwrap();
+    // A checkpoint or savepoint that names no files is not nothing.
+    let operations = disk.operations() - operations;
+    committer(&sink(), &shared).unwrap().recover(&[]).unwrap();
+    assert!(operations < 20, "what is there is looked at, and not changed: {operations} operations");
+}
+
+#[test]
 fn what_was_committed_is_recovered_and_what_is_lost_is_told() {
     let disk = MemoryDisk::default();
     let mut newest = Checkpoint::default();

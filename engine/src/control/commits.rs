@@ -1,9 +1,10 @@
 //! The second phase of the sinks' commits: what is prepared, carried over from checkpoints that failed, and committed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use super::manifest::JobManifest;
 use crate::model::{
-    checkpoint::Committable, checkpoint_error::CheckpointError, metrics::OperatorInfo,
+    checkpoint::Committable, checkpoint_error::CheckpointError, error::Error, metrics::OperatorInfo,
     operator::OperatorIndex, sink::Committer, source::BoxError,
 };
 
@@ -80,17 +81,26 @@ impl Commits {
         }
     }
 
-    /// As [`Committer::recover`], of those sinks of which `is_it` says so: each gets what `prepared_by` says of its operator's
-    /// stable id. What others have prepared stays.
+    /// As [`Committer::recover`], of those sinks of which `is_it` says so: each gets what the checkpoint or savepoint has of its operator's
+    /// stable id. Without one they [begin anew](Committer::begin_anew). What others have prepared stays.
     pub(super) fn recover(
         &mut self,
         is_it: impl Fn(OperatorIndex) -> bool,
-        prepared_by: impl Fn(&str) -> Vec<Committable>,
-    ) -> Result<(), CheckpointError> {
+        point: Option<&JobManifest>,
+    ) -> Result<(), Error> {
         let own = self.committers.iter_mut().filter(|(operator, _)| is_it(**operator));
-        for (info, committer) in own.map(|(_, own)| own) {
-            let recovered = committer.recover(&prepared_by(&info.id));
-            recovered.map_err(|cause| CheckpointError::Commit {
+        let mut own: Vec<_> = own.map(|(_, (info, committer))| (info, committer)).collect();
+        if point.is_none() {
+            for (info, committer) in &mut own {
+                committer.begin_anew().map_err(|cause| Error::Prepare {
+                    operator: info.name.clone(),
+                    cause: Arc::new(cause),
+                })?;
+            }
+        }
+        for (info, committer) in own {
+            let committables = point.map(|point| point.committables(&info.id)).unwrap_or_default();
+            committer.recover(&committables).map_err(|cause| CheckpointError::Commit {
                 sink: info.name.clone(),
                 cause: cause.to_string(),
             })?;

@@ -205,9 +205,7 @@ impl Supervisor {
             None => "an attempt begins from the beginning".to_owned(),
         });
         let mut vault = self.vault.lock();
-        let committables =
-            |id: &str| restore_point.as_ref().map(|point| point.committables(id)).unwrap_or_default();
-        vault.commits.recover(|_| true, committables)?;
+        vault.commits.recover(|_| true, restore_point.as_ref())?;
         let regions = Arc::clone(self.works.regions());
         if let Some(library) = &mut vault.library {
             library.begin_attempt(claim.as_ref().map_or(0, |claim| claim.attempt))?;

@@ -77,6 +77,16 @@ pub trait Committer: Send + 'static {
     /// An error is told and otherwise ignored; [`recover`](Self::recover) cleans up, too.
     fn abort(&mut self, committables: &[Committable]) -> Result<(), BoxError>;
 
+    /// Before [`recover`](Self::recover) without any committables, where the job, or the region of it that the sink is in, has no checkpoint and no
+    /// savepoint to go on from: its sources read all of their input. May look, and changes nothing: when one sink of the job refuses, none
+    /// of them has recovered.
+    ///
+    /// # Errors
+    /// When what an earlier run has committed is there, and would be committed again.
+    fn begin_anew(&mut self) -> Result<(), BoxError> {
+        Ok(())
+    }
+
     /// Before the job, or the [region](crate::model::regions) of it that the sink is in, goes on from a checkpoint or begins afresh (without any):
     /// commits what these name, and gives up whatever else was prepared for this sink. Its writers are gone; those of other sinks of the job
     /// may be at work, and what they have prepared stays.

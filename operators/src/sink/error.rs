@@ -27,6 +27,21 @@ pub enum SinkError {
         /// The first such file.
         part: PathBuf,
     },
+    /// A job that begins from nothing has committed files there, of an earlier run.
+    #[error(
+        "cannot begin anew in {}: {files} committed files of an earlier run are there, such as {}, and this run has no checkpoint or savepoint to \
+         go on from, so that it would write their rows again. If there is to be one, bring it back (is the disk of the checkpoints mounted?); \
+         else move the files away; or, if these are to be added to, say so with `FileSink::append`",
+        .directory.display(), .part.display()
+    )]
+    EarlierRun {
+        /// The directory.
+        directory: PathBuf,
+        /// One of the files.
+        part: PathBuf,
+        /// How many there are.
+        files: usize,
+    },
     /// The directory cannot be made, since the one above it is missing.
     #[error("cannot make the directory {}: {} is not there. If it is on a disk of its own, mount that; else make it (mkdir -p {})", .directory.display(), .parent.display(), .parent.display())]
     NoParent {

@@ -58,9 +58,10 @@ const ROLL_BYTES: u64 = 128 << 20;
 ///
 /// Files are named `part-ATTEMPT-SUBTASK-NUMBER` with an ending; the three numbers mean nothing but that no name is given
 /// twice. Each checkpoint ends the files that are open, so a short interval makes many small ones. A job without checkpoints
-/// gets its files at the end of its input, all at once. What earlier runs have left in the directory stays; one directory is
-/// written by one job and sink at a time. Leave files where they are until the next checkpoint: a job that goes on from this one
-/// looks for them. With [`DeliveryGuarantee::AtLeastOnce`] files appear earlier, may be taken away at once, and rows may come twice.
+/// gets its files at the end of its input, all at once. One directory is written by one job and sink at a time. Leave files where they are until
+/// the next checkpoint: a job that goes on from this one looks for them. A job that begins from nothing where committed files of an earlier run
+/// are is refused, as it would write their rows again: see [`append`](Self::append). With [`DeliveryGuarantee::AtLeastOnce`] files appear
+/// earlier, may be taken away at once, and rows may come twice.
 ///
 /// ```
 /// use std::time::Duration;
@@ -78,6 +79,7 @@ pub struct FileSink {
     roll_bytes: u64,
     roll_after: Option<Duration>,
     guarantee: DeliveryGuarantee,
+    appends: bool,
     threads: Option<IoThreads>,
     shared: Arc<Shared>,
 }
@@ -108,6 +110,7 @@ impl FileSink {
             roll_bytes: ROLL_BYTES,
             roll_after: None,
             guarantee: DeliveryGuarantee::default(),
+            appends: false,
             threads: None,
             shared: Arc::default(),
         }
@@ -170,6 +173,16 @@ impl FileSink {
         self
     }
 
+    /// Has a job that begins from nothing add its files to those of earlier runs in the directory, which stay as they are: for a job that
+    /// reads other input each time. Without it such a job is refused, as all that tells it from one whose checkpoints were lost is you. Files of a
+    /// job that goes on from a checkpoint or savepoint are expected, and so they are of one that promises its rows
+    /// [at least once](DeliveryGuarantee::AtLeastOnce).
+    #[must_use]
+    pub fn append(mut self) -> Self {
+        self.appends = true;
+        self
+    }
+
     fn publisher(&self, disk: &Arc<dyn Disk>) -> Publisher {
         let (directory, hidden) = (self.directory.clone(), self.directory.join(HIDDEN));
         let place = Place { disk: Arc::clone(disk), directory, hidden };
@@ -194,7 +207,7 @@ impl<T: Serialize + 'static> Sink<T> for FileSink {
     }
 
     fn committer(&self, context: &CommitContext) -> Result<Option<Box<dyn Committer>>, BoxError> {
-        let committer = FileCommitter::new(self.publisher(&context.disk), self.guarantee)?;
+        let committer = FileCommitter::new(self.publisher(&context.disk), self.guarantee, self.appends)?;
         Ok(Some(Box::new(committer)))
     }
 }

@@ -106,6 +106,46 @@ fn a_directory_on_a_disk_that_is_not_mounted_is_refused_and_not_made() {
 }
 
 #[test]
+fn a_mount_point_without_its_disk_is_no_fresh_start_where_the_job_has_committed_files() {
+    let place = Place::new();
+    let (mount, disk) = (place.0.path().join("mount"), place.0.path().join("disk"));
+    let own = || config(&place, "mount/orders", None);
+    fs::create_dir(&mount).unwrap();
+    place.run_for_a_while(own()).unwrap();
+    // The disk is not mounted, and the mount point is there.
+    fs::rename(&mount, &disk).unwrap();
+    fs::create_dir(&mount).unwrap();
+    let rows = place.0.path().join("rows");
+    let before = files_in(&rows);
+    let parts = ["cannot start `rows`", rows.to_str().unwrap(), "part-", "is the disk", "mounted", "append"];
+    for _ in 0..2 {
+        refused(&place, own(), &parts);
+    }
+    assert_eq!(files_in(&rows), before);
+    fs::remove_dir_all(&mount).unwrap();
+    fs::rename(&disk, &mount).unwrap();
+    assert!(place.run_for_a_while(own()).unwrap().checkpoints.restored_from.is_some());
+    place.check_endless();
+}
+
+#[test]
+fn a_job_without_checkpoints_that_is_run_again_is_refused_unless_its_files_are_to_be_added_to() {
+    let place = Place::new();
+    let rows = place.0.path().join("numbers");
+    let run = |sink: FileSink| {
+        let env = StreamEnvironment::with_config(JobConfig::default());
+        env.from_source("numbers", from_vec(vec![1_u64]), WatermarkStrategy::none()).sink("rows", sink);
+        env.execute().map(drop).map_err(|error| error.to_string())
+    };
+    let parts = || files_in(&rows).iter().filter(|file| file.extension().is_some()).count();
+    run(FileSink::json_lines(&rows)).unwrap();
+    contains(&run(FileSink::json_lines(&rows)).unwrap_err(), &["`rows`", "1 committed file", "append"]);
+    assert_eq!(parts(), 1);
+    run(FileSink::json_lines(&rows).append()).unwrap();
+    assert_eq!(parts(), 2);
+}
+
+#[test]
 fn checkpoints_that_are_gone_are_no_fresh_start_until_all_of_the_directory_is() {
     let place = Place::new();
     place.run_for_a_while(place.config()).unwrap();
@@ -131,6 +171,9 @@ fn checkpoints_that_are_gone_are_no_fresh_start_until_all_of_the_directory_is() 
     // As the message says.
     fs::remove_dir_all(&directory).unwrap();
     fs::create_dir(&directory).unwrap();
+    let rows = place.0.path().join("rows");
+    refused(&place, place.config(), &["committed files of an earlier run", "move the files away"]);
+    fs::rename(&rows, place.0.path().join("rows before")).unwrap();
     assert_eq!(place.run_for_a_while(place.config()).unwrap().checkpoints.restored_from, None);
 }
 

@@ -210,8 +210,7 @@ impl Coordinator {
             (newest, _) => newest,
         };
         let restored_from = point.as_ref().map(|point| point.checkpoint);
-        let committables = |id: &str| point.as_ref().map(|point| point.committables(id)).unwrap_or_default();
-        vault.commits.recover(|operator| regions.of_operator(operator) == region, committables)?;
+        vault.commits.recover(|operator| regions.of_operator(operator) == region, point.as_ref())?;
         let state_dir = vault.library.as_mut().map(|library| library.begin_region(region)).transpose()?;
         let context = CheckpointContext {
             ends_with_checkpoint: vault.is_coordinated(),

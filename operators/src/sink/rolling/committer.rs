@@ -18,13 +18,19 @@ const ATTEMPT: &str = "attempt-";
 pub(super) struct FileCommitter {
     publisher: Publisher,
     guarantee: DeliveryGuarantee,
+    /// Whether files of earlier runs may be there when the job begins from nothing.
+    appends: bool,
     /// No other job writes there.
     _lock: DirectoryLock,
 }
 
 impl FileCommitter {
     /// Makes the directory, but none above it, and the hidden one in it, and takes them.
-    pub(super) fn new(publisher: Publisher, guarantee: DeliveryGuarantee) -> Result<Self, BoxError> {
+    pub(super) fn new(
+        publisher: Publisher,
+        guarantee: DeliveryGuarantee,
+        appends: bool,
+    ) -> Result<Self, BoxError> {
         let Place { disk, directory, hidden } = &publisher.place;
         let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
         disk.make_directory(directory).map_err(|cause| match (cause.kind(), parent) {
@@ -38,7 +44,7 @@ impl FileCommitter {
         for made in [Some(hidden.as_path()), Some(directory), parent].into_iter().flatten() {
             disk.sync_directory(made).map_err(failed(made))?;
         }
-        Ok(Self { publisher, guarantee, _lock: lock })
+        Ok(Self { publisher, guarantee, appends, _lock: lock })
     }
 
     /// Takes a number that no attempt has had, so that no name is given twice.
@@ -60,6 +66,15 @@ impl FileCommitter {
         self.publisher.shared.attempt.store(attempt, Ordering::Release);
         Ok(())
     }
+}
+
+/// Whether a sink may have given a file this name.
+fn is_part(name: &str) -> bool {
+    let Some((numbers, _)) = name.strip_prefix(PART).and_then(|rest| rest.split_once('.')) else {
+        return false;
+    };
+    let numbers: Vec<_> = numbers.split('-').map(str::parse::<u64>).collect();
+    numbers.len() == 3 && numbers.iter().all(Result::is_ok)
 }
 
 /// The files that committables name.
@@ -87,6 +102,20 @@ impl Committer for FileCommitter {
 
     fn abort(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
         Ok(self.publisher.give_up(&files(committables)?)?)
+    }
+
+    fn begin_anew(&mut self) -> Result<(), BoxError> {
+        // Files that do not wait for a checkpoint may be there before there is one.
+        if self.appends || self.guarantee == DeliveryGuarantee::AtLeastOnce {
+            return Ok(());
+        }
+        let Place { directory, .. } = &self.publisher.place;
+        let names = self.publisher.place.names(directory)?;
+        let mut parts: Vec<_> = names.into_iter().filter(|name| is_part(name)).collect();
+        parts.sort_unstable();
+        let Some(part) = parts.first() else { return Ok(()) };
+        let (directory, part) = (directory.clone(), directory.join(part));
+        Err(SinkError::EarlierRun { directory, part, files: parts.len() }.into())
     }
 
     fn recover(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
