@@ -120,12 +120,10 @@ impl Committer for FileCommitter {
 
     fn recover(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
         self.begin_attempt()?;
-        let files = files(committables)?;
-        match self.guarantee {
-            DeliveryGuarantee::ExactlyOnce => self.publisher.commit(&files)?,
-            // They had their names before the checkpoint was complete, unless the sink promised more when it was taken.
-            DeliveryGuarantee::AtLeastOnce => self.publisher.commit_left(&files)?,
-        }
+        let mut files = files(committables)?;
+        // What the sink promised when the checkpoint was taken counts, too: it may be another promise by now.
+        files.iter_mut().for_each(|file| file.early |= self.guarantee == DeliveryGuarantee::AtLeastOnce);
+        self.publisher.commit_left(&files)?;
         Ok(self.publisher.clean()?)
     }
 }

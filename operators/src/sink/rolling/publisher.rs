@@ -24,6 +24,9 @@ pub(super) struct PendingFile {
     pub(super) name: String,
     /// Its length.
     pub(super) bytes: u64,
+    /// Whether it had its name before its checkpoint was complete, so that somebody may have taken it away since.
+    #[serde(default)]
+    pub(super) early: bool,
 }
 
 impl PendingFile {
@@ -135,11 +138,11 @@ impl Publisher {
         })
     }
 
-    /// As [`commit`](Self::commit), of those that are still there.
+    /// As [`commit`](Self::commit), of those that have to be there: files that had their names early may have been taken away.
     pub(super) fn commit_left(&self, files: &[PendingFile]) -> Result<(), SinkError> {
         let mut left = Vec::new();
         for file in files {
-            if self.length(&self.place.in_progress(&file.name))?.is_some() {
+            if !file.early || self.length(&self.place.in_progress(&file.name))?.is_some() {
                 left.push(file.clone());
             }
         }

@@ -148,7 +148,8 @@ impl FileSinkWriter {
             rows.flush().map_err(failed(&open.path))?;
         }
         self.spill()?;
-        let closed = self.open.take().map(|OpenFile { name, bytes, .. }| PendingFile { name, bytes });
+        let early = self.early.is_some();
+        let closed = self.open.take().map(|OpenFile { name, bytes, .. }| PendingFile { name, bytes, early });
         self.closed.extend(closed.as_ref().map(PendingFile::to_committable));
         Ok(closed)
     }
