@@ -25,6 +25,8 @@ pub(super) struct Request {
     pub(super) stops: bool,
     /// Whether everything is brought to its end first, as if the input had ended.
     pub(super) drains: bool,
+    /// Since when it waits for operators that are down.
+    waits_since: Option<Nanos>,
     answer: mpsc::Sender<Result<PathBuf, Error>>,
 }
 
@@ -163,7 +165,7 @@ impl Board {
         if state.over {
             return Err(Error::Over);
         }
-        self.requests.put(Request { target, stops, drains, answer });
+        self.requests.put(Request { target, stops, drains, waits_since: None, answer });
         let control = state.control.clone();
         drop(state);
         control.iter().for_each(|control| control.wake());
@@ -192,7 +194,7 @@ impl Board {
     /// Answers those who want the job stopped, and nothing else, while it is down: it goes on from `place` when it is started again. Whether there
     /// are any; no checkpoint is taken then.
     pub(super) fn stop_at(&self, place: impl FnOnce() -> PathBuf) -> bool {
-        let stops = self.requests.take_those(Request::is_plain_stop);
+        let stops = self.requests.take_those(|request| request.is_plain_stop());
         if stops.is_empty() {
             return false;
         }
@@ -205,6 +207,32 @@ impl Board {
         self.note_suspended();
         stops.into_iter().for_each(|stop| stop.answer(Ok(place.clone())));
         true
+    }
+
+    /// Answers those whom operators that are down keep waiting: they wait for `at_most`, and not at all if nothing can be up before that. `up_at` is
+    /// when all are, at the earliest. Those who want the job stopped, and nothing else, are [answered otherwise](Self::stop_at). When to
+    /// look again.
+    pub(super) fn refuse_late(
+        &self,
+        now: Nanos,
+        at_most: Nanos,
+        up_at: Option<Nanos>,
+        why: impl Fn() -> Error,
+    ) -> Option<Nanos> {
+        let mut next = None;
+        let late = self.requests.take_those(|request| {
+            if request.is_plain_stop() {
+                return false;
+            }
+            let end = request.waits_since.get_or_insert(now).saturating_add(at_most);
+            let is_late = end <= now || up_at.is_some_and(|up_at| end < up_at);
+            if !is_late {
+                next = next.into_iter().chain([end]).min();
+            }
+            is_late
+        });
+        late.into_iter().for_each(|request| request.answer(Err(why())));
+        next
     }
 
     /// No attempt follows: whoever still waits is told with what the job has ended.

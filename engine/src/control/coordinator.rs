@@ -361,7 +361,8 @@ impl Drive for Coordinator {
         let rises_at = self.mend(now);
         if !self.failover.all_up() {
             self.stop_while_down();
-            return Turn::Idle { wake_at: [copies_at, rises_at].into_iter().flatten().min() };
+            let refused_at = self.refuse_while_down(now);
+            return Turn::Idle { wake_at: [copies_at, rises_at, refused_at].into_iter().flatten().min() };
         }
         if self.has_failed() {
             // What is asked for now is for the attempt that may follow.

@@ -155,10 +155,12 @@ impl JobMonitor {
         JobMetrics { checkpoints, ..merged }
     }
 
-    /// Takes a checkpoint now and waits until it is complete; returns its manifest.
+    /// Takes a checkpoint now and waits until it is complete; returns its manifest. While operators are down, which are to be started again,
+    /// that waits for them, `timeout_ms` at the most.
     ///
     /// # Errors
-    /// When it fails, the job has ended, or checkpoints are off.
+    /// When it fails, the job has ended, or checkpoints are off. When operators are down for longer than that, which is said at once if it is
+    /// known: [`CheckpointError::Down`](crate::model::checkpoint_error::CheckpointError::Down) says which, for how long and why.
     pub fn checkpoint(&self) -> Result<PathBuf, Error> {
         self.board.ask(None, false, false)
     }
@@ -188,7 +190,8 @@ impl JobMonitor {
     ///
     /// # Errors
     /// As [`savepoint`](Self::savepoint). When the savepoint cannot be written behind the last barrier, the job goes on from the checkpoint
-    /// that it was to be of; a drained one has come to its end.
+    /// that it was to be of; a drained one has come to its end. A drain that had begun when operators went down goes on when they are up,
+    /// whatever was answered: the job ends with its last checkpoint, and without the savepoint.
     pub fn stop_with_savepoint(
         &self,
         place: impl Into<SavepointPlace>,

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     io::ErrorKind,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use tidemill_storage::state::StateError;
@@ -13,7 +14,7 @@ use crate::{
     platform::Nanos,
 };
 
-const NANOS_PER_MILLI: Nanos = 1_000_000;
+pub(super) const NANOS_PER_MILLI: Nanos = 1_000_000;
 
 /// Counts failures and decides.
 pub(super) struct RestartPolicy {
@@ -76,6 +77,29 @@ impl SharedPolicy {
     /// As [`RestartPolicy::fail`].
     pub(super) fn fail(&self, now: Nanos) -> Option<Nanos> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).fail(now)
+    }
+}
+
+/// Operators that are down.
+#[derive(Clone)]
+pub(super) struct Outage {
+    pub(super) since: Nanos,
+    pub(super) failure: Error,
+    /// When they are started again, if that is known.
+    pub(super) until: Option<Nanos>,
+}
+
+impl Outage {
+    /// What there is to say of it; `operators` are those that are down.
+    pub(super) fn told(&self, operators: &[String], now: Nanos) -> String {
+        let time = |nanos: Nanos| Duration::from_millis(nanos / NANOS_PER_MILLI);
+        let (operators, failure) = (operators.join(", "), &self.failure);
+        let down = time(now.saturating_sub(self.since));
+        let again = match self.until {
+            Some(until) => format!("in {:?}", time(until.saturating_sub(now))),
+            None => "when nothing of them is left".to_owned(),
+        };
+        format!("{operators}, for {down:?} ({failure}), to be started again {again}")
     }
 }
 

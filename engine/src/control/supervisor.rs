@@ -25,7 +25,7 @@ use super::{
     commits::Commits,
     coordinator::{Coordinator, Plan},
     library::Library,
-    restart::{SharedPolicy, is_damage},
+    restart::{NANOS_PER_MILLI, Outage, SharedPolicy, is_damage},
     savepoint::{Origin, Stores},
     vault::Vault,
     works::{Berth, Works},
@@ -409,16 +409,26 @@ impl Supervisor {
         if self.board.is_ending() || self.board.has_given_up() || is_lost || is_lasting {
             return Next::Nothing;
         }
-        let Some(delay) = self.policy.fail(self.platform.clock().now()) else {
+        let clock = self.platform.clock();
+        let since = clock.now();
+        let Some(delay) = self.policy.fail(since) else {
             if self.config.restart != RestartStrategy::None {
                 let strategy = &self.config.restart;
                 tracing::warn!(%failure, ?strategy, "the job failed and is not started again: its restart strategy allows no more");
             }
             return Next::Nothing;
         };
-        tracing::warn!(%failure, delay_ms = delay / 1_000_000, "the job failed and is started again");
+        tracing::warn!(%failure, delay_ms = delay / NANOS_PER_MILLI, "the job failed and is started again");
         self.board.note_restart(failure, self.names(), false);
-        self.platform.pause(delay, &|| self.board.is_ending() || self.board.is_to_stop());
+        let outage = Outage { since, failure: failure.clone(), until: Some(since.saturating_add(delay)) };
+        let timeout_ms = self.config.checkpoints.as_ref().map_or(0, |checkpoints| checkpoints.timeout_ms);
+        let at_most = timeout_ms.saturating_mul(NANOS_PER_MILLI);
+        self.platform.pause(delay, &|| {
+            let now = clock.now();
+            let why = || CheckpointError::Down { outages: outage.told(&self.names(), now) }.into();
+            self.board.refuse_late(now, at_most, outage.until, why);
+            self.board.is_ending() || self.board.is_to_stop()
+        });
         if self.board.is_ending() {
             return Next::Nothing;
         }

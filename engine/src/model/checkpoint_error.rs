@@ -244,6 +244,15 @@ pub enum CheckpointError {
         /// Why it did.
         cause: String,
     },
+    /// Operators are down, and their state is not to be had before they are started again.
+    #[error(
+        "operators are down, and there is no checkpoint and no savepoint meanwhile: {outages}. Ask again when they are up, or stop the job \
+         without one (`tidemill stop`, `JobMonitor::stop`): that waits for nothing, and the job goes on from its newest checkpoint another time"
+    )]
+    Down {
+        /// Which, since when, why, and when they are started again.
+        outages: String,
+    },
     /// The last checkpoint of a job failed: it was being stopped, or has read its input.
     #[error(
         "the last checkpoint of the job failed: {cause}. The checkpoints before it are as they were: started again, the job goes on \

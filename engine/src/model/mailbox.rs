@@ -44,13 +44,20 @@ impl<T> Mailbox<T> {
         self.lock().iter().any(is_it)
     }
 
-    /// All messages of which `is_it` says so, the oldest first; the others stay.
-    pub fn take_those(&self, is_it: impl Fn(&T) -> bool) -> Vec<T> {
+    /// All messages of which `is_it` says so, the oldest first; the others stay, as it leaves them.
+    pub fn take_those(&self, mut is_it: impl FnMut(&mut T) -> bool) -> Vec<T> {
         let mut messages = self.lock();
-        let (taken, left) = messages.drain(..).partition(is_it);
+        let (mut taken, mut left) = (Vec::new(), VecDeque::new());
+        for mut message in messages.drain(..) {
+            if is_it(&mut message) {
+                taken.push(message);
+            } else {
+                left.push_back(message);
+            }
+        }
         *messages = left;
         self.waiting.store(messages.len(), Ordering::Release);
-        Vec::from(taken)
+        taken
     }
 
     #[cold]
@@ -75,7 +82,8 @@ mod tests {
         mailbox.put(3);
         assert!(mailbox.has(|message| *message == 3) && !mailbox.has(|message| *message == 1));
         assert_eq!(mailbox.take_those(|message| *message > 2), [3]);
+        assert!(mailbox.take_those(|message| std::mem::replace(message, 5) > 2).is_empty());
         mailbox.put(4);
-        assert_eq!((mailbox.take(), mailbox.take(), mailbox.take()), (Some(2), Some(4), None));
+        assert_eq!((mailbox.take(), mailbox.take(), mailbox.take()), (Some(5), Some(4), None));
     }
 }

@@ -225,8 +225,10 @@ impl Platform for SimPlatform {
         self.unique.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
     }
 
-    fn pause(&self, wait: Nanos, _enough: &dyn Fn() -> bool) {
-        self.clock.now.fetch_add(wait, Ordering::Relaxed);
+    fn pause(&self, wait: Nanos, enough: &dyn Fn() -> bool) {
+        if !enough() {
+            self.clock.now.fetch_add(wait, Ordering::Relaxed);
+        }
     }
 
     fn note(&self, event: &dyn Fn() -> String) {

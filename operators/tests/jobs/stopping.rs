@@ -9,20 +9,27 @@ use std::{
     thread,
 };
 
+use rkyv::Archived;
 use tidemill_engine::{
-    control::handle::JobHandle,
+    control::handle::{JobHandle, JobMonitor},
     model::{
         checkpoint_config::{CheckpointConfig, RestartStrategy},
         config::JobConfig,
         error::Error,
+        source::BoxError,
         watermark::WatermarkStrategy,
     },
     platform::{
-        SimPlatform,
+        Platform, SimPlatform,
         remote::{MemoryStore, RemoteConfig},
     },
 };
-use tidemill_operators::{api::environment::StreamEnvironment, sink::FileSink, source::from_parallel_iter};
+use tidemill_operators::{
+    api::environment::StreamEnvironment,
+    keyed::process::{KeyedProcessFunction, ProcessContext, StateRegistry, ValueState},
+    sink::FileSink,
+    source::from_parallel_iter,
+};
 use tidemill_storage::snapshot::disk::{
     Disk,
     memory::{Faults, MemoryDisk},
@@ -236,6 +243,10 @@ fn a_job_or_a_region_that_waits_to_be_started_again_is_stopped_at_once_and_goes_
             poison[at].store(true, Ordering::Relaxed);
         }
         while job.metrics().checkpoints.restarts == 0 {}
+        // A savepoint would have to wait for an hour.
+        let told = job.monitor().stop_with_savepoint(place.0.path().join("savepoint"), false).unwrap_err();
+        let told = told.to_string();
+        assert!(told.contains("operators are down") && told.contains("started again in 35"), "{told}");
         assert_eq!(job.monitor().suspend().unwrap(), newest);
         job.wait().unwrap();
         poison.iter().for_each(|poison| poison.store(false, Ordering::Relaxed));
@@ -272,4 +283,109 @@ fn a_stop_behind_a_sink_that_takes_nothing_is_over_when_its_time_is_up() {
     assert!(told.contains("had not passed its barrier after 50 ms"), "{told}");
     assert_eq!(told, job.wait().unwrap_err().to_string());
     assert_eq!(disk.list(&Path::new(DIRECTORY).join("checkpoints")).unwrap().len(), 1);
+}
+
+/// Makes the operators of one region fail when they are opened, as long as it is set.
+type Poison = Arc<AtomicBool>;
+
+/// A simulated job on this clock, of two regions of which one can be poisoned, whose checkpoints have a tenth of a second.
+fn with_poison(platform: SimPlatform, poison: &Poison, delay_ms: u64) -> JobHandle {
+    let checkpoints = CheckpointConfig {
+        interval_ms: FOR_EVER_MS,
+        timeout_ms: TIMEOUT_MS,
+        failures_max: u32::MAX,
+        ..CheckpointConfig::new(DIRECTORY)
+    };
+    let config = JobConfig {
+        parallelism: 2,
+        max_parallelism: Some(128),
+        step_records_max: 2,
+        restart: RestartStrategy::FixedDelay { attempts_max: u32::MAX, delay_ms },
+        checkpoints: Some(checkpoints),
+        ..JobConfig::default()
+    };
+    let environment = StreamEnvironment::on(Arc::new(platform), config);
+    let numbers = || from_parallel_iter(|subtask, parallelism| (subtask as u64..).step_by(parallelism));
+    environment.from_source("others", numbers(), WatermarkStrategy::none()).uid("others").for_each(drop);
+    let (poisoned, poison) = (Arc::clone(poison), Arc::clone(poison));
+    environment
+        .from_source("numbers", numbers(), WatermarkStrategy::none())
+        .uid("numbers")
+        .inspect(move |_| assert!(!poisoned.load(Ordering::Relaxed), "expected by the test"))
+        .key_by(|number| number % 7)
+        .process(move |states: &mut StateRegistry<u64>| {
+            assert!(!poison.load(Ordering::Relaxed), "expected by the test");
+            Last(states.value("last"))
+        })
+        .uid("counts")
+        .for_each(drop);
+    environment.start().unwrap()
+}
+
+const TIMEOUT_MS: u64 = 100;
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
+/// Keeps the last number of each key.
+struct Last(ValueState<u64>);
+
+impl KeyedProcessFunction<u64, u64> for Last {
+    type Output = u64;
+
+    fn on_record(
+        &mut self,
+        number: &Archived<u64>,
+        context: &mut ProcessContext<'_, u64, u64>,
+    ) -> Result<(), BoxError> {
+        context.set(self.0, number.to_native());
+        Ok(())
+    }
+}
+
+/// All that may be asked of a job but to stop it and nothing else: for a checkpoint, a savepoint, to stop behind one, to drain.
+fn ask(monitor: &JobMonitor, what: usize, savepoint: &str) -> Result<(), Error> {
+    match what {
+        0 => monitor.checkpoint().map(drop),
+        1 => monitor.savepoint(savepoint).map(drop),
+        _ => monitor.stop_with_savepoint(savepoint, what == 3).map(drop),
+    }
+}
+
+#[test]
+fn what_is_asked_of_a_job_while_a_region_is_down_is_done_when_it_is_up_or_refused_in_time() {
+    // One that is never started again, one that never comes up, one that comes up in time.
+    for (delay_ms, is_mended) in [(FOR_EVER_MS, false), (30, false), (30, true)] {
+        for what in 0..4 {
+            let disk = MemoryDisk::default();
+            let platform = SimPlatform::new(what as u64).disk(Arc::new(disk.clone())).open_world();
+            let platform = platform.turn_ns_max(20_000);
+            let clock = platform.clock();
+            let poison = Poison::default();
+            let job = with_poison(platform, &poison, delay_ms);
+            job.monitor().checkpoint().unwrap();
+            poison.store(true, Ordering::Relaxed);
+            while job.metrics().checkpoints.restarts == 0 {}
+            let case = format!("delay {delay_ms} ms, request {what}, mended: {is_mended}");
+            poison.store(!is_mended, Ordering::Relaxed);
+            let asked_at = clock.now();
+            let answer = ask(&job.monitor(), what, "/savepoint");
+            let waited_ms = (clock.now() - asked_at) / NANOS_PER_MILLI;
+            if is_mended {
+                answer.unwrap_or_else(|error| panic!("{case}: {error}"));
+            } else {
+                let told = answer.unwrap_err().to_string();
+                let parts = ["operators are down", "counts", "expected by the test", "started again", "stop"];
+                assert!(parts.iter().all(|part| told.contains(part)), "{case}: {told}");
+                // A barrier behind which the others say nothing more takes them down, too.
+                assert!(!told.contains("others") || (delay_ms == 30 && what >= 2), "{case}: {told}");
+                assert!(disk.list("/savepoint".as_ref()).unwrap_or_default().is_empty());
+            }
+            // The answer is heard a little later than it is given.
+            assert!(waited_ms < 2 * TIMEOUT_MS, "{case}: after {waited_ms} ms");
+            // What was asked for is over: a plain stop is one.
+            if !(is_mended && what >= 2) {
+                job.monitor().suspend().unwrap_or_else(|error| panic!("{case}: {error}"));
+            }
+            job.wait().unwrap_or_else(|error| panic!("{case}: {error}"));
+        }
+    }
 }

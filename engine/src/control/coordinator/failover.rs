@@ -12,7 +12,8 @@
 //! * What comes from a region's tasks came before the worker said that it has dropped them, so that behind `Falling` nothing is heard of
 //!   those that were there before.
 //! * While a region is not up, no checkpoint begins. One that all tasks have passed already is completed first, so that the newest complete
-//!   one is known, and what sinks of the region have prepared besides can be given up.
+//!   one is known, and what sinks of the region have prepared besides can be given up. Who asks for one meanwhile waits as long as a checkpoint may
+//!   take, and not at all if all regions cannot be up by then.
 //! * The whole attempt fails where one region is not enough: when the last barrier is under way, behind which the other regions say nothing
 //!   more; when state is damaged, since then another checkpoint has to be found; when it is not known whether the remote store has
 //!   taken a checkpoint, which would be newer than the one to go on from; when more checkpoints in a row were given up, for whatever reason,
@@ -22,7 +23,7 @@ use std::sync::Arc;
 
 use super::Coordinator;
 use crate::{
-    control::restart::is_damage,
+    control::restart::{Outage, is_damage},
     model::{
         checkpoint::{CheckpointContext, CheckpointId, Restored, ToWorker},
         error::Error,
@@ -54,12 +55,22 @@ enum Stage {
     /// Some workers have not said that they have dropped it.
     Falling {
         left: usize,
-        failure: Error,
+        outage: Outage,
     },
     /// It waits for its time.
     Down {
         until: Nanos,
+        outage: Outage,
     },
+}
+
+impl Stage {
+    fn outage(&self) -> Option<&Outage> {
+        match self {
+            Self::Up => None,
+            Self::Falling { outage, .. } | Self::Down { outage, .. } => Some(outage),
+        }
+    }
 }
 
 impl Failover {
@@ -102,13 +113,22 @@ impl Failover {
         self.regions.iter().all(|region| region.done == self.workers)
     }
 
+    /// When regions that are down may rise.
+    fn rises(&self) -> impl Iterator<Item = Nanos> {
+        self.regions.iter().filter_map(|region| match region.stage {
+            Stage::Down { until, .. } => Some(until),
+            Stage::Up | Stage::Falling { .. } => None,
+        })
+    }
+
     /// When the next region that is down may rise.
     fn next_rise(&self) -> Option<Nanos> {
-        let down = self.regions.iter().filter_map(|region| match region.stage {
-            Stage::Down { until } => Some(until),
-            Stage::Up | Stage::Falling { .. } => None,
-        });
-        down.min()
+        self.rises().min()
+    }
+
+    /// When all are up, at the earliest, as far as that is known.
+    pub(super) fn last_rise(&self) -> Option<Nanos> {
+        self.rises().max()
     }
 }
 
@@ -121,7 +141,8 @@ impl Coordinator {
         if !matches!(own.stage, Stage::Up) {
             return;
         }
-        own.stage = Stage::Falling { left: workers, failure: failure.clone() };
+        let outage = Outage { since: self.clock.now(), failure: failure.clone(), until: None };
+        own.stage = Stage::Falling { left: workers, outage };
         let restored_from = own.restored_from;
         self.platform.note(&|| format!("region {region} failed: {failure}"));
         if is_damage(&failure) {
@@ -157,11 +178,11 @@ impl Coordinator {
         for region in 0..self.failover.regions.len() {
             let is_settled = self.underway.is_empty() && self.copying.is_none();
             match &self.failover.regions[region].stage {
-                Stage::Falling { left: 0, failure } if is_settled => {
-                    let failure = failure.clone();
-                    self.lay_down(region, &failure, now);
+                Stage::Falling { left: 0, outage } if is_settled => {
+                    let outage = outage.clone();
+                    self.lay_down(region, outage, now);
                 }
-                Stage::Down { until } if *until <= now => match self.raise(region) {
+                Stage::Down { until, .. } if *until <= now => match self.raise(region) {
                     Ok(()) => self.failover.regions[region].stage = Stage::Up,
                     Err(failure) => self.shared.fail(failure),
                 },
@@ -177,7 +198,8 @@ impl Coordinator {
 
     /// Nothing of the region is there any more: what its sinks have prepared for no checkpoint is forgotten, and the restart strategy is
     /// asked.
-    fn lay_down(&mut self, region: RegionIndex, failure: &Error, now: Nanos) {
+    fn lay_down(&mut self, region: RegionIndex, outage: Outage, now: Nanos) {
+        let failure = &outage.failure;
         let is_unsure = self.plan.copier.as_ref().is_some_and(|copier| copier.is_unsure());
         if self.shared.failure().is_some() || is_unsure {
             return self.shared.fail(failure.clone());
@@ -196,7 +218,18 @@ impl Coordinator {
         self.board.note_restart(failure, names, true);
         let own = &mut self.failover.regions[region];
         (own.at_end, own.done) = (0, 0);
-        own.stage = Stage::Down { until: now.saturating_add(delay) };
+        let until = now.saturating_add(delay);
+        own.stage = Stage::Down { until, outage: Outage { until: Some(until), ..outage } };
+    }
+
+    /// What is down, in words.
+    pub(super) fn outages(&self, now: Nanos) -> String {
+        let regions = self.failover.regions.iter().enumerate();
+        let outages = regions.filter_map(|(region, own)| {
+            let names = self.plan.works.regions().names(region, &self.plan.operators);
+            Some(own.stage.outage()?.told(&names, now))
+        });
+        outages.collect::<Vec<_>>().join("; ")
     }
 
     /// Builds a region anew, from the newest complete checkpoint.

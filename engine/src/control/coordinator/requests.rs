@@ -7,6 +7,7 @@ use crate::{
     control::{board::Request, savepoint::Target},
     model::{
         checkpoint::{BarrierKind, ToWorker},
+        checkpoint_error::CheckpointError,
         error::Error,
     },
     platform::Nanos,
@@ -47,6 +48,16 @@ impl Coordinator {
         if self.plan.config.is_some() && self.board.stop_at(|| place().unwrap_or_default()) {
             self.suspend();
         }
+    }
+
+    /// Answers those who want more than that and whom a region that is not up keeps waiting for longer than a checkpoint may take; when to look
+    /// again. A drain that has begun goes on in any case.
+    pub(super) fn refuse_while_down(&mut self, now: Nanos) -> Option<Nanos> {
+        // Served once more when all are up.
+        self.draining.take().into_iter().for_each(|request| self.board.hand_on(request));
+        let at_most = self.plan.config.as_ref().map_or(0, |_| self.timeout());
+        let why = || CheckpointError::Down { outages: self.outages(now) }.into();
+        self.board.refuse_late(now, at_most, self.failover.last_rise(), why)
     }
 
     /// Why a request is refused, and what to do.
