@@ -3,7 +3,7 @@
 
 mod command_kit;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf, sync::mpsc, time::Duration};
 
 use command_kit::{done, refused, text, tidemill};
 use tempfile::TempDir;
@@ -25,13 +25,18 @@ impl Place {
     }
 
     /// A job that does not end by itself, takes no checkpoint by itself, and has no checkpoint left when it is cancelled. It has one window
-    /// for each of four keys, which none of its numbers closes.
-    fn start(&self) -> (JobHandle, Collected<u64>) {
-        let checkpoints = CheckpointConfig {
-            interval_ms: 3_600_000,
-            retain_on_cancel: false,
-            ..CheckpointConfig::new(self.path("job"))
-        };
+    /// for each of four keys, which none of its numbers closes, and tells how many numbers are in it when it fires.
+    fn start(&self) -> (JobHandle, Collected<(u64, u64)>) {
+        self.start_with(CheckpointConfig::new(self.path("job")), |_| {})
+    }
+
+    /// As [`start`](Self::start), elsewhere; `look` is called with each number that is read.
+    fn start_with(
+        &self,
+        checkpoints: CheckpointConfig,
+        look: impl Fn(u64) + Clone + Send + 'static,
+    ) -> (JobHandle, Collected<(u64, u64)>) {
+        let checkpoints = CheckpointConfig { interval_ms: 3_600_000, retain_on_cancel: false, ..checkpoints };
         let env = StreamEnvironment::new()
             .name("orders")
             .parallelism(1)
@@ -41,11 +46,12 @@ impl Place {
         let strategy = WatermarkStrategy::for_monotonous_timestamps().with_timestamps(|_: &u64| 1_000);
         env.from_source("numbers", from_parallel_iter(|subtask, _| subtask as u64..), strategy)
             .uid("numbers")
+            .inspect(move |number| look(*number))
             .key_by(|number| number % 4)
             .window(TumblingEventTime::of(Duration::from_secs(3_600)))
             .aggregate(Count)
             .uid("counts")
-            .map(|counted| counted.key)
+            .map(|counted| (counted.key, counted.value))
             .sink("windows", sink);
         let job = env.start().unwrap();
         // The job is in full swing.
@@ -86,7 +92,7 @@ fn a_job_that_is_stopped_goes_on_from_the_checkpoint_that_is_printed() {
 }
 
 #[test]
-fn a_job_that_is_drained_fires_its_windows_and_its_savepoint_begins_a_job_at_its_end() {
+fn a_job_that_is_drained_fires_its_windows_and_one_that_begins_with_its_savepoint_reads_on() {
     let place = Place::new();
     let (job, windows) = place.start();
     let (directory, savepoint) = (place.path("job"), place.path("savepoint"));
@@ -96,10 +102,31 @@ fn a_job_that_is_drained_fires_its_windows_and_its_savepoint_begins_a_job_at_its
     let printed = done(&["stop", &directory, "--savepoint", &savepoint, "--drain"]);
     assert_eq!(printed, format!("{savepoint}\n"));
     job.wait().unwrap();
-    let mut keys = windows.take();
-    keys.sort_unstable();
-    assert_eq!(keys, [0, 1, 2, 3]);
+    let read = windows.take().iter().map(|(_, count)| count).sum::<u64>();
+    assert!(read >= 100);
     assert!(done(&["checkpoints", &savepoint]).starts_with("savepoint 1 of `orders`"));
+    // From the first number that was not counted, to where it is drained in its turn.
+    let (tell, told) = mpsc::channel();
+    let elsewhere = CheckpointConfig {
+        savepoint: Some(savepoint.as_str().into()),
+        ..CheckpointConfig::new(place.path("elsewhere"))
+    };
+    let (job, windows) = place.start_with(elsewhere, move |number| {
+        let _ = tell.send(number);
+    });
+    assert_eq!(job.metrics().checkpoints.restored_from, Some(1));
+    done(&["stop", &place.path("elsewhere"), "--savepoint", &place.path("second"), "--drain"]);
+    job.wait().unwrap();
+    let numbers: Vec<u64> = told.try_iter().collect();
+    assert!(
+        numbers.iter().copied().eq(read..read + numbers.len() as u64),
+        "from {read} on: {:?}",
+        numbers.first()
+    );
+    let mut counts = windows.take();
+    counts.sort_unstable();
+    let count = |key| numbers.iter().filter(|number| **number % 4 == key).count() as u64;
+    assert_eq!(counts, [0, 1, 2, 3].map(|key| (key, count(key))));
 }
 
 #[test]
