@@ -200,8 +200,9 @@ impl JobMonitor {
         self.save(place.into(), true, drain)
     }
 
-    /// As [`savepoint`](Self::savepoint), or [`suspend`](Self::suspend) where no place is named, but does not wait: what became of it is
-    /// received later. For whoever is in the way of the job while it waits, such as a simulation, which runs in the same thread.
+    /// As [`savepoint`](Self::savepoint) or [`stop_with_savepoint`](Self::stop_with_savepoint), or as [`checkpoint`](Self::checkpoint) or
+    /// [`suspend`](Self::suspend) where no place is named, but does not wait: what became of it is received later. For whoever is in the way of
+    /// the job while it waits, such as a simulation, which runs in the same thread.
     ///
     /// # Errors
     /// When the job has ended, or the place cannot be used.
@@ -209,10 +210,11 @@ impl JobMonitor {
         &self,
         place: Option<&SavepointPlace>,
         stops: bool,
+        drains: bool,
     ) -> Result<mpsc::Receiver<Result<PathBuf, Error>>, Error> {
         let enough = || self.board.is_over() || self.board.is_cancelled();
         let target = place.map(|place| self.stores.target(place, &enough)).transpose()?;
-        self.board.post(target, stops, false)
+        self.board.post(target, stops, drains)
     }
 
     fn save(&self, place: SavepointPlace, stops: bool, drains: bool) -> Result<SavepointPlace, Error> {

@@ -142,7 +142,8 @@ impl<O: Outside> Lives<O> {
         let (stops, saves) =
             [(true, false), (true, true), (true, true), (false, true)][random.below(4) as usize];
         let savepoint = saves.then(|| format!("/savepoints/{}", self.requests_left).into());
-        Some(Request { turn, savepoint, stops })
+        let drains = self.drains && stops && saves && random.one_in(2);
+        Some(Request { turn, savepoint, stops, drains })
     }
 
     pub(super) fn draw_config(&mut self) -> JobConfig {

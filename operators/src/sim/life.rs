@@ -54,6 +54,8 @@ pub(super) struct Lives<O> {
     pub(super) requests_left: u64,
     pub(super) parallelism_max: usize,
     pub(super) operator_failures_max: u64,
+    /// Whether the job may be drained.
+    pub(super) drains: bool,
     has_damage: bool,
     /// The directory of the job's checkpoints.
     pub(super) directory: PathBuf,
@@ -85,6 +87,7 @@ impl<O: Outside> Lives<O> {
             requests_left,
             parallelism_max: simulation.parallelism_max,
             operator_failures_max: simulation.operator_failures_max,
+            drains: simulation.drains,
             has_damage: simulation.damage,
             directory: DIRECTORY.into(),
             savepoint: None,
@@ -157,11 +160,15 @@ impl<O: Outside> Lives<O> {
             let savepoint =
                 request.as_ref().and_then(|request| request.savepoint.clone()).filter(|_| ended.is_done);
             self.report.savepoints += u64::from(savepoint.is_some());
+            let (stops, drains) = request.map_or((false, false), |request| (request.stops, request.drains));
             match outcome {
-                Ok(()) if ended.is_done && request.is_some_and(|request| request.stops) => {
+                Ok(()) if ended.is_done && stops => {
                     self.report.stops += 1;
+                    self.report.drained += u64::from(drains);
                     self.rest(savepoint);
                 }
+                // It has come to its end, and its input may not have: the savepoint has failed behind that, or was asked for too late.
+                Ok(()) if drains => self.rest(None),
                 Ok(()) => return Ok(()),
                 // Somebody has mended it; or what is damaged was read long after the start.
                 Err(_) if dealt == Some(Dealt::Refused) || (!dies && self.damage.is_some()) => {

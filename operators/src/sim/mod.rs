@@ -5,7 +5,7 @@
 //! in which workers are turned, and what goes wrong: the process is killed at any turn, also while it recovers; a worker is
 //! lost; operators fail ([`Simulation::operator_failures`]); a core stands still; writes and reads fail; writes are torn, damaged or lost with a
 //! power cut; the disk is full; the wall clock jumps; checkpoints are damaged on the disk ([`Simulation::damage`]). Some lives end because the
-//! job is asked to stop, and some begin with the savepoint behind which it did. The same seed gives the same run.
+//! job is asked to stop, or drained ([`Simulation::drains`]), and some begin with the savepoint behind which it was. The same seed gives the same run.
 //!
 //! ```
 //! use tidemill_operators::{sim::Simulation, source::from_vec};
@@ -65,6 +65,7 @@ pub struct Simulation {
     remote: bool,
     guarantee: DeliveryGuarantee,
     requests_max: u64,
+    drains: bool,
     damage: bool,
 }
 
@@ -85,6 +86,7 @@ impl Simulation {
             remote: false,
             guarantee: DeliveryGuarantee::ExactlyOnce,
             requests_max: 3,
+            drains: false,
             damage: false,
         }
     }
@@ -126,6 +128,15 @@ impl Simulation {
     /// is there.
     pub fn delivery_guarantee(mut self, guarantee: DeliveryGuarantee) -> Self {
         self.guarantee = guarantee;
+        self
+    }
+
+    /// Drains the job now and then, as `tidemill stop --savepoint --drain` does: of the lives that end behind a savepoint half come to their end
+    /// where their input has not. All windows and timers of event time fire with what they have, and the next life begins with the savepoint, or
+    /// goes on from the checkpoints, and reads on. A window that had fired fires again for what comes into it then. So this is for jobs
+    /// whose output does not depend on it: without state, or rolling.
+    pub fn drains(mut self) -> Self {
+        self.drains = true;
         self
     }
 

@@ -22,6 +22,8 @@ pub struct SimReport {
     pub in_flight_bytes: u64,
     /// Lives that ended because the job was asked to stop, as `SIGTERM` does.
     pub stops: u64,
+    /// Those of them in which the job was drained before, with [`drains`](super::Simulation::drains).
+    pub drained: u64,
     /// Savepoints that were written, those included behind which the job stopped.
     pub savepoints: u64,
     /// Savepoints that the job began with, in a directory of its own.
@@ -50,6 +52,7 @@ impl SimReport {
         self.checkpoints_failed += other.checkpoints_failed;
         self.in_flight_bytes += other.in_flight_bytes;
         self.stops += other.stops;
+        self.drained += other.drained;
         self.savepoints += other.savepoints;
         self.begun_with_savepoint += other.begun_with_savepoint;
         self.machines_lost += other.machines_lost;

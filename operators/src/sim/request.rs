@@ -25,6 +25,8 @@ pub(super) struct Request {
     pub(super) savepoint: Option<PathBuf>,
     /// Whether the job is to stop behind it.
     pub(super) stops: bool,
+    /// Whether it is to be drained before.
+    pub(super) drains: bool,
 }
 
 type Answered = Receiver<Result<PathBuf, Error>>;
@@ -50,7 +52,7 @@ impl Asked {
             let started = started.lock().unwrap_or_else(PoisonError::into_inner);
             let Ok(monitor) = started.recv() else { return };
             let place = request.savepoint.as_deref().map(SavepointPlace::from);
-            let asked = monitor.request(place.as_ref(), request.stops);
+            let asked = monitor.request(place.as_ref(), request.stops, request.drains);
             *into.lock().unwrap_or_else(PoisonError::into_inner) = asked.ok();
         };
         (Self { monitor: Some(monitor), answered }, Arc::new(ask))

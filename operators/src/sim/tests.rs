@@ -97,7 +97,7 @@ fn nothing() -> Counts {
 fn a_seed_replays_a_job_with_its_directory_to_the_byte() {
     let expected = nothing();
     let (counts, windows) = (counts::<SimSink<(u64, u64)>>, windows);
-    check(Simulation::new().seeds(8), |_| LedgerOutside::new(&expected, &counts));
+    check(Simulation::new().seeds(8).drains(), |_| LedgerOutside::new(&expected, &counts));
     check(Simulation::new().seeds(8).damage(), |_| LedgerOutside::new(&expected, &windows));
 }
 
@@ -116,7 +116,7 @@ fn a_seed_replays_a_job_whose_operators_fail_and_that_writes_files_to_the_byte()
         counts(environment, FileSink::csv(directory).columns(["key", "count"]).roll_bytes(200));
     };
     let rows = |_: &[u8]| Ok(nothing());
-    check(Simulation::new().seeds(8).operator_failures(3), |disk| {
+    check(Simulation::new().seeds(8).operator_failures(3).drains(), |disk| {
         let guarantee = DeliveryGuarantee::ExactlyOnce;
         Files::new(disk.clone(), directory, Wanted { rows: &rows, expected: &expected, guarantee }, &describe)
     });

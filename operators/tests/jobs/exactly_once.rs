@@ -86,6 +86,38 @@ fn a_rolling_count_counts_each_record_once() {
     });
 }
 
+/// Counts numbers in one part of the job, and hands them on in another; half of the lives that end behind a savepoint are drained.
+fn counted_and_handed_on(simulation: Simulation, records: u64) -> SimReport {
+    let numbers = || (0..records).collect::<Vec<u64>>();
+    let expected = numbers().into_iter().map(|number| (number % 13, number / 13 + 1));
+    let expected = expected.chain(numbers().into_iter().map(|number| (number, 0)));
+    simulation.drains().check(expected, |environment, sink| {
+        environment
+            .from_source("numbers", from_vec(numbers()), WatermarkStrategy::none())
+            .key_by(|number| number % 13)
+            .fold(0_u64, |count: &mut u64, _| *count += 1)
+            .sink("counts", sink.clone());
+        environment
+            .from_source("others", from_vec(numbers()), WatermarkStrategy::none())
+            .rebalance()
+            .map(|number| (number.to_native(), 0))
+            .sink("out", sink);
+    })
+}
+
+#[test]
+fn a_job_that_is_drained_in_the_middle_of_its_input_reads_on_and_commits_each_record_once() {
+    let here = counted_and_handed_on(Simulation::new().seeds(SEEDS), RECORDS);
+    let failing = counted_and_handed_on(Simulation::new().seeds(SEEDS).operator_failures(3), RECORDS);
+    let remote = counted_and_handed_on(Simulation::new().seeds(SEEDS).remote(), RECORDS);
+    for report in [here, failing, remote] {
+        let runs = report.runs;
+        let enough =
+            report.drained >= runs / 10 && report.stops > report.drained && report.deaths >= runs / 2;
+        assert!(enough, "too little went wrong: {report:?}");
+    }
+}
+
 /// Every other store under simulation does with its records what only a large table of small records does otherwise, if they
 /// fill some blocks. Counts so many numbers by so many keys.
 fn count_in_blocks<const WORDS: usize, const KEYS: u64>(numbers: Range<u64>) {

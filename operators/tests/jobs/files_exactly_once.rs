@@ -88,6 +88,16 @@ fn files_of_a_sink_that_does_not_wait_for_checkpoints_have_every_count_at_least_
 }
 
 #[test]
+fn files_of_a_job_that_is_drained_in_the_middle_of_its_input_have_every_count_once() {
+    let simulation = Simulation::new().seeds(SEEDS).operator_failures(2).drains();
+    let report = simulation.check_files(OUT, json_rows, expected_counts(), |environment| {
+        counts(environment, FileSink::json_lines(OUT).roll_bytes(500));
+    });
+    was_hard(&report, 2);
+    assert!(report.drained >= report.runs / 10, "{report:?}");
+}
+
+#[test]
 fn json_files_of_a_job_without_state_have_every_record_once() {
     // Without state there is little to do for a record: it takes more of them until there is a checkpoint to go on from.
     let numbers = || (0..2 * RECORDS).collect::<Vec<u64>>();
