@@ -201,6 +201,65 @@ fn a_second_process_with_the_same_name_and_sink_is_refused_and_ends_nothing() {
     begin(&mut inserting(&server), &secured, &connections);
 }
 
+/// Waits until sessions wait for locks on the server, as many as these.
+fn until_waiting(server: &PostgresServer, sessions: i64) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    until("sessions that wait for a lock", || server.figure(waiting).unwrap() == sessions);
+}
+
+/// Executes statements that wait, in a session of their own; joins it.
+fn aside(server: &PostgresServer, statements: &'static str) -> thread::JoinHandle<Result<(), ServerError>> {
+    let mut session = server.session().unwrap();
+    thread::spawn(move || Ok(session.batch_execute(statements)?))
+}
+
+#[test]
+fn a_process_ends_what_was_prepared_before_though_a_change_of_the_table_waits_behind_that() {
+    let Some(server) = server(64, WITH_KEY) else { return };
+    let (mut committer, mut writer) = begin(&mut inserting(&server), &[], &Arc::default());
+    let secured = prepare(&mut writer, 0..10);
+    committer.secure(&secured).unwrap();
+    drop((committer, writer));
+    let change = aside(&server, "ALTER TABLE numbers ADD COLUMN name text");
+    until_waiting(&server, 1);
+    let mut sink = inserting(&server);
+    let next = thread::spawn(move || drop(begin(&mut sink, &secured, &Arc::default())));
+    until("the start behind what was prepared", || next.is_finished());
+    next.join().unwrap();
+    change.join().unwrap().unwrap();
+    assert_eq!((numbers(&server), prepared(&server)), ((0..10).collect(), 0));
+}
+
+#[test]
+fn a_lock_on_the_table_is_waited_for_in_words_and_given_up() {
+    let Some(server) = server(64, WITH_KEY) else { return };
+    let mut locking = server.session().unwrap();
+    let pid: i32 = locking.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
+    locking.batch_execute("BEGIN; LOCK TABLE numbers").unwrap();
+    let session = format!("session {pid} (application unnamed, AccessExclusiveLock)");
+    // At the start, for good.
+    let mut sink = inserting(&server).give_up_after(Duration::ZERO);
+    sink.prepare(1).unwrap();
+    let mut committer = sink.committer(&committing(&Arc::default())).unwrap().unwrap();
+    let message = committer.recover(&[]).unwrap_err().to_string();
+    assert!(message.contains(&session) && message.contains("prepare the statement"), "{message}");
+    drop((committer, sink));
+    // While it writes, for a while.
+    drop(locking);
+    let connections = Arc::<Connections>::default();
+    let (mut committer, mut writer) = begin(&mut inserting(&server), &[], &connections);
+    let mut locking = server.session().unwrap();
+    locking.batch_execute("BEGIN; LOCK TABLE numbers").unwrap();
+    let secured = prepare(&mut writer, 0..700);
+    until("a try in vain", || connections.stats().down == 1);
+    let said = connections.stats().last_failure.unwrap();
+    assert!(said.contains("AccessExclusiveLock): BEGIN; LOCK TABLE numbers"), "{said}");
+    drop(locking);
+    committer.secure(&secured).unwrap();
+    committer.commit(&secured).unwrap();
+    assert_eq!(numbers(&server), (0..700).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_process_waits_for_one_with_its_name_that_is_about_to_end() {
     let Some(server) = server(64, WITH_KEY) else { return };

@@ -18,8 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use ::postgres::Row;
-use ::postgres::{Client, NoTls};
+use ::postgres::NoTls;
+pub use ::postgres::{Client, Row};
 use tempfile::TempDir;
 
 pub use self::error::ServerError;
@@ -174,7 +174,11 @@ impl PostgresServer {
         format!("host={} user=postgres dbname=postgres", self.place().display())
     }
 
-    fn client(&self) -> Result<Client, ServerError> {
+    /// A session of its own, for what takes more than one step.
+    ///
+    /// # Errors
+    /// As [`execute`](Self::execute).
+    pub fn session(&self) -> Result<Client, ServerError> {
         Ok(Client::connect(&self.connection(), NoTls)?)
     }
 
@@ -183,7 +187,7 @@ impl PostgresServer {
     /// # Errors
     /// When it is down, or refuses.
     pub fn execute(&self, statements: &str) -> Result<(), ServerError> {
-        Ok(self.client()?.batch_execute(statements)?)
+        Ok(self.session()?.batch_execute(statements)?)
     }
 
     /// The rows of a query over a connection of its own.
@@ -191,7 +195,7 @@ impl PostgresServer {
     /// # Errors
     /// As [`execute`](Self::execute).
     pub fn query(&self, query: &str) -> Result<Vec<Row>, ServerError> {
-        Ok(self.client()?.query(query, &[])?)
+        Ok(self.session()?.query(query, &[])?)
     }
 
     /// The only figure that a query gives.
@@ -199,7 +203,7 @@ impl PostgresServer {
     /// # Errors
     /// As [`execute`](Self::execute), and when there is another number of rows than one.
     pub fn figure(&self, query: &str) -> Result<i64, ServerError> {
-        Ok(self.client()?.query_one(query, &[])?.try_get(0)?)
+        Ok(self.session()?.query_one(query, &[])?.try_get(0)?)
     }
 
     /// How many prepared transactions wait to be committed or rolled back.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use ::postgres::{Config, error::SqlState};
+use ::postgres::{Client, Config, error::SqlState};
 use tidemill_engine::{
     model::{checkpoint::Committable, sink::Committer, source::BoxError},
     platform::files::IoThreads,
@@ -38,7 +38,7 @@ impl PostgresCommitter {
         shared: Arc<Shared>,
         threads: IoThreads,
     ) -> Result<Self, PostgresError> {
-        let opened = away(&threads, move || Work::new(config, prefix, &statement, limits, shared))??;
+        let opened = away(&threads, move || Work::new(config, prefix, statement, limits, shared))??;
         Ok(Self { work: Some(opened), threads })
     }
 
@@ -87,7 +87,7 @@ enum Whose {
 struct Work {
     session: Session,
     prefix: String,
-    is_transactional: bool,
+    statement: Arc<Statement>,
     limits: Limits,
     shared: Arc<Shared>,
     /// What was committed last.
@@ -98,7 +98,7 @@ impl Work {
     fn new(
         config: Config,
         prefix: String,
-        statement: &Statement,
+        statement: Arc<Statement>,
         limits: Limits,
         shared: Arc<Shared>,
     ) -> Result<Self, PostgresError> {
@@ -106,17 +106,16 @@ impl Work {
         let mut session =
             Session::new(config, connection, limits.give_up_after, || false).holding(lock::key(&prefix));
         let is_transactional = statement.is_transactional();
-        // Names and rights are wrong before a row is written, or never.
-        let (text, is_wanted) = (statement.text(1), is_transactional);
-        session.run("prepare the statement", |client, _| {
+        // Nothing here may need a lock on the table: whoever waits for one behind what an earlier process has prepared, waits until
+        // that is ended, and is in the way of all who come later.
+        session.run("look at the table", |client, _| {
             let most: String = client.query_one("SHOW max_prepared_transactions", &[])?.try_get(0)?;
-            if is_wanted && most == "0" {
+            if is_transactional && most == "0" {
                 return Err(Failure::Ours(PostgresError::NoPreparedTransactions));
             }
-            client.prepare(&text)?;
-            Ok(())
+            check_table(client, &statement)
         })?;
-        Ok(Self { session, prefix, is_transactional, limits, shared, committed: BTreeSet::new() })
+        Ok(Self { session, prefix, statement, limits, shared, committed: BTreeSet::new() })
     }
 
     fn gids(&self, committables: &[Committable]) -> Result<Vec<String>, PostgresError> {
@@ -202,6 +201,23 @@ impl Work {
     }
 }
 
+/// Fails unless the table has the columns of a statement. The server's catalogue says so without a lock on the table.
+fn check_table(client: &mut Client, statement: &Statement) -> Result<(), Failure> {
+    let ours = |error| Err(Failure::Ours(error));
+    let (table, columns) = (statement.table(), statement.columns());
+    let query = "SELECT to_regclass($1) IS NOT NULL, current_database()::text, COALESCE((SELECT array_agg(attname::text ORDER BY attnum) \
+        FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped), '{}')";
+    let row = client.query_one(query, &[&table])?;
+    let has: Vec<String> = row.try_get(2)?;
+    if !row.try_get(0)? {
+        return ours(PostgresError::NoTable { table, database: row.try_get(1)? });
+    }
+    match columns.iter().find(|column| !has.contains(column)) {
+        Some(column) => ours(PostgresError::NoColumn { table, column: column.clone(), has: has.join(", ") }),
+        None => Ok(()),
+    }
+}
+
 impl Committer for PostgresCommitter {
     fn secure(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
         let committables = committables.to_vec();
@@ -240,7 +256,7 @@ impl Work {
 
     fn commit(&mut self, committables: &[Committable]) -> Result<(), PostgresError> {
         let gids = self.gids(committables)?;
-        if self.is_transactional {
+        if self.statement.is_transactional() {
             return self.commit_all(gids, Whose::Own);
         }
         // Their rows have been in the table since `secure`.
@@ -250,7 +266,7 @@ impl Work {
 
     fn abort(&mut self, committables: &[Committable]) -> Result<(), PostgresError> {
         for gid in self.gids(committables)? {
-            if self.is_transactional {
+            if self.statement.is_transactional() {
                 self.end("roll a transaction back", "ROLLBACK PREPARED", &gid)?;
             }
         }
@@ -275,6 +291,9 @@ impl Work {
         for gid in left {
             self.end("roll a transaction back", "ROLLBACK PREPARED", &gid)?;
         }
+        // What keeps it from being written to is told now, and not with the first row.
+        let statement = Arc::clone(&self.statement);
+        self.session.run("prepare the statement", |client, _| statement.ready(client, 1).map(drop))?;
         let mut state = self.shared.lock();
         state.prepared.clear();
         state.attempt = attempt;

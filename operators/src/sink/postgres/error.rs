@@ -44,6 +44,38 @@ pub enum PostgresError {
         /// What was said last.
         cause: String,
     },
+    /// No such table.
+    #[error(
+        "the table {table} does not exist in the database {database}. Make it, or name it with its schema (`schema.table`)"
+    )]
+    NoTable {
+        /// Its name, as the server reads it.
+        table: String,
+        /// Where it was looked for.
+        database: String,
+    },
+    /// No such column.
+    #[error(
+        "the table {table} has no column {column:?}; it has {has}. Name its columns as they are, in the same case, or add the column"
+    )]
+    NoColumn {
+        /// The table's name, as the server reads it.
+        table: String,
+        /// The column.
+        column: String,
+        /// The columns that there are.
+        has: String,
+    },
+    /// Somebody else has locked the table for too long.
+    #[error("PostgreSQL could not {doing} for {} s: it waits for {what}. Wait until that session is done, or end it (`SELECT pg_terminate_backend(…)`), and start the job again; it goes on from its last checkpoint", .after.as_secs())]
+    Locked {
+        /// What was to be done.
+        doing: &'static str,
+        /// For how long it was tried.
+        after: Duration,
+        /// Which lock, and who has it.
+        what: String,
+    },
     /// The server refuses.
     #[error("PostgreSQL refuses to {doing}: {cause}. Mend the table, the rows or the rights of the role")]
     Refused {
@@ -52,14 +84,14 @@ pub enum PostgresError {
         /// What the server said.
         cause: String,
     },
-    /// The connection broke, and not all rows of the transaction are there any more.
+    /// The connection broke or a lock was waited for too long, and not all rows of the transaction are there any more.
     #[error(
-        "the connection to PostgreSQL broke within a transaction of more than {kept_max} rows: {cause}. The job goes on from its last checkpoint; checkpoint more often, or raise `rows_kept_max`"
+        "a transaction of more than {kept_max} rows was rolled back before it was prepared: {cause}. The job goes on from its last checkpoint; checkpoint more often, or raise `rows_kept_max`"
     )]
     RowsNotKept {
         /// Rows that are kept.
         kept_max: usize,
-        /// What broke it.
+        /// Why.
         cause: String,
     },
     /// A thread has failed, and said so already.

@@ -10,10 +10,6 @@ use tidemill_storage::key::hash_bits;
 
 use super::session::Failure;
 
-/// A machine that vanished says nothing: without an answer for so long (10 s, and three times 5 s) its session is ended.
-const NOTICE_DEATH: &str =
-    "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3";
-
 /// Tries to take a lock for this session.
 const TAKE: &str = "SELECT pg_try_advisory_lock($1)";
 
@@ -34,7 +30,6 @@ pub(super) fn key(prefix: &str) -> i64 {
 
 /// Takes the lock for a session, if nobody else has it.
 pub(super) fn take(client: &mut Client, key: i64) -> Result<(), Failure> {
-    client.batch_execute(NOTICE_DEATH)?;
     if client.query_one(TAKE, &[&key])?.try_get(0)? {
         Ok(())
     } else {

@@ -12,6 +12,24 @@ use crate::sink::DeliveryGuarantee;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How often it is said that the server is still tried.
+const SAID_AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// How long a statement waits for a lock before it is told what is in its way and tried again. As [`SETTINGS`] has it.
+const LOCK_TIME: Duration = Duration::from_secs(5);
+/// Of every session. A machine that vanished says nothing: without an answer for so long (10 s, and three times 5 s) its session is
+/// ended. Nothing waits for a lock without a word.
+const SETTINGS: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
+    SET lock_timeout = '5s'";
+/// Who has sessions and locks that keep a row from being written, and what they do. Of a prepared transaction there is no session.
+const IN_THE_WAY: &str = "\
+    SELECT COALESCE(string_agg(DISTINCT CASE WHEN pid IS NULL THEN format('the prepared transaction %s', gid) \
+        ELSE format('session %s (application %s, %s%s): %s', pid, COALESCE(NULLIF(application_name, ''), 'unnamed'), mode, \
+            CASE WHEN granted THEN '' ELSE ', waiting' END, COALESCE(left(query, 100), 'unknown')) END, '; '), \
+        'another transaction that writes the same key, or nobody any more') \
+    FROM pg_locks LEFT JOIN pg_stat_activity USING (pid) \
+        LEFT JOIN pg_prepared_xacts ON virtualtransaction = '-1/' || transaction \
+    WHERE relation = to_regclass($1) AND pid IS DISTINCT FROM pg_backend_pid() \
+        AND mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')";
 /// Values that one statement may have.
 const VALUES_MAX: usize = 32_000;
 /// Rows of one statement.
@@ -58,9 +76,18 @@ impl Statement {
         if self.key.is_some() { 1 } else { (VALUES_MAX / self.columns.len()).clamp(1, ROWS_MAX) }
     }
 
+    pub(super) fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// The name of its table, as the server reads it.
+    pub(super) fn table(&self) -> String {
+        self.table.split('.').map(quoted).collect::<Vec<_>>().join(".")
+    }
+
     /// Its text for this many rows.
     pub(super) fn text(&self, rows: usize) -> String {
-        let table = self.table.split('.').map(quoted).collect::<Vec<_>>().join(".");
+        let table = self.table();
         let columns = self.columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ");
         let width = self.columns.len();
         let row = |row: usize| {
@@ -89,15 +116,34 @@ impl Statement {
             if let Some(row) = rows.iter().find(|row| row.len() != width) {
                 return Err(Failure::Ours(PostgresError::Columns { expected: width, found: row.len() }));
             }
-            let prepared = client.prepare(&self.text(rows.len()))?;
+            let prepared = self.ready(client, rows.len())?;
             let values: Vec<_> = rows
                 .iter()
                 .flatten()
                 .map(|value| -> &(dyn ::postgres::types::ToSql + Sync) { &**value })
                 .collect();
-            client.execute(&prepared, &values)?;
+            client.execute(&prepared, &values).map_err(|error| self.failure(client, error))?;
         }
         Ok(())
+    }
+
+    /// Has the server read it, for which it needs a lock on the table.
+    pub(super) fn ready(&self, client: &mut Client, rows: usize) -> Result<::postgres::Statement, Failure> {
+        client.prepare(&self.text(rows)).map_err(|error| self.failure(client, error))
+    }
+
+    /// Why it failed, as exactly as can be found out. A transaction that waited for a lock is rolled back.
+    fn failure(&self, client: &mut Client, error: Error) -> Failure {
+        if error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) {
+            return error.into();
+        }
+        let asked = client
+            .batch_execute("ROLLBACK")
+            .and_then(|()| client.query_one(IN_THE_WAY, &[&self.table()])?.try_get::<_, String>(0));
+        match asked {
+            Ok(holders) => Failure::Locked(format!("a lock on {}: {holders}", self.table())),
+            Err(error) => error.into(),
+        }
     }
 }
 
@@ -107,6 +153,8 @@ pub(super) enum Failure {
     Theirs(Error),
     /// Another session holds the lock, which these words name.
     Taken(String),
+    /// A statement waited for a lock, which these words tell, for [`LOCK_TIME`]. The connection holds, without a transaction.
+    Locked(String),
     /// Not a matter of the server.
     Ours(PostgresError),
 }
@@ -117,6 +165,35 @@ impl From<Error> for Failure {
     }
 }
 
+/// What is waited for.
+enum Obstacle {
+    /// The server, which cannot be reached for this reason.
+    Unreachable(String),
+    /// The lock of this job and sink, which this session holds.
+    Taken(String),
+    /// A lock on the table, as these words tell.
+    Locked(String),
+}
+
+impl Obstacle {
+    fn words(&self) -> String {
+        match self {
+            Self::Unreachable(cause) => cause.clone(),
+            Self::Taken(holder) => format!("{holder} holds the lock of this job and sink"),
+            Self::Locked(what) => format!("it waits for {what}"),
+        }
+    }
+
+    /// What it is called when it was waited for long enough.
+    fn error(self, doing: &'static str, after: Duration) -> PostgresError {
+        match self {
+            Self::Unreachable(cause) => PostgresError::Unreachable { doing, after, cause },
+            Self::Taken(holder) => PostgresError::Taken { holder, after },
+            Self::Locked(what) => PostgresError::Locked { doing, after, what },
+        }
+    }
+}
+
 /// Whether another try may succeed: the server is down, restarts, is full, or the connection broke.
 fn is_passing(error: &Error) -> bool {
     let Some(code) = error.code() else { return error.is_closed() || is_io(error) };
@@ -124,6 +201,7 @@ fn is_passing(error: &Error) -> bool {
         &SqlState::TOO_MANY_CONNECTIONS,
         &SqlState::T_R_SERIALIZATION_FAILURE,
         &SqlState::T_R_DEADLOCK_DETECTED,
+        &SqlState::LOCK_NOT_AVAILABLE,
     ];
     code.code().starts_with("08") || code.code().starts_with("57P") || full.contains(&code)
 }
@@ -219,6 +297,7 @@ impl Session {
                 &[pid, since],
             )?;
         }
+        client.batch_execute(SETTINGS)?;
         let own = client.query_one(
             "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()",
             &[],
@@ -241,7 +320,7 @@ impl Session {
         doing: &'static str,
         mut act: impl FnMut(&mut Client, u64) -> Result<R, Failure>,
     ) -> Result<R, PostgresError> {
-        let (mut waited, mut pause) = (Duration::ZERO, PAUSE_MIN);
+        let (mut waited, mut pause, mut said) = (Duration::ZERO, PAUSE_MIN, Duration::ZERO);
         loop {
             let connected = match self.client.take().filter(|client| !client.is_closed()) {
                 Some(client) => Ok(client),
@@ -251,7 +330,7 @@ impl Session {
                 let number = self.connections;
                 act(self.client.insert(client), number)
             });
-            let (cause, holder) = match done {
+            let obstacle = match done {
                 Ok(done) => {
                     if self.connection.works() {
                         tracing::info!(doing, "PostgreSQL is reached again");
@@ -263,21 +342,24 @@ impl Session {
                     self.client = None;
                     return Err(PostgresError::Refused { doing, cause: words(&error) });
                 }
-                Err(Failure::Theirs(error)) => (words(&error), None),
-                Err(Failure::Taken(holder)) => {
-                    (format!("{holder} holds the lock of this job and sink"), Some(holder))
-                }
+                Err(Failure::Theirs(error)) => Obstacle::Unreachable(words(&error)),
+                Err(Failure::Taken(holder)) => Obstacle::Taken(holder),
+                Err(Failure::Locked(what)) => Obstacle::Locked(what),
             };
-            // What was begun is rolled back.
-            self.client = None;
-            if self.connection.failed(&cause) {
-                tracing::warn!(doing, cause, "PostgreSQL cannot be used for now and is tried again");
+            if let Obstacle::Locked(_) = obstacle {
+                waited += LOCK_TIME;
+            } else {
+                // What was begun is rolled back.
+                self.client = None;
+            }
+            let cause = obstacle.words();
+            if self.connection.failed(&cause) || waited >= said + SAID_AGAIN_AFTER {
+                said = waited;
+                let for_s = waited.as_secs();
+                tracing::warn!(doing, cause, for_s, "PostgreSQL cannot be used for now and is tried again");
             }
             if waited >= self.give_up_after || (self.is_unwanted)() || self.connection.is_unwanted() {
-                return Err(match holder {
-                    Some(holder) => PostgresError::Taken { holder, after: waited },
-                    None => PostgresError::Unreachable { doing, after: waited, cause },
-                });
+                return Err(obstacle.error(doing, waited));
             }
             self.pause_for(pause);
             waited += pause;

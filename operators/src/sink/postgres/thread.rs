@@ -155,20 +155,29 @@ impl<T> Body<T> {
     ) -> Result<(), PostgresError> {
         let Open { kept, begun_in } = open;
         let kept_max = self.limits.rows_kept_max;
+        let mut broke = "its connection broke".to_owned();
         session.run("write rows", |client, connection| {
             if *begun_in != Some(connection) {
                 client.batch_execute("BEGIN")?;
-                *begun_in = Some(connection);
                 match kept {
                     Some(kept) if !kept.is_empty() => self.send(client, kept)?,
                     Some(_) => {}
                     None => {
-                        let cause = "there was another connection before".to_owned();
+                        let cause = std::mem::take(&mut broke);
                         return Err(Failure::Ours(PostgresError::RowsNotKept { kept_max, cause }));
                     }
                 }
+                *begun_in = Some(connection);
             }
-            self.send(client, &rows)
+            // A transaction that waited for a lock is rolled back over the same connection.
+            self.send(client, &rows).inspect_err(|failure| {
+                *begun_in = None;
+                match failure {
+                    Failure::Theirs(error) => broke = words(error),
+                    Failure::Locked(what) => broke = format!("it waited for {what}"),
+                    Failure::Taken(_) | Failure::Ours(_) => {}
+                }
+            })
         })?;
         match kept {
             Some(kept) if kept.len() + rows.len() <= kept_max => kept.extend(rows),
