@@ -269,7 +269,8 @@ fn a_process_waits_for_one_with_its_name_that_is_about_to_end() {
     committer.secure(&secured).unwrap();
     let connections = Arc::<Connections>::default();
     thread::scope(|scope| {
-        let mut next = inserting(&server);
+        // It waits for a dead one to be noticed, however soon it gives up.
+        let mut next = inserting(&server).give_up_after(Duration::ZERO);
         let (then, tried) = (&secured, &connections);
         let next = scope.spawn(move || drop(begin(&mut next, then, tried)));
         until("tries that fail", || connections.stats().retries >= TRIES);

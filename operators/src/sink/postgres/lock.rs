@@ -1,7 +1,8 @@
 //! The lock of a job and sink in a database: who holds it may end the sessions and transactions of earlier processes.
 //!
 //! It is the server's, and held by the committer's connection: gone with that, and taken again by the next one before anything is
-//! done over it. So a process that is dead holds nothing as soon as the server has noticed, and of two that live the second waits,
+//! done over it. So a process that is dead holds nothing as soon as the server has noticed, which it looks for each second also where
+//! the session works or waits, and of two that live the second waits,
 //! and then gives up with words. Whoever lost its connection may find that another has had the lock meanwhile, and has rolled
 //! back what it did not know: that the committer finds out when it commits.
 

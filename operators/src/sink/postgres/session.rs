@@ -20,6 +20,12 @@ const LOCK_TIME: Duration = Duration::from_secs(5);
 /// ended. Nothing waits for a lock without a word.
 const SETTINGS: &str = "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
     SET lock_timeout = '5s'";
+/// Has the server look each second whether the client of a session that works or waits is there yet: one whose process was killed holds
+/// its locks no longer. Servers before the 14th do not know it, nor those of some systems.
+const NOTICE_DEATH: &str = "\
+    SELECT set_config(name, '1s', false) FROM pg_settings WHERE name = 'client_connection_check_interval'";
+/// By then the server has noticed that a process on its machine, or on one that is there, was killed.
+const DEATH_NOTICED: Duration = Duration::from_secs(3);
 /// Who has sessions and locks that keep a row from being written, and what they do. Of a prepared transaction there is no session.
 const IN_THE_WAY: &str = "\
     SELECT COALESCE(string_agg(DISTINCT CASE WHEN pid IS NULL THEN format('the prepared transaction %s', gid) \
@@ -184,6 +190,11 @@ impl Obstacle {
         }
     }
 
+    /// For how long it is waited for at least: a session that has the lock may be one that a killed process has left.
+    fn time_min(&self) -> Duration {
+        if let Self::Taken(_) = self { DEATH_NOTICED } else { Duration::ZERO }
+    }
+
     /// What it is called when it was waited for long enough.
     fn error(self, doing: &'static str, after: Duration) -> PostgresError {
         match self {
@@ -298,6 +309,11 @@ impl Session {
             )?;
         }
         client.batch_execute(SETTINGS)?;
+        match client.batch_execute(NOTICE_DEATH) {
+            Err(error) if error.as_db_error().is_none() => return Err(error.into()),
+            // As well as this server can.
+            _ => {}
+        }
         let own = client.query_one(
             "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()",
             &[],
@@ -358,7 +374,8 @@ impl Session {
                 let for_s = waited.as_secs();
                 tracing::warn!(doing, cause, for_s, "PostgreSQL cannot be used for now and is tried again");
             }
-            if waited >= self.give_up_after || (self.is_unwanted)() || self.connection.is_unwanted() {
+            let give_up_after = self.give_up_after.max(obstacle.time_min());
+            if waited >= give_up_after || (self.is_unwanted)() || self.connection.is_unwanted() {
                 return Err(obstacle.error(doing, waited));
             }
             self.pause_for(pause);
@@ -392,7 +409,25 @@ pub(super) fn literal(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tidemill_engine::model::connections::Connections;
+    use tidemill_postgres_server::PostgresServer;
+
     use super::*;
+
+    #[test]
+    fn a_session_ends_with_its_client_though_it_waits() {
+        let Some(server) = PostgresServer::start_if_installed(0).unwrap() else { return };
+        let connections = Arc::<Connections>::default();
+        let config = server.connection().parse().unwrap();
+        let mut session = Session::new(config, connections.open(), Duration::from_secs(60), || false);
+        let said = session.run("ask", |client, _| {
+            let row = client.query_one("SHOW client_connection_check_interval", &[])?;
+            Ok(row.try_get::<_, String>(0)?)
+        });
+        assert_eq!(said.unwrap(), "1s");
+    }
 
     #[test]
     fn statements_quote_names_and_number_values() {
