@@ -417,6 +417,22 @@ impl Fed {
     fn start_with(directory: &std::path::Path, sink: PostgresSink<i64>, is_changed: bool) -> Self {
         let checkpoints =
             CheckpointConfig { interval_ms: 20, ..CheckpointConfig::new(directory.join("checkpoints")) };
+        Self::start_checkpointed(directory, sink, is_changed, checkpoints)
+    }
+
+    /// With this sink, and this time for a checkpoint.
+    fn start_within(directory: &std::path::Path, sink: PostgresSink<i64>, timeout_ms: u64) -> Self {
+        let checkpoints = CheckpointConfig::new(directory.join("checkpoints"));
+        let checkpoints = CheckpointConfig { interval_ms: 20, timeout_ms, ..checkpoints };
+        Self::start_checkpointed(directory, sink, false, checkpoints)
+    }
+
+    fn start_checkpointed(
+        directory: &std::path::Path,
+        sink: PostgresSink<i64>,
+        is_changed: bool,
+        checkpoints: CheckpointConfig,
+    ) -> Self {
         let config = JobConfig {
             parallelism: 2,
             checkpoints: Some(checkpoints),
@@ -547,6 +563,33 @@ fn a_job_is_cancelled_though_the_server_stays_down() {
     job.monitor.cancel();
     until("the end of the job", || job.ended.is_finished());
     assert!(matches!(job.ended.join().unwrap(), Err(Error::Cancelled)));
+}
+
+#[test]
+fn a_job_stops_in_the_time_of_a_checkpoint_though_the_server_stays_down() {
+    let Some(mut server) = server(64, WITHOUT_KEY) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let start = |server: &PostgresServer| {
+        Fed::start_within(directory.path(), inserting(server).give_up_after(3 * PATIENCE), 500)
+    };
+    let mut job = start(&server);
+    job.send();
+    job.wait_for_rows(&server);
+    // What is under way is being prepared or committed.
+    job.send();
+    server.kill().unwrap();
+    job.send();
+    until("a connection that is down", || job.connections().down > 0);
+    let Fed { feeder, monitor, ended, sent } = job;
+    let stopping = thread::spawn(move || monitor.stop());
+    until("the end of the job", || ended.is_finished());
+    let stopped = stopping.join().unwrap();
+    assert!(matches!(stopped, Ok(()) | Err(Error::Checkpoint(_))), "{stopped:?}");
+    drop((feeder, ended));
+    server.up().unwrap();
+    let mut job = Fed { sent, ..start(&server) };
+    job.send();
+    job.end(&server);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::model::{
     operator::OperatorIndex, sink::Committer, source::BoxError,
 };
 
-/// How often a commit is tried before the job fails and goes on from the checkpoint, which tries it again.
+/// How often a commit is tried by a sink that does not do so by itself, before the job fails and goes on from the checkpoint, which tries it again.
 const COMMIT_TRIES: usize = 3;
 
 /// What sinks have prepared, by operator.
@@ -57,12 +57,13 @@ impl Commits {
         self.each(prepared, |committer, committables| committer.secure(committables))
     }
 
-    /// As [`Committer::commit`], of all sinks; what fails is tried again at once, as it may be the other side that hiccups.
+    /// As [`Committer::commit`], of all sinks; what fails is tried again at once, as it may be the other side that hiccups, unless the sink
+    /// has done that for long enough.
     pub(super) fn commit(&mut self, prepared: &Prepared) -> Result<(), CheckpointError> {
         self.each(prepared, |committer, committables| {
             let mut committed = committer.commit(committables);
             for _ in 1..COMMIT_TRIES {
-                if committed.is_ok() {
+                if committed.is_ok() || committer.is_patient() {
                     break;
                 }
                 committed = committer.commit(committables);
@@ -106,5 +107,56 @@ impl Commits {
             })?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+
+    /// Never commits, and counts how often it was to.
+    struct Failing {
+        tries: Arc<AtomicUsize>,
+        is_patient: bool,
+    }
+
+    impl Committer for Failing {
+        fn secure(&mut self, _: &[Committable]) -> Result<(), BoxError> {
+            Ok(())
+        }
+
+        fn commit(&mut self, _: &[Committable]) -> Result<(), BoxError> {
+            self.tries.fetch_add(1, Ordering::Relaxed);
+            Err("away".into())
+        }
+
+        fn is_patient(&self) -> bool {
+            self.is_patient
+        }
+
+        fn abort(&mut self, _: &[Committable]) -> Result<(), BoxError> {
+            Ok(())
+        }
+
+        fn recover(&mut self, _: &[Committable]) -> Result<(), BoxError> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_sink_that_has_tried_for_long_enough_is_not_asked_again() {
+        for (is_patient, expected) in [(false, COMMIT_TRIES), (true, 1)] {
+            let tries = Arc::<AtomicUsize>::default();
+            let committer = Box::new(Failing { tries: Arc::clone(&tries), is_patient });
+            let info = OperatorInfo { id: "rows".into(), name: "rows".into() };
+            let mut commits = Commits::new([(0, info, committer as Box<dyn Committer>)]);
+            assert!(commits.commit(&Prepared::from([(0, vec![vec![1]])])).is_err());
+            assert_eq!(tries.load(Ordering::Relaxed), expected);
+        }
     }
 }

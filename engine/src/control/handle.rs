@@ -3,12 +3,13 @@
 use std::{
     path::PathBuf,
     sync::{Arc, mpsc},
+    time::Duration,
 };
 
 use super::{
     board::Board,
     remote::{Remote, stop_on_signal},
-    savepoint::Stores,
+    savepoint::{Stores, Target},
     supervisor::{Attempt, Supervisor},
 };
 use crate::{
@@ -43,6 +44,8 @@ pub struct JobMonitor {
     operators: Arc<[OperatorInfo]>,
     connections: Arc<[Arc<Connections>]>,
     stores: Arc<Stores>,
+    /// How long a checkpoint may take, and so what the job is stopped behind.
+    stops_within: Duration,
 }
 
 impl JobHandle {
@@ -56,6 +59,7 @@ impl JobHandle {
             operators: supervisor.operators(),
             connections: supervisor.connections(),
             stores: supervisor.stores(),
+            stops_within: supervisor.stops_within(),
         };
         let has_checkpoints = supervisor.listens_in().is_some();
         let remote = supervisor.listens_in().and_then(|directory| {
@@ -223,8 +227,26 @@ impl JobMonitor {
         }
         let enough = || self.board.is_over() || self.board.is_ending();
         let target = self.stores.target(&place, &enough)?;
-        self.board.ask(Some(target), stops, drains)?;
+        if stops && !drains {
+            self.ask_to_stop(Some(target))?;
+        } else {
+            self.board.ask(Some(target), stops, drains)?;
+        }
         Ok(place)
+    }
+
+    /// Asks for a checkpoint behind which the job stops. What it commits to may be away, and be tried for longer than a checkpoint may take:
+    /// then it is tried no more. What was prepared is in a checkpoint, or comes again.
+    fn ask_to_stop(&self, target: Option<Target>) -> Result<PathBuf, Error> {
+        let answered = self.board.post(target, true, false)?;
+        let answer = answered.recv_timeout(self.stops_within).or_else(|error| match error {
+            mpsc::RecvTimeoutError::Disconnected => Err(error),
+            mpsc::RecvTimeoutError::Timeout => {
+                let _hurried: Vec<_> = self.connections.iter().map(Connections::hurry).collect();
+                answered.recv().map_err(Into::into)
+            }
+        });
+        answer.unwrap_or(Err(Error::Over))
     }
 
     /// Takes a checkpoint and stops the job behind it; started again with the same directory, it goes on from there.
@@ -235,10 +257,11 @@ impl JobMonitor {
     /// is none yet.
     ///
     /// # Errors
-    /// When the job has ended, or checkpoints are off. When the checkpoint fails or is not complete after `timeout_ms`: then the job has
-    /// failed with that, and goes on from the checkpoint before as its restart strategy says.
+    /// When the job has ended, or checkpoints are off. When the checkpoint fails or is not complete after `timeout_ms`, which counts from now
+    /// where a sink tries to reach what it commits to: then the job has failed with that, and goes on from the checkpoint before as its restart
+    /// strategy says.
     pub fn suspend(&self) -> Result<PathBuf, Error> {
-        self.board.ask(None, true, false)
+        self.ask_to_stop(None)
     }
 
     /// As [`suspend`](Self::suspend), but the job ends in any case: when it cannot be suspended, [`wait`](JobHandle::wait) returns why, and

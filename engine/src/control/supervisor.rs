@@ -16,7 +16,7 @@
 
 mod restore_point;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use self::restore_point::RestorePoint;
 use super::{
@@ -182,6 +182,11 @@ impl Supervisor {
     /// What operators tell of their connections, by index.
     pub(super) fn connections(&self) -> Arc<[Arc<Connections>]> {
         Arc::clone(&self.connections)
+    }
+
+    /// How long the job may take to stop behind a checkpoint.
+    pub(super) fn stops_within(&self) -> Duration {
+        Duration::from_millis(self.config.checkpoints.as_ref().map_or(u64::MAX, |config| config.timeout_ms))
     }
 
     /// What opens the stores of savepoints.

@@ -1,5 +1,5 @@
 //! What a connector tells of its connections to the other side: whether they hold, and how often they were tried again. And what
-//! it is told: that nobody waits for them any more, because the job was cancelled.
+//! it is told: that nobody waits for them any more, because the job was cancelled, or has had its time to stop.
 //!
 //! Shared by everything that holds a connection of one operator, in all attempts of a job, and read from any thread at any time:
 //! also while no worker runs, as between two attempts. Touched when a connection breaks or is back, never for a record.
@@ -16,6 +16,8 @@ pub struct Connections {
     retries: AtomicU64,
     last_failure: Mutex<Option<String>>,
     unwanted: AtomicBool,
+    /// How many wait for the job to stop that have waited for long enough.
+    hurrying: AtomicU64,
 }
 
 /// The connections of one operator at one moment.
@@ -40,6 +42,17 @@ impl Connections {
         self.unwanted.store(true, Ordering::Release);
     }
 
+    /// One that is down is not tried again until what is returned is dropped.
+    pub fn hurry(self: &Arc<Self>) -> Hurry {
+        self.hurrying.fetch_add(1, Ordering::AcqRel);
+        Hurry(Arc::clone(self))
+    }
+
+    /// Whether nobody waits for them any more, for now or for good.
+    pub fn is_unwanted(&self) -> bool {
+        self.unwanted.load(Ordering::Acquire) || self.hurrying.load(Ordering::Acquire) > 0
+    }
+
     /// How they are now.
     pub fn stats(&self) -> ConnectionStats {
         ConnectionStats {
@@ -47,6 +60,16 @@ impl Connections {
             retries: self.retries.load(Ordering::Acquire),
             last_failure: self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
+    }
+}
+
+/// Somebody has waited for long enough.
+#[derive(Debug)]
+pub struct Hurry(Arc<Connections>);
+
+impl Drop for Hurry {
+    fn drop(&mut self) {
+        self.0.hurrying.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -70,9 +93,9 @@ impl Connection {
         was_up
     }
 
-    /// Whether nobody waits for it any more.
+    /// Whether nobody waits for it any more, for now or for good.
     pub fn is_unwanted(&self) -> bool {
-        self.all.unwanted.load(Ordering::Acquire)
+        self.all.is_unwanted()
     }
 
     /// It works. Whether it was down until now.
@@ -106,6 +129,10 @@ mod tests {
         assert_eq!(all.stats(), ConnectionStats { down: 1, ..stats.clone() });
         drop(other);
         assert_eq!(all.stats(), ConnectionStats { down: 0, ..stats });
+        let hurry = all.hurry();
+        assert!(one.is_unwanted());
+        drop(hurry);
+        assert!(!one.is_unwanted());
         all.give_up();
         assert!(one.is_unwanted());
     }

@@ -71,6 +71,12 @@ pub trait Committer: Send + 'static {
     /// An error fails the job, which then starts again from this checkpoint.
     fn commit(&mut self, committables: &[Committable]) -> Result<(), BoxError>;
 
+    /// Whether [`commit`](Self::commit) tries again by itself what may pass, for as long as its settings say. Of one that does not, what has
+    /// failed is tried again at once, a few times.
+    fn is_patient(&self) -> bool {
+        false
+    }
+
     /// Gives up what these name: their checkpoint will never be complete.
     ///
     /// # Errors

@@ -13,12 +13,16 @@ use tidemill_engine::{
 };
 
 use super::{
-    Limits, PostgresError, Shared, lock,
+    Limits, PostgresError, Shared, SharedState, lock,
     session::{Failure, Session, Statement, literal},
 };
 
 /// How long a transaction may take to be prepared, beyond the time for which the server is tried.
 const PREPARE_TIME: Duration = Duration::from_secs(60);
+/// How often it is looked at meanwhile whether anybody waits for it yet.
+const LOOK_AFTER: Duration = Duration::from_millis(100);
+/// How long it may take once nobody does.
+const UNWANTED_TIME: Duration = Duration::from_secs(1);
 /// How long sessions of an earlier attempt may take to end.
 const END_TIME: Duration = Duration::from_secs(60);
 
@@ -229,6 +233,10 @@ impl Committer for PostgresCommitter {
         self.work(move |work| work.commit(&committables))
     }
 
+    fn is_patient(&self) -> bool {
+        true
+    }
+
     fn abort(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
         let committables = committables.to_vec();
         self.work(move |work| work.abort(&committables))
@@ -244,14 +252,28 @@ impl Work {
     fn secure(&mut self, committables: &[Committable]) -> Result<(), PostgresError> {
         let after = self.limits.give_up_after.saturating_add(PREPARE_TIME);
         for gid in self.gids(committables)? {
-            let prepared = self.shared.wait(after, |state| {
-                let lost = || (state.threads == 0).then(|| Err(Arc::new(PostgresError::ThreadLost)));
-                state.prepared.get(&gid).cloned().or_else(lost)
-            });
+            let prepared = self.wait_for(&gid, after);
             let prepared = prepared.ok_or(PostgresError::NotPreparedInTime { gid, after })?;
             prepared.map_err(PostgresError::Thread)?;
         }
         Ok(())
+    }
+
+    /// Waits until a thread says what became of a transaction that was handed to it, for `at_most`, and not for long once nobody waits.
+    fn wait_for(&self, gid: &str, at_most: Duration) -> Option<Result<Vec<i64>, Arc<PostgresError>>> {
+        let look = |state: &mut SharedState| {
+            let lost = || (state.threads == 0).then(|| Err(Arc::new(PostgresError::ThreadLost)));
+            state.prepared.get(gid).cloned().or_else(lost)
+        };
+        let mut left = at_most;
+        while !left.is_zero() && !self.shared.lock().connections.is_unwanted() {
+            let time = left.min(LOOK_AFTER);
+            if let Some(prepared) = self.shared.wait(time, look) {
+                return Some(prepared);
+            }
+            left -= time;
+        }
+        self.shared.wait(left.min(UNWANTED_TIME), look)
     }
 
     fn commit(&mut self, committables: &[Committable]) -> Result<(), PostgresError> {

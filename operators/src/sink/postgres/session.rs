@@ -289,9 +289,20 @@ impl Session {
         self
     }
 
+    /// Pauses, unless nobody waits any more.
     fn pause_for(&self, time: Duration) {
-        // There is no sender that says anything: it times out.
-        let _ = self.pause.recv_timeout(time);
+        let mut left = time;
+        while !left.is_zero() && !self.is_given_up() {
+            let part = left.min(PAUSE_MIN);
+            // There is no sender that says anything: it times out.
+            let _ = self.pause.recv_timeout(part);
+            left -= part;
+        }
+    }
+
+    /// Whether nobody wants an answer any more.
+    fn is_given_up(&self) -> bool {
+        (self.is_unwanted)() || self.connection.is_unwanted()
     }
 
     /// Ends the connection, and with it a transaction that is open.
@@ -375,7 +386,7 @@ impl Session {
                 tracing::warn!(doing, cause, for_s, "PostgreSQL cannot be used for now and is tried again");
             }
             let give_up_after = self.give_up_after.max(obstacle.time_min());
-            if waited >= give_up_after || (self.is_unwanted)() || self.connection.is_unwanted() {
+            if waited >= give_up_after || self.is_given_up() {
                 return Err(obstacle.error(doing, waited));
             }
             self.pause_for(pause);
