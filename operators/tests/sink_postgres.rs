@@ -28,7 +28,7 @@ use tidemill_operators::{
     sink::{DeliveryGuarantee, PostgresSink, PostgresSinkWriter, sql_value},
     source::{WriteAheadChannel, WriteAheadFeeder},
 };
-use tidemill_postgres_server::{PostgresServer, ServerError};
+use tidemill_postgres_server::{Client, PostgresServer, ServerError};
 
 /// What does not happen in this time will not.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -399,6 +399,9 @@ fn a_commit_that_nobody_waits_for_any_more_ends_though_the_server_stays_down() {
     });
 }
 
+/// Of jobs that do not stay down.
+const RESTARTED: RestartStrategy = RestartStrategy::FixedDelay { attempts_max: 10_000, delay_ms: 10 };
+
 /// A job that writes what it is fed.
 struct Fed {
     feeder: WriteAheadFeeder<i64>,
@@ -417,28 +420,25 @@ impl Fed {
     fn start_with(directory: &std::path::Path, sink: PostgresSink<i64>, is_changed: bool) -> Self {
         let checkpoints =
             CheckpointConfig { interval_ms: 20, ..CheckpointConfig::new(directory.join("checkpoints")) };
-        Self::start_checkpointed(directory, sink, is_changed, checkpoints)
+        Self::start_as(directory, sink, is_changed, checkpoints, RESTARTED)
     }
 
     /// With this sink, and this time for a checkpoint.
     fn start_within(directory: &std::path::Path, sink: PostgresSink<i64>, timeout_ms: u64) -> Self {
         let checkpoints = CheckpointConfig::new(directory.join("checkpoints"));
         let checkpoints = CheckpointConfig { interval_ms: 20, timeout_ms, ..checkpoints };
-        Self::start_checkpointed(directory, sink, false, checkpoints)
+        Self::start_as(directory, sink, false, checkpoints, RESTARTED)
     }
 
-    fn start_checkpointed(
+    fn start_as(
         directory: &std::path::Path,
         sink: PostgresSink<i64>,
         is_changed: bool,
         checkpoints: CheckpointConfig,
+        restart: RestartStrategy,
     ) -> Self {
-        let config = JobConfig {
-            parallelism: 2,
-            checkpoints: Some(checkpoints),
-            restart: RestartStrategy::FixedDelay { attempts_max: 10_000, delay_ms: 10 },
-            ..JobConfig::default()
-        };
+        let config =
+            JobConfig { parallelism: 2, checkpoints: Some(checkpoints), restart, ..JobConfig::default() };
         let environment = StreamEnvironment::with_config(config);
         let (feeder, source) = WriteAheadChannel::new(directory.join("log")).open(&environment).unwrap();
         let numbers = environment.from_source("numbers", source, WatermarkStrategy::none()).rebalance();
@@ -589,6 +589,73 @@ fn a_job_stops_in_the_time_of_a_checkpoint_though_the_server_stays_down() {
     server.up().unwrap();
     let mut job = Fed { sent, ..start(&server) };
     job.send();
+    job.end(&server);
+}
+
+#[test]
+fn a_process_that_goes_for_good_leaves_nothing_prepared() {
+    let Some(server) = server(64, WITH_KEY) else { return };
+    let (mut committer, mut writer) = begin(&mut inserting(&server), &[], &Arc::default());
+    let named = prepare(&mut writer, 0..10);
+    committer.secure(&named).unwrap();
+    (10..20).for_each(|number| writer.write(number, 0).unwrap());
+    committer.secure(&writer.pre_commit(2).unwrap()).unwrap();
+    assert_eq!(prepared(&server), 2);
+    // A transaction that is open, too.
+    (20..30).for_each(|number| writer.write(number, 0).unwrap());
+    writer.flush().unwrap();
+    drop(writer);
+    committer.leave(&named).unwrap();
+    assert_eq!((numbers(&server), prepared(&server)), ((0..10).collect(), 0));
+    // And when all of it is committed.
+    committer.leave(&named).unwrap();
+    assert_eq!((numbers(&server), prepared(&server)), ((0..10).collect(), 0));
+}
+
+/// Ends a job of which one subtask has prepared its transaction, while the other waits for somebody else's row, whose session this is.
+fn end_between_two_transactions(
+    server: &PostgresServer,
+    retain_on_cancel: bool,
+    restart: RestartStrategy,
+    end: impl FnOnce(&Fed, Client),
+) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let checkpoints = CheckpointConfig::new(directory.path().join("checkpoints"));
+    let checkpoints = CheckpointConfig { interval_ms: 20, retain_on_cancel, ..checkpoints };
+    let mut job = Fed::start_as(directory.path(), inserting(server), false, checkpoints, restart);
+    job.send();
+    job.wait_for_rows(server);
+    let mut other = server.session().unwrap();
+    other.batch_execute(&format!("BEGIN; INSERT INTO numbers VALUES ({})", job.sent)).unwrap();
+    job.send();
+    until("a transaction that is prepared, and one that waits", || prepared(server) == 1);
+    until_waiting(server, 1);
+    end(&job, other);
+    assert!(job.ended.join().unwrap().is_err());
+    directory
+}
+
+#[test]
+fn a_job_that_ends_before_its_time_leaves_nothing_prepared() {
+    let Some(server) = server(64, WITH_KEY) else { return };
+    let cancel = |job: &Fed, other: Client| {
+        job.monitor.cancel();
+        until("the end of the job", || job.ended.is_finished());
+        drop(other);
+    };
+    for retain_on_cancel in [false, true] {
+        server.execute("TRUNCATE numbers").unwrap();
+        end_between_two_transactions(&server, retain_on_cancel, RESTARTED, cancel);
+        assert_eq!((numbers(&server), prepared(&server)), ((0..1000).collect(), 0));
+    }
+    // The other one's row is there: the job fails.
+    server.execute("TRUNCATE numbers").unwrap();
+    let fail = |_: &Fed, mut other: Client| other.batch_execute("COMMIT").unwrap();
+    let directory = end_between_two_transactions(&server, true, RestartStrategy::None, fail);
+    assert_eq!((numbers(&server), prepared(&server)), ((0..=1000).collect(), 0));
+    // It goes on from its checkpoint.
+    server.execute("DELETE FROM numbers WHERE number = 1000").unwrap();
+    let job = Fed { sent: 2000, ..Fed::start(&server, directory.path(), PATIENCE) };
     job.end(&server);
 }
 

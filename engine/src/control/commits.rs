@@ -82,6 +82,16 @@ impl Commits {
         }
     }
 
+    /// As [`Committer::leave`], of all sinks: each gets what `prepared_by` says of its operator's stable id.
+    pub(super) fn leave(&mut self, prepared_by: impl Fn(&str) -> Vec<Committable>) {
+        for (info, committer) in self.committers.values_mut() {
+            if let Err(error) = committer.leave(&prepared_by(&info.id)) {
+                let sink = &info.name;
+                tracing::warn!(sink, %error, "what a sink has prepared may stay as it is until the job is started again");
+            }
+        }
+    }
+
     /// As [`Committer::recover`], of those sinks of which `is_it` says so: each gets what the checkpoint or savepoint has of its operator's
     /// stable id. Without one they [begin anew](Committer::begin_anew). What others have prepared stays.
     pub(super) fn recover(

@@ -262,6 +262,20 @@ impl Library {
         })
     }
 
+    /// The checkpoint that the next process will go on from, if there is one; not where that cannot be told.
+    ///
+    /// # Errors
+    /// When the newest cannot be used, or read, by this one.
+    pub(super) fn next_restored(&self) -> Result<Option<JobManifest>, CheckpointError> {
+        match self.kept.keys().next_back().and_then(|newest| self.unusable.get_key_value(newest)) {
+            Some((id, why)) => {
+                let what = why.to_string();
+                Err(CheckpointError::Manifest { file: self.manifest_path(*id), what })
+            }
+            None => self.newest_complete(),
+        }
+    }
+
     /// The number of the newest checkpoint that is complete.
     pub(super) fn newest_kept(&self) -> Option<CheckpointId> {
         self.kept.keys().rev().copied().find(|id| !self.unusable.contains_key(id))

@@ -299,6 +299,8 @@ impl Supervisor {
     /// Why it did not come to its end.
     pub(crate) fn run(mut self, first: Attempt) -> Result<(), Error> {
         let mut attempt = Ok(first);
+        // Whether it is known what the next process goes on from.
+        let mut is_certain = true;
         let outcome = loop {
             let (failure, was_damage) = match attempt {
                 Err(error) => (error, false),
@@ -320,6 +322,7 @@ impl Supervisor {
                 }
             };
             self.platform.note(&|| format!("the attempt failed: {failure}"));
+            is_certain = matches!(failure, Error::Cancelled) || !is_lasting(&failure);
             // With one checkpoint less to go on from, that is not the same attempt again.
             let next = if was_damage { Next::Attempt } else { self.wait_for_next_attempt(&failure) };
             match next {
@@ -331,7 +334,38 @@ impl Supervisor {
         };
         self.board.close(&outcome);
         self.tidy_up(&outcome);
+        if is_certain && !(outcome.is_ok() && self.board.is_finished()) {
+            self.settle(&outcome);
+        }
         outcome
+    }
+
+    /// Has sinks give up what they have prepared that no checkpoint names: who knows whether the job is ever started again. Behind
+    /// [`tidy_up`](Self::tidy_up), so that no checkpoint names what is not there any more.
+    fn settle(&self, outcome: &Result<(), Error>) {
+        let mut vault = self.vault.lock();
+        if vault.commits.is_empty() {
+            return;
+        }
+        // Of those that wait for the other side, nobody waits.
+        self.connections.iter().for_each(|connections| connections.give_up());
+        let named = match &vault.library {
+            // A checkpoint may be complete in the remote store that is not here.
+            Some(_) if self.archive.is_some() => return,
+            Some(library) => library.next_restored(),
+            // What is committed in part is nothing to give up the rest of.
+            None if matches!(outcome, Err(failure) if is_of_commit(failure)) => return,
+            None => Ok(None),
+        };
+        match named {
+            Ok(point) => {
+                let named = |id: &str| point.as_ref().map(|point| point.committables(id)).unwrap_or_default();
+                vault.commits.leave(named);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what sinks have prepared stays as it is until the job is started again");
+            }
+        }
     }
 
     /// Waits for the end of an attempt.
@@ -379,39 +413,10 @@ impl Supervisor {
 
     /// Waits as long as the restart strategy says, or until the job is to be stopped: it is as good as stopped then.
     fn wait_for_next_attempt(&mut self, failure: &Error) -> Next {
-        let is_commit =
-            matches!(failure, Error::Checkpoint(error) if matches!(**error, CheckpointError::Commit { .. }));
         // Without checkpoints, what was committed of the last one would be committed again by a replay.
-        let is_committed = is_commit || self.board.is_finished();
+        let is_committed = is_of_commit(failure) || self.board.is_finished();
         let is_lost = is_committed && self.config.checkpoints.is_none();
-        // What is wrong with the settings or the checkpoints stays wrong.
-        let is_lasting = match failure {
-            Error::Cancelled | Error::Config { .. } => true,
-            Error::Platform(error) => {
-                matches!(**error, PlatformError::Killed { .. } | PlatformError::Stalled { .. })
-            }
-            Error::Checkpoint(error) => {
-                use CheckpointError::{
-                    BeginningUnknown, Lost, NewerVersion, NoSavepoint, NonRestoredStates, NoneWhole,
-                    OtherBeginning, OtherJob, Overtaken, Unknown,
-                };
-                matches!(
-                    **error,
-                    NoneWhole { .. }
-                        | Lost { .. }
-                        | BeginningUnknown { .. }
-                        | OtherBeginning { .. }
-                        | NewerVersion { .. }
-                        | NoSavepoint { .. }
-                        | NonRestoredStates { .. }
-                        | OtherJob { .. }
-                        | Overtaken { .. }
-                        | Unknown { .. }
-                )
-            }
-            _ => false,
-        };
-        if self.board.is_ending() || self.board.has_given_up() || is_lost || is_lasting {
+        if self.board.is_ending() || self.board.has_given_up() || is_lost || is_lasting(failure) {
             return Next::Nothing;
         }
         let clock = self.platform.clock();
@@ -453,6 +458,41 @@ impl Supervisor {
             library.clear();
             self.archive.iter().for_each(Archive::clear);
         }
+    }
+}
+
+/// Whether a sink's second phase has failed.
+fn is_of_commit(failure: &Error) -> bool {
+    matches!(failure, Error::Checkpoint(error) if matches!(**error, CheckpointError::Commit { .. }))
+}
+
+/// Whether the next attempt would fail with the same: what is wrong with the settings or the checkpoints stays wrong.
+fn is_lasting(failure: &Error) -> bool {
+    match failure {
+        Error::Cancelled | Error::Config { .. } => true,
+        Error::Platform(error) => {
+            matches!(**error, PlatformError::Killed { .. } | PlatformError::Stalled { .. })
+        }
+        Error::Checkpoint(error) => {
+            use CheckpointError::{
+                BeginningUnknown, Lost, NewerVersion, NoSavepoint, NonRestoredStates, NoneWhole,
+                OtherBeginning, OtherJob, Overtaken, Unknown,
+            };
+            matches!(
+                **error,
+                NoneWhole { .. }
+                    | Lost { .. }
+                    | BeginningUnknown { .. }
+                    | OtherBeginning { .. }
+                    | NewerVersion { .. }
+                    | NoSavepoint { .. }
+                    | NonRestoredStates { .. }
+                    | OtherJob { .. }
+                    | Overtaken { .. }
+                    | Unknown { .. }
+            )
+        }
+        _ => false,
     }
 }
 

@@ -100,6 +100,18 @@ pub trait Committer: Send + 'static {
     /// # Errors
     /// As [`commit`](Self::commit).
     fn recover(&mut self, committables: &[Committable]) -> Result<(), BoxError>;
+
+    /// The job has ended before its time, by a failure or because it was told to, and this process does not go on with it: gives up whatever
+    /// else was prepared for this sink than what these name, which the newest complete checkpoint holds; commits these, or leaves them to
+    /// [`recover`](Self::recover). Its writers are gone. Does nothing unless what is left would be in somebody's way, and does not wait for
+    /// long.
+    ///
+    /// # Errors
+    /// An error is told and otherwise ignored; [`recover`](Self::recover) cleans up, too.
+    fn leave(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
+        let _ = committables;
+        Ok(())
+    }
 }
 
 /// Writes the records of one subtask; called on one thread only.

@@ -19,6 +19,8 @@ use super::{
 
 /// How long a transaction may take to be prepared, beyond the time for which the server is tried.
 const PREPARE_TIME: Duration = Duration::from_secs(60);
+/// How long they may take where no attempt follows.
+const LEAVE_TIME: Duration = Duration::from_secs(10);
 /// How often it is looked at meanwhile whether anybody waits for it yet.
 const LOOK_AFTER: Duration = Duration::from_millis(100);
 /// How long it may take once nobody does.
@@ -185,24 +187,43 @@ impl Work {
     }
 
     /// Waits until no thread or session of an earlier attempt is there: one might prepare something later.
-    fn end_old_sessions(&mut self) -> Result<(), PostgresError> {
+    fn end_old_sessions(&mut self, at_most: Duration) -> Result<(), PostgresError> {
         let old = || PostgresError::OldSessions { application: self.prefix.clone() };
-        let none_left = self.shared.wait(END_TIME, |state| (state.threads == 0).then_some(()));
+        let none_left = self.shared.wait(at_most, |state| (state.threads == 0).then_some(()));
         none_left.ok_or_else(old)?;
         let failed = old();
         let prefix = self.prefix.clone();
-        let ended = self.session.wait_until(END_TIME, |session| {
-            session.run("end sessions of an earlier attempt", |client, _| {
-                let ended = client.query(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                     WHERE application_name = $1 AND usename = current_user AND pid <> pg_backend_pid()",
-                    &[&prefix],
-                )?;
-                Ok(ended.is_empty())
-            })
-        })?;
+        let ended = self.session.wait_until(at_most, |session| end_sessions(session, &prefix))?;
         if ended { Ok(()) } else { Err(failed) }
     }
+
+    /// Rolls back what is prepared for this sink and is not one of these.
+    fn roll_back_others(&mut self, named: &[String]) -> Result<(), PostgresError> {
+        let prefix = self.prefix.clone();
+        let left = self.session.run("list prepared transactions", |client, _| {
+            let left = client.query(
+                "SELECT gid FROM pg_prepared_xacts WHERE starts_with(gid, $1) AND database = current_database()",
+                &[&prefix],
+            )?;
+            Ok(left.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?)
+        })?;
+        for gid in left.iter().filter(|gid| !named.contains(gid)) {
+            self.end("roll a transaction back", "ROLLBACK PREPARED", gid)?;
+        }
+        Ok(())
+    }
+}
+
+/// Ends the sessions of the threads; whether there were none.
+fn end_sessions(session: &mut Session, prefix: &str) -> Result<bool, PostgresError> {
+    session.run("end sessions of an earlier attempt", |client, _| {
+        let ended = client.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE application_name = $1 AND usename = current_user AND pid <> pg_backend_pid()",
+            &[&prefix],
+        )?;
+        Ok(ended.is_empty())
+    })
 }
 
 /// Fails unless the table has the columns of a statement. The server's catalogue says so without a lock on the table.
@@ -245,6 +266,15 @@ impl Committer for PostgresCommitter {
     fn recover(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
         let committables = committables.to_vec();
         self.work(move |work| work.recover(&committables))
+    }
+
+    fn leave(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
+        let committables = committables.to_vec();
+        self.work(move |work| match work.leave(&committables) {
+            // The connection may be an old one.
+            Err(PostgresError::Unreachable { .. }) => work.leave(&committables),
+            left => left,
+        })
     }
 }
 
@@ -296,23 +326,14 @@ impl Work {
     }
 
     fn recover(&mut self, committables: &[Committable]) -> Result<(), PostgresError> {
-        self.end_old_sessions()?;
+        self.end_old_sessions(END_TIME)?;
         let gids = self.gids(committables)?;
         // Also where rows are written in other ways by now: the sink may have been another before.
         self.commit_all(gids, Whose::AnyProcess)?;
-        let prefix = self.prefix.clone();
-        let (left, attempt) = self.session.run("list prepared transactions", |client, _| {
-            let left = client.query(
-                "SELECT gid FROM pg_prepared_xacts WHERE starts_with(gid, $1) AND database = current_database()",
-                &[&prefix],
-            )?;
-            let left = left.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
-            let attempt: String = client.query_one("SELECT gen_random_uuid()::text", &[])?.try_get(0)?;
-            Ok((left, attempt))
+        self.roll_back_others(&[])?;
+        let attempt = self.session.run("name an attempt", |client, _| {
+            Ok(client.query_one("SELECT gen_random_uuid()::text", &[])?.try_get(0)?)
         })?;
-        for gid in left {
-            self.end("roll a transaction back", "ROLLBACK PREPARED", &gid)?;
-        }
         // What keeps it from being written to is told now, and not with the first row.
         let statement = Arc::clone(&self.statement);
         self.session.run("prepare the statement", |client, _| statement.ready(client, 1).map(drop))?;
@@ -320,5 +341,17 @@ impl Work {
         state.prepared.clear();
         state.attempt = attempt;
         Ok(())
+    }
+
+    fn leave(&mut self, committables: &[Committable]) -> Result<(), PostgresError> {
+        if !self.statement.is_transactional() {
+            return Ok(());
+        }
+        // What threads wait for there is over: they end sooner so.
+        end_sessions(&mut self.session, &self.prefix)?;
+        self.end_old_sessions(LEAVE_TIME)?;
+        let gids = self.gids(committables)?;
+        self.roll_back_others(&gids)?;
+        self.commit_all(gids, Whose::AnyProcess)
     }
 }
