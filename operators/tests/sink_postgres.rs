@@ -593,6 +593,40 @@ fn a_job_stops_in_the_time_of_a_checkpoint_though_the_server_stays_down() {
 }
 
 #[test]
+fn what_is_wrong_with_role_database_table_and_values_is_told_as_what_it_is() {
+    let Some(server) = server(3, WITH_KEY) else { return };
+    let connections = Arc::default();
+    let to = |connection: String, column: &str| {
+        PostgresSink::insert(connection, "numbers", [column], |number: &i64| vec![sql_value(*number as i32)])
+            .give_up_after(PATIENCE)
+    };
+    let at = |from: &str, to: &str| server.connection().replace(from, to);
+    for (connection, cause) in [
+        (at("user=postgres", "user=nobody"), "role \"nobody\" does not exist"),
+        (at("dbname=postgres", "dbname=nowhere"), "database \"nowhere\" does not exist"),
+    ] {
+        let message = refused(to(connection, "number"), &connections);
+        assert!(message.contains("does not let the job in") && message.contains(cause), "{message}");
+    }
+    let message = refused(to(server.connection(), "Number"), &connections);
+    assert!(message.contains("\"numbers\" has no column \"Number\"; it has number."), "{message}");
+    server.execute("CREATE ROLE guest LOGIN").unwrap();
+    let message = refused(to(at("user=postgres", "user=guest"), "number"), &connections);
+    assert!(message.contains("role guest may not write to column \"number\""), "{message}");
+    // Two are enough for one subtask, and three are not for two.
+    let mut wide = to(server.connection(), "number");
+    wide.prepare(2).unwrap();
+    let message = wide.committer(&committing(&connections)).err().unwrap().to_string();
+    assert!(message.contains("takes 3 prepared") && message.contains("needs 4"), "{message}");
+    // What a function makes of a record shows with the first.
+    let (mut committer, mut writer) = begin(&mut to(server.connection(), "number"), &[], &connections);
+    let unfit = prepare(&mut writer, 0..1);
+    let message = committer.secure(&unfit).unwrap_err().to_string();
+    let said = ["column \"number\"", "`i32`", "`int8`"];
+    assert!(said.iter().all(|word| message.contains(word)), "{message}");
+}
+
+#[test]
 fn a_process_that_goes_for_good_leaves_nothing_prepared() {
     let Some(server) = server(64, WITH_KEY) else { return };
     let (mut committer, mut writer) = begin(&mut inserting(&server), &[], &Arc::default());
@@ -754,7 +788,8 @@ fn rows_with_a_key_replace_each_other_and_bad_settings_are_told() {
     assert_eq!(seconds.unwrap(), 10);
 
     let open = |sink: PostgresSink<i64>| refused(sink, &connections);
-    assert!(open(inserting(&server)).contains("max_prepared_transactions"));
+    let message = open(inserting(&server));
+    assert!(message.contains("max_prepared_transactions") && message.contains("takes 0"), "{message}");
     let no_table = PostgresSink::upsert(server.connection(), "nowhere", ["a"], ["a"], |_: &i64| Vec::new());
     assert!(open(no_table).contains("\"nowhere\" does not exist"));
     let secret = PostgresSink::insert("password=secret nonsense", "t", ["a"], |_: &i64| Vec::new());

@@ -108,6 +108,8 @@ struct Limits {
     rows_pending_max: usize,
     /// Rows of an open transaction that are kept.
     rows_kept_max: usize,
+    /// Transactions that are open at once: one per subtask.
+    parallelism: usize,
 }
 
 impl<T: Send + 'static> PostgresSink<T> {
@@ -145,6 +147,7 @@ impl<T: Send + 'static> PostgresSink<T> {
             give_up_after: Duration::from_secs(60),
             rows_pending_max: 8 << 10,
             rows_kept_max: 100_000,
+            parallelism: 1,
         };
         Self {
             connection,
@@ -192,11 +195,12 @@ impl<T> fmt::Debug for PostgresSink<T> {
 impl<T: Send + 'static> Sink<T> for PostgresSink<T> {
     type Writer = PostgresSinkWriter<T>;
 
-    fn prepare(&mut self, _parallelism: usize) -> Result<(), BoxError> {
+    fn prepare(&mut self, parallelism: usize) -> Result<(), BoxError> {
         let mut config: Config = self.connection.parse().map_err(|_| PostgresError::Connection)?;
         // A server that vanished must not hold a thread for ever.
         config.connect_timeout(Duration::from_secs(10)).tcp_user_timeout(Duration::from_secs(30));
         self.config = Some(config);
+        self.limits.parallelism = parallelism;
         self.threads = Some(IoThreads::new().map_err(PostgresError::Threads)?);
         Ok(())
     }

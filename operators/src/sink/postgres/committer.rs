@@ -112,12 +112,15 @@ impl Work {
         let mut session =
             Session::new(config, connection, limits.give_up_after, || false).holding(lock::key(&prefix));
         let is_transactional = statement.is_transactional();
+        // Those of a checkpoint that is being committed, and of the next one.
+        let needed = 2 * limits.parallelism;
         // Nothing here may need a lock on the table: whoever waits for one behind what an earlier process has prepared, waits until
         // that is ended, and is in the way of all who come later.
         session.run("look at the table", |client, _| {
-            let most: String = client.query_one("SHOW max_prepared_transactions", &[])?.try_get(0)?;
-            if is_transactional && most == "0" {
-                return Err(Failure::Ours(PostgresError::NoPreparedTransactions));
+            let most = "SELECT current_setting('max_prepared_transactions')::bigint";
+            let found: i64 = client.query_one(most, &[])?.try_get(0)?;
+            if is_transactional && found < needed as i64 {
+                return Err(Failure::Ours(PostgresError::TooFewPreparedTransactions { needed, found }));
             }
             check_table(client, &statement)
         })?;
@@ -226,19 +229,27 @@ fn end_sessions(session: &mut Session, prefix: &str) -> Result<bool, PostgresErr
     })
 }
 
-/// Fails unless the table has the columns of a statement. The server's catalogue says so without a lock on the table.
+/// Its columns, and those of them that the role may not write to. The server's catalogue says so without a lock on the table.
+const COLUMNS: &str = "\
+    SELECT to_regclass($1) IS NOT NULL, current_database()::text, current_user::text, \
+        COALESCE(array_agg(attname::text ORDER BY attnum), '{}'), \
+        COALESCE(array_agg(attname::text) FILTER (WHERE NOT has_column_privilege(attrelid, attnum, 'INSERT')), '{}') \
+    FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped";
+
+/// Fails unless the table has the columns of a statement, and the role may write to them.
 fn check_table(client: &mut Client, statement: &Statement) -> Result<(), Failure> {
     let ours = |error| Err(Failure::Ours(error));
     let (table, columns) = (statement.table(), statement.columns());
-    let query = "SELECT to_regclass($1) IS NOT NULL, current_database()::text, COALESCE((SELECT array_agg(attname::text ORDER BY attnum) \
-        FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped), '{}')";
-    let row = client.query_one(query, &[&table])?;
-    let has: Vec<String> = row.try_get(2)?;
+    let row = client.query_one(COLUMNS, &[&table])?;
     if !row.try_get(0)? {
         return ours(PostgresError::NoTable { table, database: row.try_get(1)? });
     }
-    match columns.iter().find(|column| !has.contains(column)) {
-        Some(column) => ours(PostgresError::NoColumn { table, column: column.clone(), has: has.join(", ") }),
+    let (has, barred): (Vec<String>, Vec<String>) = (row.try_get(3)?, row.try_get(4)?);
+    if let Some(column) = columns.iter().find(|column| !has.contains(column)) {
+        return ours(PostgresError::NoColumn { table, column: column.clone(), has: has.join(", ") });
+    }
+    match columns.iter().find(|column| barred.contains(column)) {
+        Some(column) => ours(PostgresError::NoRight { role: row.try_get(2)?, table, column: column.clone() }),
         None => Ok(()),
     }
 }

@@ -29,11 +29,24 @@ pub enum PostgresError {
         "the I/O thread that writes to PostgreSQL could not run. Check the limit on threads (`ulimit -u`) and memory"
     )]
     ThreadLost,
-    /// The server does not take prepared transactions.
+    /// The server takes too few prepared transactions, or none.
     #[error(
-        "the PostgreSQL server takes no prepared transactions, which `insert` needs. Set `max_prepared_transactions` to at least twice the job's parallelism, four times if checkpoints may overtake, and restart the server, or use `upsert`, or `delivery_guarantee(DeliveryGuarantee::AtLeastOnce)`"
+        "the PostgreSQL server takes {found} prepared transactions at once, and `insert` needs {needed} at least: twice the job's parallelism, or four times where checkpoints may overtake (`unaligned_after_ms`), and as many for each other sink and job on the server. Raise `max_prepared_transactions` and restart the server, or use `upsert`, or `delivery_guarantee(DeliveryGuarantee::AtLeastOnce)`"
     )]
-    NoPreparedTransactions,
+    TooFewPreparedTransactions {
+        /// What this sink needs at least.
+        needed: usize,
+        /// What the server has.
+        found: i64,
+    },
+    /// The server does not let the role in.
+    #[error(
+        "PostgreSQL does not let the job in: {cause}. Mend the role, the password or the database in the connection string, or make them on the server (`CREATE ROLE`, `CREATE DATABASE`, `GRANT CONNECT`, `pg_hba.conf`)"
+    )]
+    NotAdmitted {
+        /// What was said.
+        cause: String,
+    },
     /// The server could not be reached for too long.
     #[error("PostgreSQL could not be reached for {} s, while trying to {doing}: {cause}. Check that the server runs; the job goes on from its last checkpoint when it is started again", .after.as_secs())]
     Unreachable {
@@ -65,6 +78,18 @@ pub enum PostgresError {
         column: String,
         /// The columns that there are.
         has: String,
+    },
+    /// The role may not write.
+    #[error(
+        "the role {role} may not write to column {column:?} of the table {table}. Grant it that (`GRANT INSERT`; for `upsert` also `SELECT` and `UPDATE`), or connect as another one"
+    )]
+    NoRight {
+        /// The role.
+        role: String,
+        /// The table's name, as the server reads it.
+        table: String,
+        /// The first column of which that is so.
+        column: String,
     },
     /// Somebody else has locked the table for too long.
     #[error("PostgreSQL could not {doing} for {} s: it waits for {what}. Wait until that session is done, or end it (`SELECT pg_terminate_backend(…)`), and start the job again; it goes on from its last checkpoint", .after.as_secs())]
@@ -144,6 +169,20 @@ pub enum PostgresError {
     OtherCommittable {
         /// Its name.
         gid: String,
+    },
+    /// A value that does not fit its column.
+    #[error(
+        "the value for column {column:?} of the table {table} does not fit it, whose type is {expected}: {cause}. Give a value of a Rust type that goes with it, or change the column's type"
+    )]
+    Value {
+        /// The table's name, as the server reads it.
+        table: String,
+        /// The column.
+        column: String,
+        /// The column's type.
+        expected: String,
+        /// What is wrong with it: the Rust type, if it is that.
+        cause: String,
     },
     /// A row that does not fit the columns.
     #[error("a row has {found} values for {expected} columns. Give a value for each column, in their order")]

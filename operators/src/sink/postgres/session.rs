@@ -2,7 +2,7 @@
 
 use std::{sync::mpsc, time::Duration};
 
-use ::postgres::{Client, Config, Error, NoTls, error::SqlState};
+use ::postgres::{Client, Config, Error, NoTls, error::SqlState, types::Type};
 use tidemill_engine::model::connections::Connection;
 
 use super::{PostgresError, PostgresValue, lock};
@@ -128,7 +128,10 @@ impl Statement {
                 .flatten()
                 .map(|value| -> &(dyn ::postgres::types::ToSql + Sync) { &**value })
                 .collect();
-            client.execute(&prepared, &values).map_err(|error| self.failure(client, error))?;
+            client.execute(&prepared, &values).map_err(|error| {
+                let unfit = unfit_parameter(&error).map(|at| self.unfit(prepared.params(), at, &error));
+                unfit.map_or_else(|| self.failure(client, error), Failure::Ours)
+            })?;
         }
         Ok(())
     }
@@ -136,6 +139,16 @@ impl Statement {
     /// Has the server read it, for which it needs a lock on the table.
     pub(super) fn ready(&self, client: &mut Client, rows: usize) -> Result<::postgres::Statement, Failure> {
         client.prepare(&self.text(rows)).map_err(|error| self.failure(client, error))
+    }
+
+    /// Of a value that does not fit the column that it is for.
+    fn unfit(&self, types: &[Type], parameter: usize, error: &Error) -> PostgresError {
+        PostgresError::Value {
+            table: self.table(),
+            column: self.columns[parameter % self.columns.len()].clone(),
+            expected: types.get(parameter).map(ToString::to_string).unwrap_or_default(),
+            cause: std::error::Error::source(error).map(ToString::to_string).unwrap_or_default(),
+        }
     }
 
     /// Why it failed, as exactly as can be found out. A transaction that waited for a lock is rolled back.
@@ -215,6 +228,22 @@ fn is_passing(error: &Error) -> bool {
         &SqlState::LOCK_NOT_AVAILABLE,
     ];
     code.code().starts_with("08") || code.code().starts_with("57P") || full.contains(&code)
+}
+
+/// Whether the role is not let in, or the database is not there: by the server, or by the driver before it asks for a password that it has
+/// not.
+fn is_refusal(error: &Error) -> bool {
+    match error.code() {
+        Some(code) => code.code().starts_with("28") || code == &SqlState::INVALID_CATALOG_NAME,
+        None => {
+            ["invalid configuration", "authentication"].iter().any(|word| error.to_string().contains(word))
+        }
+    }
+}
+
+/// The number of the parameter whose value could not be sent, of which the driver tells in words only.
+fn unfit_parameter(error: &Error) -> Option<usize> {
+    error.to_string().strip_prefix("error serializing parameter ")?.split(':').next()?.parse().ok()
 }
 
 fn is_io(error: &Error) -> bool {
@@ -365,6 +394,10 @@ impl Session {
                     return Ok(done);
                 }
                 Err(Failure::Ours(error)) => return Err(error),
+                Err(Failure::Theirs(error)) if is_refusal(&error) => {
+                    self.client = None;
+                    return Err(PostgresError::NotAdmitted { cause: words(&error) });
+                }
                 Err(Failure::Theirs(error)) if !is_passing(&error) => {
                     self.client = None;
                     return Err(PostgresError::Refused { doing, cause: words(&error) });
