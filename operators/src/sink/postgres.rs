@@ -11,7 +11,9 @@
 //! The name of a transaction (its *gid*) begins with what is common to this job and sink, and is never given twice: behind that
 //! stand an identifier that the server made for the attempt, and numbers. One process at a time ends transactions with this
 //! beginning: its committer holds a [`lock`]. Before an attempt begins, all sessions of earlier attempts are ended, so that none of
-//! them prepares anything later; then what the checkpoint has is committed and the rest rolled back.
+//! them prepares anything later; then what the checkpoint has is committed and the rest rolled back. **Nothing needs a lock on the
+//! table before that**: what waits for one behind an earlier process's transactions would be in the way. Where no attempt follows, what
+//! is prepared is ended in the same way, as far as the server can be reached.
 //!
 //! A gid that the server does not know any more was committed, if nobody else has rolled it back. A process that prepared it itself does not
 //! guess: it asks the server by the transaction's number, also when the answer to its own `COMMIT PREPARED` was lost. Only what
@@ -20,7 +22,8 @@
 //! Rows that have a key, or that may be there twice, are committed batch by batch as they come; `secure` waits until those before the
 //! barrier are, and nothing is prepared.
 //!
-//! A connection that breaks is made anew, with growing pauses; the job's metrics say so meanwhile. The rows of the open
+//! A connection that breaks is made anew, with growing pauses; the job's metrics and log say so meanwhile. A lock is waited for in the same
+//! way, a few seconds at once. The rows of the open
 //! transaction are kept until it is prepared, up to a bound, and written again.
 
 mod committer;

@@ -75,9 +75,13 @@ fn a_checkpoint_that_cannot_be_read_for_now_is_not_passed_over() {
     );
     // The next attempt reads it.
     assert_eq!(library.newest().unwrap().map(|newest| newest.checkpoint), Some(2));
-    // What is damaged is.
+    assert_eq!(library.next_restored().unwrap().map(|newest| newest.checkpoint), Some(2));
+    // What is damaged is. The next process may find it whole, for all that this one knows.
     memory.rot(&library.manifest_path(2), 60, 1);
     assert_eq!(library.newest().unwrap().map(|newest| newest.checkpoint), Some(1));
+    assert!(library.next_restored().is_err());
+    library.add(&checkpoint(3, &[])).unwrap();
+    assert_eq!(library.next_restored().unwrap().map(|newest| newest.checkpoint), Some(3));
 }
 
 #[test]
