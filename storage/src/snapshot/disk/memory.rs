@@ -190,6 +190,25 @@ impl Disk for MemoryDisk {
         Ok(Box::new(Stream { disk: self.clone(), file }))
     }
 
+    fn append(&self, path: &Path) -> io::Result<Box<dyn StreamFile>> {
+        let mut state = self.step()?;
+        let file = Arc::clone(state.seen.entry(path.to_owned()).or_default());
+        drop(state);
+        Ok(Box::new(Stream { disk: self.clone(), file }))
+    }
+
+    fn length(&self, path: &Path) -> io::Result<Option<u64>> {
+        let file = self.state().find(path)?;
+        let length = lock(&file).seen.len() as u64;
+        Ok(Some(length))
+    }
+
+    fn cut(&self, path: &Path, length: u64) -> io::Result<()> {
+        let file = self.step()?.find(path)?;
+        lock(&file).seen.truncate(length as usize);
+        Ok(())
+    }
+
     fn sync_file(&self, path: &Path) -> io::Result<()> {
         let file = self.step()?.find(path)?;
         let file = &mut *lock(&file);

@@ -58,7 +58,25 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// When it exists; else of the system.
     fn create_stream(&self, path: &Path) -> io::Result<Box<dyn StreamFile>>;
 
-    /// Makes the contents of a file durable that was written by [`create_stream`](Self::create_stream).
+    /// Opens a file, pipe or device to be written behind what it has; a file is made where there is none.
+    ///
+    /// # Errors
+    /// Of the system.
+    fn append(&self, path: &Path) -> io::Result<Box<dyn StreamFile>>;
+
+    /// The length of a file in bytes; `None` of a pipe or device, which is not opened.
+    ///
+    /// # Errors
+    /// With [`io::ErrorKind::NotFound`] when there is none, with [`io::ErrorKind::IsADirectory`] of a directory; else of the system.
+    fn length(&self, path: &Path) -> io::Result<Option<u64>>;
+
+    /// Cuts off what a file has behind its first `length` bytes. One that has no more stays as it is.
+    ///
+    /// # Errors
+    /// Of the system.
+    fn cut(&self, path: &Path, length: u64) -> io::Result<()>;
+
+    /// Makes the contents of a file durable that was written as a [`StreamFile`].
     ///
     /// # Errors
     /// Of the system. What the file holds is then unknown for ever.
@@ -105,7 +123,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Of the system.
     fn remove_directory(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes the names in a directory durable.
+    /// Makes the names in a directory durable; of the working directory if its path is empty.
     ///
     /// # Errors
     /// Of the system.

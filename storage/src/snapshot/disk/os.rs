@@ -116,6 +116,23 @@ impl Disk for OsDisk {
         Ok(Box::new(Stream(File::create_new(path)?)))
     }
 
+    fn append(&self, path: &Path) -> io::Result<Box<dyn StreamFile>> {
+        Ok(Box::new(Stream(OpenOptions::new().append(true).create(true).open(path)?)))
+    }
+
+    fn length(&self, path: &Path) -> io::Result<Option<u64>> {
+        let metadata = fs::metadata(path)?;
+        if metadata.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        Ok(metadata.is_file().then_some(metadata.len()))
+    }
+
+    fn cut(&self, path: &Path, length: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        if file.metadata()?.len() > length { file.set_len(length) } else { Ok(()) }
+    }
+
     fn sync_file(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
     }
@@ -156,6 +173,7 @@ impl Disk for OsDisk {
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         File::open(path)?.sync_all()
     }
 
@@ -254,5 +272,34 @@ impl Drop for RingFile {
         if ring.settle() {
             self.disk.ring.lock().unwrap_or_else(PoisonError::into_inner).free = Some(ring);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_written_on_and_cut_and_a_device_has_no_length() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let disk = OsDisk::default();
+        let kind = |error: io::Error| error.kind();
+        assert_eq!(disk.length(&path).map_err(kind), Err(io::ErrorKind::NotFound));
+        assert_eq!(disk.cut(&path, 0).map_err(kind), Err(io::ErrorKind::NotFound));
+        for text in ["one\n", "two\n"] {
+            disk.append(&path).unwrap().write(text.as_bytes()).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+        for (length, left) in [(9, 8), (8, 8), (4, 4), (0, 0)] {
+            disk.cut(&path, length).unwrap();
+            assert_eq!(disk.length(&path).unwrap(), Some(left));
+        }
+        disk.sync_file(&path).unwrap();
+        disk.sync_directory(Path::new("")).unwrap();
+        assert_eq!(disk.length(directory.path()).map_err(kind), Err(io::ErrorKind::IsADirectory));
+        let null = Path::new("/dev/null");
+        assert_eq!(disk.length(null).unwrap(), None);
+        disk.append(null).unwrap().write(b"away").unwrap();
     }
 }

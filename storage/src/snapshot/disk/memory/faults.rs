@@ -10,8 +10,8 @@ use std::{
 use super::{File, MemoryDisk, State, lock};
 use crate::snapshot::format::PAGE_BYTES;
 
-/// When the disk misbehaves. Operations are those that change something: creating, writing, syncing, renaming,
-/// linking, removing; the first is number 0. Reads of the contents of files are counted apart from them.
+/// When the disk misbehaves. Operations are those that change something: creating, writing, cutting, syncing,
+/// renaming, linking, removing; the first is number 0. Reads of the contents of files are counted apart from them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     /// This operation fails; a write gets half of its way.

@@ -115,3 +115,32 @@ fn rot_is_under_all_names_durable_and_can_be_mended() {
     assert!(disk.rot(link, 1, 4));
     assert_eq!(disk.contents(path).unwrap(), b"abc");
 }
+
+#[test]
+fn a_file_that_is_cut_and_written_on_has_either_behind_a_crash_and_what_was_before_the_cut() {
+    let path = Path::new("d/file");
+    let mut left = BTreeSet::new();
+    for seed in 0..64 {
+        let disk = MemoryDisk::default();
+        let mut file = disk.append(path).unwrap();
+        file.write(b"kept, older").unwrap();
+        disk.sync_file(path).unwrap();
+        disk.sync_directory(Path::new("d")).unwrap();
+        drop(file);
+        disk.cut(path, 5).unwrap();
+        assert_eq!(disk.length(path).unwrap(), Some(5));
+        disk.cut(path, 9).unwrap();
+        disk.append(path).unwrap().write(b" and newer").unwrap();
+        assert_eq!(disk.contents(path).unwrap(), b"kept, and newer");
+        disk.crash(seed);
+        let contents = disk.contents(path).unwrap();
+        assert_eq!(&contents[..5], b"kept,", "under seed {seed}");
+        left.insert(contents);
+    }
+    for whole in [b"kept, older".as_slice(), b"kept, and newer"] {
+        assert!(left.contains(whole), "{left:?}");
+    }
+    let disk = MemoryDisk::default();
+    assert_eq!(disk.length(path).unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert_eq!(disk.cut(path, 0).unwrap_err().kind(), io::ErrorKind::NotFound);
+}
