@@ -92,6 +92,12 @@ impl Commits {
         }
     }
 
+    /// As [`Committer::positions`], of the sink with this stable id.
+    pub(super) fn positions(&self, id: &str, committables: &[Committable]) -> Vec<Committable> {
+        let own = self.committers.values().find(|(info, _)| info.id == id);
+        own.map(|(_, committer)| committer.positions(committables)).unwrap_or_default()
+    }
+
     /// As [`Committer::recover`], of those sinks of which `is_it` says so: each gets what the checkpoint or savepoint has of its operator's
     /// stable id. Without one they [begin anew](Committer::begin_anew). What others have prepared stays.
     pub(super) fn recover(

@@ -83,6 +83,13 @@ pub trait Committer: Send + 'static {
     /// An error is told and otherwise ignored; [`recover`](Self::recover) cleans up, too.
     fn abort(&mut self, committables: &[Committable]) -> Result<(), BoxError>;
 
+    /// Those of `committables`, which are committed, that only say how far the sink has come, and owe nobody anything. They are in savepoints, too: a
+    /// job that begins with one goes on from there.
+    fn positions(&self, committables: &[Committable]) -> Vec<Committable> {
+        let _ = committables;
+        Vec::new()
+    }
+
     /// Before [`recover`](Self::recover) without any committables, where the job, or the region of it that the sink is in, has no checkpoint and no
     /// savepoint to go on from: its sources read all of their input. May look, and changes nothing: when one sink of the job refuses, none
     /// of them has recovered.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! What sinks had prepared for the checkpoint is committed by then, so a savepoint names none of it: a job that begins with it owes nothing
-//! to where the first one writes.
+//! to where the first one writes. It has only [how far they had come](crate::model::sink::Committer::positions).
 
 use std::{
     collections::BTreeSet,
@@ -60,8 +60,13 @@ impl Saving {
 impl Coordinator {
     /// Begins to write the savepoint that was asked for, of a checkpoint that is complete and committed. `at` is its manifest.
     pub(super) fn save(&mut self, own: Underway, request: Request, mut manifest: JobManifest, at: PathBuf) {
-        let subtasks = manifest.operators.values_mut().flat_map(|operator| &mut operator.subtasks);
-        subtasks.for_each(|subtask| subtask.committables.clear());
+        let vault = self.vault.lock();
+        for (id, operator) in &mut manifest.operators {
+            for subtask in &mut operator.subtasks {
+                subtask.committables = vault.commits.positions(id, &subtask.committables);
+            }
+        }
+        drop(vault);
         let carrier: Box<dyn Carrier<Load = JobManifest>> = match &request.target {
             Some(Target::Directory(target)) => Box::new(Writer::new(self.platform.disk(), target.clone())),
             Some(Target::Remote(store)) => {
