@@ -6,6 +6,7 @@ mod source_kit;
 use std::{
     fs,
     io::{self, Write},
+    path::Path,
     sync::{Arc, Mutex},
 };
 
@@ -14,10 +15,14 @@ use source_kit::{context, write};
 use tidemill_engine::model::{
     checkpoint::Committable,
     sink::{CommitContext, Committer, Sink, SinkWriter},
-    source::BoxError,
+    source::{BoxError, SubtaskContext},
 };
 use tidemill_operators::sink::{
     BlackholeSink, CallbackSink, CollectSink, CsvSink, JsonLinesSink, SinkError, StdoutSink,
+};
+use tidemill_storage::snapshot::disk::{
+    Disk,
+    memory::{Faults, MemoryDisk},
 };
 
 #[derive(Clone, Debug, Serialize)]
@@ -67,21 +72,42 @@ fn json_lines_go_to_one_file_or_to_a_part_per_subtask() {
 
 /// A process: the committer has recovered, and the writers are open.
 struct Process<S: Sink<Row>> {
+    sink: S,
+    disk: Arc<dyn Disk>,
     committer: Box<dyn Committer>,
     writers: Vec<S::Writer>,
 }
 
 impl<S: Sink<Row>> Process<S> {
     /// Begins with what a checkpoint has of the sink.
-    fn begin(mut sink: S, subtasks: usize, checkpoint: &[Committable]) -> Result<Self, BoxError> {
+    fn begin(sink: S, subtasks: usize, checkpoint: &[Committable]) -> Result<Self, BoxError> {
+        Self::begin_on(context(0, 1, false).disk, sink, subtasks, checkpoint)
+    }
+
+    fn begin_on(
+        disk: Arc<dyn Disk>,
+        mut sink: S,
+        subtasks: usize,
+        checkpoint: &[Committable],
+    ) -> Result<Self, BoxError> {
         sink.prepare(subtasks)?;
-        let disk = context(0, 1, false).disk;
-        let connections = Arc::default();
-        let place = CommitContext { job: "job".into(), operator: "sink".into(), disk, connections };
-        let mut committer = sink.committer(&place)?.unwrap();
-        committer.recover(checkpoint)?;
-        let writers = (0..subtasks).map(|subtask| sink.open(&context(subtask, subtasks, false)));
-        Ok(Self { committer, writers: writers.collect::<Result<_, _>>()? })
+        let (job, operator, connections) = ("job".into(), "sink".into(), Arc::default());
+        let place = CommitContext { job, operator, disk: Arc::clone(&disk), connections };
+        let committer = sink.committer(&place)?.unwrap();
+        let mut process = Self { sink, disk, committer, writers: Vec::new() };
+        process.go_on(subtasks, checkpoint)?;
+        Ok(process)
+    }
+
+    /// Begins another attempt.
+    fn go_on(&mut self, subtasks: usize, checkpoint: &[Committable]) -> Result<(), BoxError> {
+        self.writers.clear();
+        self.committer.recover(checkpoint)?;
+        for subtask in 0..subtasks {
+            let place = SubtaskContext { disk: Arc::clone(&self.disk), ..context(subtask, subtasks, false) };
+            self.writers.push(self.sink.open(&place)?);
+        }
+        Ok(())
     }
 
     fn write(&mut self, ids: std::ops::Range<u32>) {
@@ -92,10 +118,16 @@ impl<S: Sink<Row>> Process<S> {
         self.writers.iter_mut().for_each(|writer| writer.flush().unwrap());
     }
 
+    /// What the writers prepare for a checkpoint.
+    fn prepare(&mut self) -> Result<Vec<Committable>, BoxError> {
+        let prepared: Result<Vec<_>, _> =
+            self.writers.iter_mut().map(|writer| writer.pre_commit(1)).collect();
+        Ok(prepared?.concat())
+    }
+
     /// Completes a checkpoint; returns what it has.
     fn checkpoint(&mut self) -> Vec<Committable> {
-        let prepare = |writer: &mut S::Writer| writer.pre_commit(1).unwrap();
-        let prepared: Vec<Committable> = self.writers.iter_mut().flat_map(prepare).collect();
+        let prepared = self.prepare().unwrap();
         self.committer.secure(&prepared).unwrap();
         self.committer.commit(&prepared).unwrap();
         prepared
@@ -103,7 +135,7 @@ impl<S: Sink<Row>> Process<S> {
 }
 
 /// Has a process write, and die with half a row behind what its checkpoint has; the next one goes on.
-fn goes_on<S: Sink<Row>>(sink: impl Fn() -> S, path: &std::path::Path) {
+fn goes_on<S: Sink<Row>>(sink: impl Fn() -> S, path: &Path) {
     fs::write(path, "something older").unwrap();
     let mut first = Process::begin(sink(), 1, &[]).unwrap();
     // Nothing was written yet: it is no fresh start all the same.
@@ -157,8 +189,7 @@ fn parts_go_on_where_the_checkpoint_was_with_more_subtasks_and_with_fewer() {
     drop(third);
     let parts = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
     let text: String = parts.map(|path| fs::read_to_string(path).unwrap()).collect();
-    let mut ids: Vec<u32> =
-        text.lines().map(|line| line.split(',').next().unwrap().parse().unwrap()).collect();
+    let mut ids = ids(&text);
     ids.sort_unstable();
     assert_eq!(ids, (0..40).collect::<Vec<_>>());
     // A fresh start does not mix its result with that.
@@ -168,6 +199,177 @@ fn parts_go_on_where_the_checkpoint_was_with_more_subtasks_and_with_fewer() {
     let other = br#"{"name":"part-1-0-0.csv","bytes":7}"#.to_vec();
     let error = Process::begin(sink(), 1, &[other]).err().unwrap().to_string();
     assert!(error.contains("another sink"), "{error}");
+}
+
+/// The ids of rows in CSV without a header.
+fn ids(text: &str) -> Vec<u32> {
+    text.lines().map(|line| line.split(',').next().unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn a_file_that_could_not_be_made_durable_is_not_believed_until_it_is_written_anew() {
+    let (memory, path) = (MemoryDisk::default(), Path::new("/out"));
+    let disk: Arc<dyn Disk> = Arc::new(memory.clone());
+    let mut process = Process::begin_on(disk, CsvSink::file(path).header(false), 1, &[]).unwrap();
+    process.write(0..10);
+    let complete = process.checkpoint();
+    process.write(10..20);
+    let prepared = process.prepare().unwrap();
+    memory.set_faults(Faults { fail_at: Some(0), ..Faults::default() });
+    assert!(process.committer.secure(&prepared).is_err());
+    // The disk works again, and would say so of what it has lost.
+    let told = |result: Result<(), BoxError>| {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("could not be made durable before") && error.contains("/out"), "{error}");
+    };
+    told(process.committer.secure(&prepared));
+    // So the job fails at the next barrier, and goes on from the last checkpoint.
+    process.write(20..30);
+    told(process.prepare().map(drop));
+    process.go_on(1, &complete).unwrap();
+    process.write(10..40);
+    process.checkpoint();
+    memory.crash(1);
+    let text = String::from_utf8(memory.contents(path).unwrap()).unwrap();
+    assert_eq!(ids(&text), (0..40).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_file_that_goes_while_it_is_written_fails_the_checkpoint() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("out");
+    let mut process = Process::begin(JsonLinesSink::file(&path), 1, &[]).unwrap();
+    process.write(0..10);
+    process.checkpoint();
+    // As a rotation of logs does it.
+    fs::rename(&path, directory.path().join("out.1")).unwrap();
+    process.write(10..20);
+    let prepared = process.prepare().unwrap();
+    let error = process.committer.secure(&prepared).unwrap_err().to_string();
+    assert!(error.contains("it is not there"), "{error}");
+    fs::write(&path, "").unwrap();
+    let error = process.committer.secure(&prepared).unwrap_err().to_string();
+    assert!(error.contains("it has 0"), "{error}");
+}
+
+#[test]
+fn a_file_is_found_where_it_was_moved_to_and_begun_where_it_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let sink = |name: &str| CsvSink::file(at(name)).header(false);
+    let written = |name: &str| ids(&fs::read_to_string(at(name)).unwrap());
+    let mut first = Process::begin(sink("first"), 1, &[]).unwrap();
+    first.write(0..10);
+    let checkpoint = first.checkpoint();
+    first.write(10..20);
+    drop(first);
+    fs::copy(at("first"), at("moved")).unwrap();
+    let mut moved = Process::begin(sink("moved"), 1, &checkpoint).unwrap();
+    moved.write(10..30);
+    moved.checkpoint();
+    assert_eq!(written("moved"), (0..30).collect::<Vec<_>>());
+    // Attempts that die before the first checkpoint, with fewer rows than are known elsewhere and with more.
+    let mut fork = Process::begin(sink("fork"), 1, &checkpoint).unwrap();
+    for end in [12, 50, 15] {
+        fork.write(10..end);
+        fork.go_on(1, &checkpoint).unwrap();
+        assert!(written("fork").is_empty());
+    }
+    fork.write(10..30);
+    drop(fork);
+    // Another process finds the mark; without, it does not guess.
+    let mut fork = Process::begin(sink("fork"), 1, &checkpoint).unwrap();
+    assert!(written("fork").is_empty());
+    fork.write(10..30);
+    let mark = at(".fork.tidemill-begun");
+    let marked = fs::read(&mark).unwrap();
+    fs::remove_file(&mark).unwrap();
+    let error = Process::begin(sink("fork"), 1, &checkpoint).err().unwrap().to_string();
+    assert!(error.contains("make it an empty file"), "{error}");
+    fs::write(&mark, marked).unwrap();
+    let checkpoint = fork.checkpoint();
+    assert!(!mark.exists());
+    fork.write(30..40);
+    fork.go_on(1, &checkpoint).unwrap();
+    assert_eq!(written("fork"), (10..30).collect::<Vec<_>>());
+    // Emptied on purpose, and then the process dies before its first checkpoint.
+    fs::write(at("fork"), "").unwrap();
+    for end in [35, 90] {
+        Process::begin(sink("fork"), 1, &checkpoint).unwrap().write(30..end);
+    }
+    let mut last = Process::begin(sink("fork"), 1, &checkpoint).unwrap();
+    last.write(30..40);
+    last.checkpoint();
+    assert_eq!(written("fork"), (30..40).collect::<Vec<_>>());
+}
+
+#[test]
+fn parts_of_a_fork_are_begun_in_an_empty_directory_and_others_are_not_touched() {
+    let directory = tempfile::tempdir().unwrap();
+    let sink = |name: &str| JsonLinesSink::directory(directory.path().join(name));
+    let part = |name: &str, part| directory.path().join(name).join(format!("part-{part}.jsonl"));
+    let mut first = Process::begin(sink("first"), 3, &[]).unwrap();
+    first.write(0..30);
+    let checkpoint = first.checkpoint();
+    let mut fork = Process::begin(sink("fork"), 1, &checkpoint).unwrap();
+    fork.write(30..40);
+    drop(fork);
+    let mut fork = Process::begin(sink("fork"), 2, &checkpoint).unwrap();
+    assert_eq!(fs::metadata(part("fork", 0)).unwrap().len(), 0);
+    fork.write(30..40);
+    let names = |committables: &[Committable]| {
+        let text = |committable: &Committable| String::from_utf8(committable.clone()).unwrap();
+        committables.iter().map(text).collect::<Vec<_>>()
+    };
+    let named = names(&fork.checkpoint());
+    assert!(named.len() == 2 && named.iter().all(|own| own.contains("fork")), "{named:?}");
+    fs::create_dir(directory.path().join("taken")).unwrap();
+    fs::write(part("taken", 7), "others'\n").unwrap();
+    let error = Process::begin(sink("taken"), 1, &checkpoint).err().unwrap().to_string();
+    assert!(error.contains("part-7.jsonl is left"), "{error}");
+    assert_eq!(fs::read_to_string(part("taken", 7)).unwrap(), "others'\n");
+}
+
+#[test]
+fn a_pipe_or_device_is_written_to_and_never_gone_on_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    let reader = std::thread::spawn({
+        let path = path.clone();
+        move || fs::read_to_string(path).unwrap()
+    });
+    let mut process = Process::begin(CsvSink::file(&path).header(false), 1, &[]).unwrap();
+    process.write(0..3);
+    assert!(process.checkpoint().is_empty());
+    process.write(3..5);
+    drop(process);
+    assert_eq!(ids(&reader.join().unwrap()), [0, 1, 2, 3, 4]);
+    // Where there was a file, as behind a link.
+    let known = br#"{"part":0,"bytes":7,"path":"/dev/null"}"#.to_vec();
+    let mut process = Process::begin(CsvSink::file("/dev/null"), 1, &[known]).unwrap();
+    process.write(0..3);
+    assert!(process.checkpoint().is_empty());
+    assert!(!Path::new("/dev/.null.tidemill-begun").exists());
+}
+
+#[test]
+fn parts_of_a_start_without_a_checkpoint_are_known_again_and_others_are_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let sink = || CsvSink::directory(directory.path()).header(false);
+    let mut first = Process::begin(sink(), 3, &[]).unwrap();
+    first.write(0..30);
+    drop(first);
+    let mut second = Process::begin(sink(), 1, &[]).unwrap();
+    second.write(0..20);
+    let text = |part| fs::read_to_string(directory.path().join(format!("part-{part}.csv"))).unwrap();
+    assert_eq!((ids(&text(0)), text(1), text(2)), ((0..20).collect(), String::new(), String::new()));
+    // Of another job, or of this one when it has come further.
+    fs::write(directory.path().join("part-1.csv"), "others'\n").unwrap();
+    second.checkpoint();
+    let error = Process::begin(sink(), 1, &[]).err().unwrap().to_string();
+    assert!(error.contains("part-1.csv is left") && text(1) == "others'\n", "{error}");
 }
 
 #[test]

@@ -26,9 +26,7 @@ use flate2::bufread::MultiGzDecoder;
 
 pub use cutter::{Chunk, Framing, Limits, LineCutter, Piece, Text};
 pub use error::FileError;
-pub use output::{
-    OutputFile, check_output, cut_output, make_directory, part_numbers, sync_names, sync_output,
-};
+pub use output::{OutputFile, check_output};
 pub use reader::{CHUNKS_MAX, FileAccess, FileLines, Next};
 pub use threads::IoThreads;
 

@@ -3,27 +3,25 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use tidemill_engine::{
-    model::{
-        checkpoint::{CheckpointId, Committable},
-        sink::{CommitContext, Committer, Sink, SinkWriter},
-        source::{BoxError, SubtaskContext},
-        time::Timestamp,
-    },
-    platform::files::{FileError, OutputFile},
+use tidemill_engine::model::{
+    checkpoint::{CheckpointId, Committable},
+    sink::{CommitContext, Committer, Sink, SinkWriter},
+    source::{BoxError, SubtaskContext},
+    time::Timestamp,
 };
 
 use super::{
     error::SinkError,
-    file::{BUFFER_BYTES, Target, length_of},
-    lengths::{LengthCommitter, Lengths},
+    failed,
+    file::{BUFFER_BYTES, InPlace, PartFile, Target},
 };
 
 /// Writes records as CSV: a header of the field names, a row per record, null as the empty field.
 ///
-/// In a fresh start the file is emptied. A job that goes on from a checkpoint writes on where the file was then, and cuts off what
-/// came behind it, the last row of which may be torn: a file has each row once, and who reads it while the job runs may see rows since
-/// the last checkpoint a second time. What is before a complete checkpoint is durable. A job without checkpoints that fails leaves what was
+/// In a fresh start the file is emptied. A job that goes on from a checkpoint, or begins with a savepoint, writes on where the file was then, and
+/// cuts off what came behind it, the last row of which may be torn: a file has each row once, and who reads it while the job runs may see rows since
+/// the last checkpoint a second time. What is before a complete checkpoint is durable. A file that is not what the checkpoint knows is refused
+/// ([`SinkError::NotAsItWas`](super::SinkError::NotAsItWas)), but for one that is empty. A job without checkpoints that fails leaves what was
 /// written until then. Where rows are to appear only for good there is [`FileSink`](super::FileSink).
 ///
 /// The header comes with the first record unless [`columns`](Self::columns) names the columns, and once.
@@ -36,11 +34,10 @@ use super::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct CsvSink {
-    target: Target,
+    place: InPlace,
     header: bool,
     columns: Option<Vec<String>>,
     delimiter: u8,
-    lengths: Lengths,
 }
 
 impl CsvSink {
@@ -55,7 +52,7 @@ impl CsvSink {
     }
 
     fn to(target: Target) -> Self {
-        Self { target, header: true, columns: None, delimiter: b',', lengths: Lengths::default() }
+        Self { place: InPlace::new(target), header: true, columns: None, delimiter: b',' }
     }
 
     /// Whether each file begins with a header (the default).
@@ -85,57 +82,55 @@ impl<T: Serialize + 'static> Sink<T> for CsvSink {
     type Writer = CsvSinkWriter;
 
     fn prepare(&mut self, parallelism: usize) -> Result<(), BoxError> {
-        Ok(self.target.prepare(parallelism)?)
+        Ok(self.place.prepare(parallelism)?)
     }
 
     fn open(&self, context: &SubtaskContext) -> Result<CsvSinkWriter, BoxError> {
-        let file = self.target.open(context, &self.lengths)?;
+        let file = self.place.open(context)?;
         // One that goes on has its header.
-        let has_header = self.header && file.length()?.is_none_or(|bytes| bytes == 0);
+        let has_header = self.header && file.is_empty();
         let mut builder = csv::WriterBuilder::new();
         builder
             .buffer_capacity(BUFFER_BYTES)
             .delimiter(self.delimiter)
             .has_headers(has_header && self.columns.is_none());
-        let path = file.path().into();
-        let mut writer = CsvSinkWriter { path, part: context.subtask, rows: builder.from_writer(file) };
+        let mut writer = CsvSinkWriter { rows: builder.from_writer(file) };
         if let (true, Some(columns)) = (has_header, &self.columns) {
-            writer.rows.write_record(columns).map_err(|error| writer.failed(error))?;
+            writer.rows.write_record(columns).map_err(|error| writer.not_written(error))?;
         }
         Ok(writer)
     }
 
-    fn committer(&self, _context: &CommitContext) -> Result<Option<Box<dyn Committer>>, BoxError> {
-        Ok(Some(Box::new(LengthCommitter::new(self.target.clone(), self.lengths.clone()))))
+    fn committer(&self, context: &CommitContext) -> Result<Option<Box<dyn Committer>>, BoxError> {
+        self.place.committer(context)
     }
 }
 
 /// Writes one subtask's file of a [`CsvSink`].
 pub struct CsvSinkWriter {
-    path: PathBuf,
-    part: usize,
-    rows: csv::Writer<OutputFile>,
+    rows: csv::Writer<PartFile>,
 }
 
 impl CsvSinkWriter {
     #[cold]
-    fn failed(&self, error: csv::Error) -> SinkError {
-        let reason = error.to_string();
+    fn not_written(&self, error: csv::Error) -> SinkError {
+        let (path, reason) = (self.rows.get_ref().path(), error.to_string());
         match error.into_kind() {
-            csv::ErrorKind::Io(cause) => FileError::write(&self.path, cause).into(),
-            _ => SinkError::Encode { path: self.path.clone(), reason },
+            csv::ErrorKind::Io(cause) => failed(path)(cause),
+            _ => SinkError::Encode { path: path.into(), reason },
         }
     }
 
     /// Hands all rows to the file.
     fn flush_rows(&mut self) -> Result<(), SinkError> {
-        self.rows.flush().map_err(|cause| FileError::write(&self.path, cause).into())
+        let flushed = self.rows.flush();
+        flushed.map_err(failed(self.rows.get_ref().path()))
     }
 }
 
 impl<T: Serialize + 'static> SinkWriter<T> for CsvSinkWriter {
     fn write(&mut self, record: T, _timestamp: Timestamp) -> Result<(), BoxError> {
-        Ok(self.rows.serialize(record).map_err(|error| self.failed(error))?)
+        Ok(self.rows.serialize(record).map_err(|error| self.not_written(error))?)
     }
 
     fn flush(&mut self) -> Result<(), BoxError> {
@@ -144,11 +139,10 @@ impl<T: Serialize + 'static> SinkWriter<T> for CsvSinkWriter {
 
     fn pre_commit(&mut self, _checkpoint: CheckpointId) -> Result<Vec<Committable>, BoxError> {
         self.flush_rows()?;
-        Ok(length_of(self.rows.get_ref(), self.part)?)
+        Ok(self.rows.get_ref().pre_commit()?)
     }
 
     fn finish(&mut self) -> Result<(), BoxError> {
-        self.flush_rows()?;
-        Ok(self.rows.get_ref().sync()?)
+        Ok(self.flush_rows()?)
     }
 }

@@ -84,6 +84,16 @@ pub enum SinkError {
         /// The length that it has.
         found: u64,
     },
+    /// A file that rows were written to as they came is not what a checkpoint knows.
+    #[error("cannot go on with {}: the checkpoint knows {bytes} bytes of it, and {how}. Put it back as it was, and mount its disk if it has one of its own; or make it an empty file, to have rows from here on in it", .path.display())]
+    NotAsItWas {
+        /// Where it is looked for.
+        path: PathBuf,
+        /// The length that the checkpoint knows.
+        bytes: u64,
+        /// What is there instead.
+        how: String,
+    },
     /// No thread.
     #[error(
         "cannot start the thread that starts I/O threads: {cause}. Check the limit on threads (`ulimit -u`)"

@@ -1,21 +1,78 @@
-//! What file sinks share: one file or a directory of parts, and a buffer before it.
+//! What sinks share that write rows into place: one file or a directory of parts, and a buffer before it.
+//!
+//! All of this goes through the [`Disk`], so that a simulated disk that crashes can stand in for the real one.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::{self, ErrorKind, Write},
+    path::{Path, PathBuf},
+};
 
 use tidemill_engine::{
-    model::{checkpoint::Committable, source::SubtaskContext},
-    platform::files::{OutputFile, check_output, make_directory, part_numbers},
+    model::{
+        checkpoint::Committable,
+        sink::{CommitContext, Committer},
+        source::{BoxError, SubtaskContext},
+    },
+    platform::files::FileError,
 };
+use tidemill_storage::snapshot::disk::{Disk, StreamFile};
 
 use super::{
     error::SinkError,
-    lengths::{self, Lengths},
+    failed,
+    lengths::{Extent, LengthCommitter, Lengths},
 };
 
 /// Bytes that are gathered before they are written.
 pub(super) const BUFFER_BYTES: usize = 256 << 10;
 
-/// Where a file sink writes.
+/// Where a sink writes rows as they come. Clones are the same.
+#[derive(Clone, Debug)]
+pub(super) struct InPlace {
+    target: Target,
+    /// Number of the sink's subtasks; 0 before they are known.
+    subtasks: usize,
+    lengths: Lengths,
+}
+
+impl InPlace {
+    pub(super) fn new(target: Target) -> Self {
+        Self { target, subtasks: 0, lengths: Lengths::default() }
+    }
+
+    /// Notes how many subtasks write there.
+    pub(super) fn prepare(&mut self, parallelism: usize) -> Result<(), SinkError> {
+        self.subtasks = parallelism;
+        match &self.target {
+            Target::File(path) if parallelism > 1 => {
+                Err(SinkError::OneFileManyWriters { path: path.clone(), parallelism })
+            }
+            Target::File(_) | Target::Directory { .. } => Ok(()),
+        }
+    }
+
+    /// Looks whether the place can be written, and says what makes sure of it.
+    pub(super) fn committer(&self, context: &CommitContext) -> Result<Option<Box<dyn Committer>>, BoxError> {
+        self.target.make(&*context.disk)?;
+        let committer =
+            LengthCommitter::new(self.target.clone(), self.subtasks, self.lengths.clone(), context);
+        Ok(Some(Box::new(committer)))
+    }
+
+    /// Opens the file of a subtask, which has what the committer has left of it.
+    pub(super) fn open(&self, context: &SubtaskContext) -> Result<PartFile, SinkError> {
+        let SubtaskContext { subtask: part, parallelism, ref disk, .. } = *context;
+        let path = self.target.path(part);
+        let stream = disk.append(&path).map_err(failed(&path))?;
+        let is_regular = disk.length(&path).map_err(failed(&path))?.is_some();
+        let extent = is_regular.then(|| self.lengths.extent(part));
+        // Somebody has to name the parts that no subtask writes any more.
+        let others = if part == 0 { self.lengths.of_others(parallelism, &self.target) } else { Vec::new() };
+        Ok(PartFile { stream, path, part, extent, others, lengths: self.lengths.clone() })
+    }
+}
+
+/// One file, or a directory of parts.
 #[derive(Clone, Debug)]
 pub(super) enum Target {
     File(PathBuf),
@@ -23,39 +80,56 @@ pub(super) enum Target {
 }
 
 impl Target {
-    /// Checks the place.
-    pub(super) fn prepare(&self, parallelism: usize) -> Result<(), SinkError> {
-        match self {
-            Self::File(path) if parallelism > 1 => {
-                Err(SinkError::OneFileManyWriters { path: path.clone(), parallelism })
+    /// Makes the directory, if it is one, and looks whether a file can be written there. None is made: whether there is one tells what happened
+    /// to it.
+    fn make(&self, disk: &dyn Disk) -> Result<(), SinkError> {
+        if let Self::Directory { directory, .. } = self {
+            disk.make_directory(directory).map_err(|cause| match cause.kind() {
+                ErrorKind::AlreadyExists => {
+                    FileError::OutputNotDirectory { path: directory.as_path().into() }.into()
+                }
+                _ => failed(directory)(cause),
+            })?;
+            let above = directory_of(directory);
+            disk.sync_directory(above).map_err(failed(above))?;
+        }
+        let path = self.path(0);
+        match disk.length(&path) {
+            Ok(Some(_)) => disk.append(&path).map(drop).map_err(failed(&path)),
+            // To open a pipe may take long, and to close it ends it for its reader.
+            Ok(None) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let probe = hidden_beside(&path, "probe");
+                disk.write_whole(&probe, b"").and_then(|()| disk.remove(&probe)).map_err(failed(&path))
             }
-            Self::File(path) => Ok(check_output(path)?),
-            Self::Directory { directory, .. } => {
-                make_directory(directory)?;
-                // An unwritable directory is found here.
-                Ok(check_output(&self.path(0))?)
-            }
+            Err(error) => Err(failed(&path)(error)),
         }
     }
 
-    /// The subtasks that have a file, or have had one when there were more of them.
-    pub(super) fn parts(&self) -> Result<Vec<usize>, SinkError> {
+    /// The subtasks that have a file, or have had one when there were more of them, in rising order.
+    pub(super) fn parts(&self, disk: &dyn Disk) -> Result<Vec<usize>, SinkError> {
+        let Self::Directory { directory, extension } = self else { return Ok(vec![0]) };
+        let number = |path: PathBuf| {
+            let name = path.file_name()?.to_str()?;
+            name.strip_prefix("part-")?.strip_suffix(extension)?.strip_suffix('.')?.parse().ok()
+        };
+        let paths = disk.list(directory).map_err(failed(directory))?;
+        let mut parts: Vec<usize> = paths.into_iter().filter_map(number).collect();
+        parts.sort_unstable();
+        Ok(parts)
+    }
+
+    pub(super) fn is_directory(&self) -> bool {
+        matches!(self, Self::Directory { .. })
+    }
+
+    /// Where files that were begun are marked as such.
+    pub(super) fn mark(&self) -> PathBuf {
         match self {
-            Self::File(_) => Ok(vec![0]),
+            Self::File(path) => hidden_beside(path, "tidemill-begun"),
             Self::Directory { directory, extension } => {
-                Ok(part_numbers(directory, extension)?.into_iter().map(|(number, _)| number).collect())
+                directory.join(format!(".tidemill-begun.{extension}"))
             }
-        }
-    }
-
-    /// Fails if there is a part of an earlier run that would look like one of this result.
-    fn check_parts(&self, parallelism: usize) -> Result<(), SinkError> {
-        let Self::Directory { directory, .. } = self else { return Ok(()) };
-        match self.parts()?.into_iter().find(|number| *number >= parallelism) {
-            Some(number) => {
-                Err(SinkError::LeftoverPart { directory: directory.clone(), part: self.path(number) })
-            }
-            None => Ok(()),
         }
     }
 
@@ -66,38 +140,79 @@ impl Target {
             Self::Directory { directory, extension } => directory.join(format!("part-{subtask}.{extension}")),
         }
     }
+}
 
-    /// Opens the file of a subtask: empty in a fresh start, with what the checkpoint knows of it where the job goes on.
-    pub(super) fn open(&self, context: &SubtaskContext, lengths: &Lengths) -> Result<OutputFile, SinkError> {
-        let path = self.path(context.subtask);
-        if lengths.go_on() {
-            return Ok(OutputFile::append(&path)?);
-        }
-        self.check_parts(context.parallelism)?;
-        Ok(OutputFile::create(&path)?)
+/// A hidden file beside another one.
+fn hidden_beside(path: &Path, what: &str) -> PathBuf {
+    path.with_file_name(format!(".{}.{what}", path.file_name().unwrap_or_default().display()))
+}
+
+/// The directory that a file is in; empty for the working directory.
+pub(super) fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+/// The file of one subtask, unbuffered: write large pieces.
+pub(super) struct PartFile {
+    stream: Box<dyn StreamFile>,
+    path: PathBuf,
+    part: usize,
+    /// What it has; `None` of a pipe or device.
+    extent: Option<Extent>,
+    /// What a checkpoint keeps of the parts that nobody writes.
+    others: Vec<Committable>,
+    lengths: Lengths,
+}
+
+impl PartFile {
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
-    /// As [`open`](Self::open), with a buffer.
-    pub(super) fn open_buffered(
-        &self,
-        context: &SubtaskContext,
-        lengths: &Lengths,
-    ) -> Result<BufferedFile, SinkError> {
-        let file = self.open(context, lengths)?;
-        Ok(BufferedFile { file, buffer: Vec::with_capacity(BUFFER_BYTES), part: context.subtask })
+    /// Whether it has nothing, as far as is known.
+    pub(super) fn is_empty(&self) -> bool {
+        self.extent.as_ref().is_none_or(Extent::is_empty)
+    }
+
+    /// What a checkpoint keeps, of all that has been written; nothing of a pipe or device.
+    ///
+    /// # Errors
+    /// When the file could not be made durable for an earlier checkpoint: what it holds is unknown then, and it is not enough to try again. The job
+    /// goes on from the last checkpoint that is complete, with the file cut, and what followed written anew.
+    pub(super) fn pre_commit(&self) -> Result<Vec<Committable>, SinkError> {
+        self.lengths.check(self.part, &self.path)?;
+        let own = self.extent.as_ref().map(|extent| extent.committable(self.part, &self.path));
+        Ok(own.into_iter().chain(self.others.iter().cloned()).collect())
+    }
+}
+
+impl Write for PartFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.write(bytes)?;
+        if let Some(extent) = &mut self.extent {
+            extent.extend(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 /// A file and what is not written to it yet.
 pub(super) struct BufferedFile {
-    file: OutputFile,
+    file: PartFile,
     /// Whole records.
     pub(super) buffer: Vec<u8>,
-    /// Whose it is.
-    part: usize,
 }
 
 impl BufferedFile {
+    pub(super) fn new(file: PartFile) -> Self {
+        Self { file, buffer: Vec::with_capacity(BUFFER_BYTES) }
+    }
+
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         self.file.path()
@@ -112,26 +227,15 @@ impl BufferedFile {
     /// Writes the buffer.
     pub(super) fn flush(&mut self) -> Result<(), SinkError> {
         if !self.buffer.is_empty() {
-            self.file.write_whole(&self.buffer)?;
+            self.file.write_all(&self.buffer).map_err(failed(&self.file.path))?;
             self.buffer.clear();
         }
         Ok(())
     }
 
-    /// Writes the buffer, and says for a checkpoint how long the file is.
+    /// Writes the buffer, and says what a checkpoint keeps of the file.
     pub(super) fn pre_commit(&mut self) -> Result<Vec<Committable>, SinkError> {
         self.flush()?;
-        length_of(&self.file, self.part)
+        self.file.pre_commit()
     }
-
-    /// Writes the buffer and makes the file durable.
-    pub(super) fn finish(&mut self) -> Result<(), SinkError> {
-        self.flush()?;
-        Ok(self.file.sync()?)
-    }
-}
-
-/// What a checkpoint keeps of a file; nothing of a device or a pipe.
-pub(super) fn length_of(file: &OutputFile, part: usize) -> Result<Vec<Committable>, SinkError> {
-    Ok(file.length()?.map(|bytes| lengths::committable(part, bytes)).into_iter().collect())
 }

@@ -12,15 +12,15 @@ use tidemill_engine::model::{
 
 use super::{
     error::SinkError,
-    file::{BufferedFile, Target},
-    lengths::{LengthCommitter, Lengths},
+    file::{BufferedFile, InPlace, Target},
 };
 
 /// Writes records as JSON, one per line.
 ///
-/// In a fresh start the file is emptied. A job that goes on from a checkpoint writes on where the file was then, and cuts off what
-/// came behind it, the last row of which may be torn: a file has each row once, and who reads it while the job runs may see rows since
-/// the last checkpoint a second time. What is before a complete checkpoint is durable. A job without checkpoints that fails leaves what was
+/// In a fresh start the file is emptied. A job that goes on from a checkpoint, or begins with a savepoint, writes on where the file was then, and
+/// cuts off what came behind it, the last row of which may be torn: a file has each row once, and who reads it while the job runs may see rows since
+/// the last checkpoint a second time. What is before a complete checkpoint is durable. A file that is not what the checkpoint knows is refused
+/// ([`SinkError::NotAsItWas`](super::SinkError::NotAsItWas)), but for one that is empty. A job without checkpoints that fails leaves what was
 /// written until then. Where rows are to appear only for good there is [`FileSink`](super::FileSink).
 ///
 /// ```
@@ -28,24 +28,17 @@ use super::{
 /// # drop(sessions);
 /// ```
 #[derive(Clone, Debug)]
-pub struct JsonLinesSink {
-    target: Target,
-    lengths: Lengths,
-}
+pub struct JsonLinesSink(InPlace);
 
 impl JsonLinesSink {
     /// Writes one file, from one subtask.
     pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self::to(Target::File(path.into()))
+        Self(InPlace::new(Target::File(path.into())))
     }
 
     /// Writes `part-N.jsonl` for each subtask N into a directory, which is made when its parent exists.
     pub fn directory(path: impl Into<PathBuf>) -> Self {
-        Self::to(Target::Directory { directory: path.into(), extension: "jsonl" })
-    }
-
-    fn to(target: Target) -> Self {
-        Self { target, lengths: Lengths::default() }
+        Self(InPlace::new(Target::Directory { directory: path.into(), extension: "jsonl" }))
     }
 }
 
@@ -53,15 +46,15 @@ impl<T: Serialize + 'static> Sink<T> for JsonLinesSink {
     type Writer = JsonLinesWriter;
 
     fn prepare(&mut self, parallelism: usize) -> Result<(), BoxError> {
-        Ok(self.target.prepare(parallelism)?)
+        Ok(self.0.prepare(parallelism)?)
     }
 
     fn open(&self, context: &SubtaskContext) -> Result<JsonLinesWriter, BoxError> {
-        Ok(JsonLinesWriter(self.target.open_buffered(context, &self.lengths)?))
+        Ok(JsonLinesWriter(BufferedFile::new(self.0.open(context)?)))
     }
 
-    fn committer(&self, _context: &CommitContext) -> Result<Option<Box<dyn Committer>>, BoxError> {
-        Ok(Some(Box::new(LengthCommitter::new(self.target.clone(), self.lengths.clone()))))
+    fn committer(&self, context: &CommitContext) -> Result<Option<Box<dyn Committer>>, BoxError> {
+        self.0.committer(context)
     }
 }
 
@@ -89,6 +82,6 @@ impl<T: Serialize + 'static> SinkWriter<T> for JsonLinesWriter {
     }
 
     fn finish(&mut self) -> Result<(), BoxError> {
-        Ok(self.0.finish()?)
+        Ok(self.0.flush()?)
     }
 }

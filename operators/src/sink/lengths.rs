@@ -1,92 +1,401 @@
 //! How much of each file a checkpoint knows, for sinks that write rows into place as they come.
 //!
-//! At a barrier a writer says how long its file is; that much is made durable before the checkpoint is complete. When the job
+//! At a barrier a writer says how long its file is, and how it ends; that much is made durable before the checkpoint is complete. When the job
 //! goes on from it, its files are cut to these lengths before they are opened again: rows behind them, the last of which may be
 //! torn, come once more. So a file has each row once; who reads it meanwhile may see some of them twice.
+//!
+//! What a job finds of a file that its checkpoint, or the savepoint that it begins with, knows:
+//!
+//! | the file is | then the job |
+//! |---|---|
+//! | as long or longer, and ends at that length as it did | goes on there, also if it is elsewhere now |
+//! | empty | goes on with it, with a warning |
+//! | not there, where another place is known of it | begins it: what was there is another job's |
+//! | not there, shorter, or another one | refuses |
+//!
+//! All parts are in every checkpoint, also those of more subtasks than there are now; one that is in none was begun behind the checkpoint, and
+//! is emptied. In a fresh start all are.
+//!
+//! Where a job begins files, rows come into them before a checkpoint knows them so. Until there is one a *mark* beside them says whose they are,
+//! and as what the last checkpoint knows them, so that a process that dies before is no riddle to the next: it empties them once more, and
+//! touches no others'.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
-use tidemill_engine::{
-    model::{checkpoint::Committable, sink::Committer, source::BoxError},
-    platform::files::{cut_output, sync_names, sync_output},
+use tidemill_engine::model::{
+    checkpoint::Committable,
+    sink::{CommitContext, Committer},
+    source::BoxError,
+};
+use tidemill_storage::snapshot::{
+    disk::{Disk, read_whole},
+    format::checksum,
 };
 
-use super::{error::SinkError, file::Target};
+use super::{
+    error::SinkError,
+    failed,
+    file::{Target, directory_of},
+};
+
+/// So many bytes before the end of a file tell it from others.
+const TAIL_BYTES: usize = 1 << 10;
+/// A longer mark is not read.
+const MARK_BYTES_MAX: u64 = 1 << 24;
 
 /// How long the file of one subtask was, as a checkpoint keeps it: JSON, of which later versions may add fields.
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 struct PartLength {
     part: usize,
     bytes: u64,
+    /// Where it was.
+    #[serde(default)]
+    path: Option<String>,
+    /// Checksum of the [`TAIL_BYTES`] before its end.
+    #[serde(default)]
+    tail: Option<u32>,
 }
 
-/// The committable that says how long the file of a subtask is.
-pub(super) fn committable(part: usize, bytes: u64) -> Committable {
-    // Two numbers have a form in JSON.
-    serde_json::to_vec(&PartLength { part, bytes }).unwrap_or_default()
+impl PartLength {
+    /// Whether it was somewhere else.
+    fn is_elsewhere(&self, path: &Path) -> bool {
+        self.path.as_ref().is_some_and(|other| *other != path.to_string_lossy())
+    }
 }
 
 /// The greatest length of each part: what was carried over from a checkpoint that failed is less.
-fn lengths(committables: &[Committable]) -> Result<BTreeMap<usize, u64>, SinkError> {
-    let mut lengths = BTreeMap::new();
+fn longest(committables: &[Committable]) -> Result<BTreeMap<usize, PartLength>, SinkError> {
+    let mut longest = BTreeMap::<usize, PartLength>::new();
     for committable in committables {
-        let PartLength { part, bytes } = serde_json::from_slice(committable)
+        let length: PartLength = serde_json::from_slice(committable)
             .map_err(|error| SinkError::OtherCommittable { reason: error.to_string() })?;
-        let longest = lengths.entry(part).or_insert(bytes);
-        *longest = bytes.max(*longest);
+        if longest.get(&length.part).is_none_or(|known| known.bytes < length.bytes) {
+            longest.insert(length.part, length);
+        }
     }
-    Ok(lengths)
+    Ok(longest)
 }
 
-/// What the files had when the checkpoint was taken that the job goes on from; empty in a fresh start. Shared by a sink and its
-/// committer.
+/// How many bytes of which file a checkpoint knows that has this, if it is of a sink that writes in place.
+pub(crate) fn known_bytes(committable: &Committable) -> Option<(PathBuf, u64)> {
+    let length: PartLength = serde_json::from_slice(committable).ok()?;
+    Some((length.path?.into(), length.bytes))
+}
+
+/// What a file has.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lengths(Arc<Mutex<BTreeMap<usize, u64>>>);
+pub(super) struct Extent {
+    bytes: u64,
+    /// The last of them.
+    tail: Vec<u8>,
+}
+
+impl Extent {
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Notes what was written behind it.
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        let new = &bytes[bytes.len().saturating_sub(TAIL_BYTES)..];
+        let surplus = (self.tail.len() + new.len()).saturating_sub(TAIL_BYTES);
+        self.tail.drain(..surplus);
+        self.tail.extend_from_slice(new);
+    }
+
+    /// What a checkpoint keeps of it.
+    pub(super) fn committable(&self, part: usize, path: &Path) -> Committable {
+        let path = Some(path.to_string_lossy().into_owned());
+        let length = PartLength { part, bytes: self.bytes, path, tail: Some(checksum(&self.tail)) };
+        // Numbers and a text have a form in JSON.
+        serde_json::to_vec(&length).unwrap_or_default()
+    }
+}
+
+/// What the files have when they are opened. Shared by a sink and its committer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lengths(Arc<Mutex<Files>>);
+
+#[derive(Debug, Default)]
+struct Files {
+    found: BTreeMap<usize, Extent>,
+    /// Those that could not be made durable. A second try would say that they are, and lie.
+    broken: BTreeSet<usize>,
+}
 
 impl Lengths {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, u64>> {
+    fn lock(&self) -> MutexGuard<'_, Files> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the job goes on from a checkpoint that knows the sink's files.
-    pub(super) fn go_on(&self) -> bool {
-        !self.lock().is_empty()
+    /// What a part has when it is opened.
+    pub(super) fn extent(&self, part: usize) -> Extent {
+        self.lock().found.get(&part).cloned().unwrap_or_default()
     }
+
+    /// What a checkpoint keeps of the parts that so many subtasks do not write.
+    pub(super) fn of_others(&self, subtasks: usize, target: &Target) -> Vec<Committable> {
+        let files = self.lock();
+        let others = files.found.range(subtasks..);
+        others.map(|(part, extent)| extent.committable(*part, &target.path(*part))).collect()
+    }
+
+    /// Fails if a part could not be made durable.
+    pub(super) fn check(&self, part: usize, path: &Path) -> Result<(), SinkError> {
+        if self.lock().broken.contains(&part) {
+            let cause = "it could not be made durable before, and what it holds is unknown";
+            return Err(failed(path)(io::Error::other(cause)));
+        }
+        Ok(())
+    }
+}
+
+/// The mark of files that were begun and are in no checkpoint as they are: JSON, of which later versions may add fields.
+#[derive(Deserialize, PartialEq, Eq, Serialize)]
+struct Mark {
+    job: String,
+    operator: String,
+    /// As what the last checkpoint knows them, if it does.
+    known: Vec<PartLength>,
+}
+
+/// What is there of a part that a checkpoint knows.
+enum Found {
+    /// The rows that it knows.
+    Rows(Extent),
+    /// A file that has none of them, or those of a start that came to no checkpoint.
+    Begun,
+    /// Nothing yet, since it was elsewhere.
+    Nothing,
+    /// A pipe or device.
+    NoFile,
 }
 
 /// Makes sure of what a checkpoint knows of the files, and cuts them to that.
 pub(super) struct LengthCommitter {
+    disk: Arc<dyn Disk>,
     target: Target,
+    subtasks: usize,
     lengths: Lengths,
-    /// Parts whose names are durable.
-    named: BTreeSet<usize>,
+    job: String,
+    operator: String,
+    is_marked: bool,
+    /// What is durable of which part since the job has gone on, and its name.
+    secured: BTreeMap<usize, PartLength>,
 }
 
 impl LengthCommitter {
-    pub(super) fn new(target: Target, lengths: Lengths) -> Self {
-        Self { target, lengths, named: BTreeSet::new() }
+    pub(super) fn new(target: Target, subtasks: usize, lengths: Lengths, context: &CommitContext) -> Self {
+        Self {
+            disk: Arc::clone(&context.disk),
+            target,
+            subtasks,
+            lengths,
+            job: context.job.clone(),
+            operator: context.operator.clone(),
+            is_marked: false,
+            secured: BTreeMap::new(),
+        }
     }
+
+    /// The length of a file: `None` if it is not there, or is none.
+    fn length(&self, path: &Path) -> Result<Option<u64>, SinkError> {
+        match self.disk.length(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            length => length.map_err(failed(path)),
+        }
+    }
+
+    /// Makes durable what a checkpoint is to know of a file.
+    fn make_durable(&mut self, length: PartLength) -> Result<(), SinkError> {
+        let path = self.target.path(length.part);
+        self.lengths.check(length.part, &path)?;
+        match self.length(&path)? {
+            Some(found) if found >= length.bytes => {}
+            found => return Err(not_as_it_was(path, &length, found)),
+        }
+        self.disk.sync_file(&path).map_err(|error| {
+            self.lengths.lock().broken.insert(length.part);
+            failed(&path)(error)
+        })?;
+        if !self.secured.contains_key(&length.part) {
+            self.sync_names(&path)?;
+        }
+        self.secured.insert(length.part, length);
+        Ok(())
+    }
+
+    /// Makes the names durable in the directory that a file is in.
+    fn sync_names(&self, path: &Path) -> Result<(), SinkError> {
+        let directory = directory_of(path);
+        self.disk.sync_directory(directory).map_err(failed(directory))
+    }
+
+    /// The mark beside the files, if it is this sink's.
+    fn read_mark(&self) -> Result<Option<Mark>, SinkError> {
+        let path = self.target.mark();
+        if self.length(&path)?.is_none() {
+            return Ok(None);
+        }
+        let read = read_whole(&*self.disk, &path, MARK_BYTES_MAX);
+        let bytes = read.map_err(|error| failed(&path)(io::Error::other(error)))?;
+        // One that a power cut has torn was not done, and nothing had come behind it.
+        let mark = serde_json::from_slice::<Mark>(&bytes).ok();
+        Ok(mark.filter(|mark| mark.job == self.job && mark.operator == self.operator))
+    }
+
+    fn write_mark(&self, mark: &Mark) -> Result<(), SinkError> {
+        let path = self.target.mark();
+        // Names, numbers and a text have a form in JSON.
+        let bytes = serde_json::to_vec(mark).unwrap_or_default();
+        match self.disk.write_whole(&path, &bytes) {
+            // Not everybody may make files beside a link such as `/dev/stdout`. Without it the next process may refuse what it finds.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && !self.target.is_directory() => {
+                Ok(())
+            }
+            written => {
+                written.map_err(failed(&path))?;
+                self.sync_names(&path)
+            }
+        }
+    }
+
+    fn remove_mark(&self) -> Result<(), SinkError> {
+        let path = self.target.mark();
+        match self.disk.remove(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(&path)(error)),
+            _ => self.sync_names(&path),
+        }
+    }
+
+    /// What is there of a part that a checkpoint knows: see the table above. `begun` says as what it was known when it was begun.
+    fn find(&self, length: &PartLength, begun: Option<&PartLength>) -> Result<Found, SinkError> {
+        let PartLength { part, bytes, .. } = *length;
+        let path = self.target.path(part);
+        let there = match self.disk.length(&path) {
+            // A pipe or device, whatever it was before.
+            Ok(None) => return Ok(Found::NoFile),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            length => length.map_err(failed(&path))?,
+        };
+        match there {
+            _ if bytes == 0 => Ok(Found::Rows(Extent::default())),
+            Some(_) if begun == Some(length) => Ok(Found::Begun),
+            Some(0) => {
+                tracing::warn!(
+                    path = %path.display(),
+                    bytes,
+                    "the checkpoint knows rows of this file, which is empty: it has those from here on"
+                );
+                Ok(Found::Begun)
+            }
+            None if length.is_elsewhere(&path) => {
+                tracing::info!(path = %path.display(), before = length.path, "rows from here on go to another file");
+                Ok(Found::Nothing)
+            }
+            Some(found) if found >= bytes => {
+                let mut tail = vec![0; TAIL_BYTES.min(bytes as usize)];
+                let file = self.disk.open(&path).map_err(failed(&path))?;
+                file.read_at(bytes - tail.len() as u64, &mut tail).map_err(failed(&path))?;
+                if length.tail.is_some_and(|known| known != checksum(&tail)) {
+                    return Err(not_as_it_was(path, length, Some(found)));
+                }
+                Ok(Found::Rows(Extent { bytes, tail }))
+            }
+            found => Err(not_as_it_was(path, length, found)),
+        }
+    }
+
+    /// Fails if there is a part that would look like one of this result, and is none.
+    fn check_others(&self, parts: &[usize]) -> Result<(), SinkError> {
+        let Target::Directory { directory, .. } = &self.target else { return Ok(()) };
+        for part in parts.iter().filter(|part| **part >= self.subtasks) {
+            let part = self.target.path(*part);
+            if self.length(&part)?.is_some_and(|bytes| bytes > 0) {
+                return Err(SinkError::LeftoverPart { directory: directory.clone(), part });
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts the files to what a checkpoint knows of them; returns what they have then.
+    fn go_on(&mut self, lengths: BTreeMap<usize, PartLength>) -> Result<BTreeMap<usize, Extent>, SinkError> {
+        let mark = self.read_mark()?;
+        let mut found = BTreeMap::new();
+        let mut begun = Vec::new();
+        for (part, length) in lengths {
+            let before = mark.iter().flat_map(|mark| &mark.known).find(|known| known.part == part);
+            match self.find(&length, before)? {
+                Found::Rows(extent) => {
+                    found.insert(part, extent);
+                }
+                Found::Begun => {
+                    found.insert(part, Extent::default());
+                    begun.push(length);
+                }
+                Found::Nothing => begun.push(length),
+                Found::NoFile => {}
+            }
+        }
+        let parts = self.target.parts(&*self.disk)?;
+        let is_new = found.is_empty();
+        if is_new && mark.is_none() {
+            self.check_others(&parts)?;
+        }
+        self.is_marked = !begun.is_empty() || (is_new && self.target.is_directory());
+        if self.is_marked {
+            let (job, operator) = (self.job.clone(), self.operator.clone());
+            let new = Mark { job, operator, known: begun };
+            if mark.as_ref() != Some(&new) {
+                self.write_mark(&new)?;
+            }
+        } else if mark.is_some() {
+            self.remove_mark()?;
+        }
+        for part in parts {
+            let bytes = found.entry(part).or_default().bytes;
+            let path = self.target.path(part);
+            if self.length(&path)?.is_some_and(|there| there > bytes) {
+                self.disk.cut(&path, bytes).map_err(failed(&path))?;
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The error of a file that is not what a checkpoint knows.
+#[cold]
+fn not_as_it_was(path: PathBuf, length: &PartLength, found: Option<u64>) -> SinkError {
+    let how = match found {
+        None => "it is not there".to_owned(),
+        Some(found) if found < length.bytes => format!("it has {found}"),
+        Some(_) => "others are there".to_owned(),
+    };
+    SinkError::NotAsItWas { path, bytes: length.bytes, how }
 }
 
 impl Committer for LengthCommitter {
     fn secure(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
-        for part in lengths(committables)?.into_keys() {
-            let path = self.target.path(part);
-            sync_output(&path)?;
-            if !self.named.contains(&part) {
-                sync_names(path.parent().unwrap_or(Path::new("")))?;
-                self.named.insert(part);
+        for (part, length) in longest(committables)? {
+            if self.secured.get(&part) != Some(&length) {
+                self.make_durable(length)?;
             }
         }
         Ok(())
     }
 
     fn commit(&mut self, _committables: &[Committable]) -> Result<(), BoxError> {
+        if self.is_marked {
+            self.remove_mark()?;
+            self.is_marked = false;
+        }
         Ok(())
     }
 
@@ -94,15 +403,14 @@ impl Committer for LengthCommitter {
         Ok(())
     }
 
+    fn positions(&self, committables: &[Committable]) -> Vec<Committable> {
+        committables.to_vec()
+    }
+
     fn recover(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
-        let lengths = lengths(committables)?;
-        if !lengths.is_empty() {
-            for part in self.target.parts()? {
-                // All of a part that the checkpoint does not know came behind it.
-                cut_output(&self.target.path(part), lengths.get(&part).copied().unwrap_or(0))?;
-            }
-        }
-        *self.lengths.lock() = lengths;
+        self.secured.clear();
+        let found = self.go_on(longest(committables)?)?;
+        *self.lengths.lock() = Files { found, broken: BTreeSet::new() };
         Ok(())
     }
 }

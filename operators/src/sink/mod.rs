@@ -23,6 +23,10 @@ mod postgres;
 mod rolling;
 mod stdout;
 
+use std::{io, path::Path};
+
+use tidemill_engine::platform::files::FileError;
+
 pub use blackhole::{BlackholeSink, BlackholeWriter, RecordCount};
 pub use callback::{CallbackSink, CallbackWriter};
 pub use collect::{CollectSink, CollectWriter, Collected};
@@ -34,3 +38,10 @@ pub use json::{JsonLinesSink, JsonLinesWriter};
 pub use postgres::{PostgresError, PostgresSink, PostgresSinkWriter, PostgresValue, sql_value};
 pub use rolling::{FileSink, FileSinkWriter};
 pub use stdout::{StdoutSink, StdoutWriter};
+
+pub(crate) use lengths::known_bytes;
+
+/// The error of the disk at `path`.
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> SinkError + use<'_> {
+    move |cause| FileError::write(path, cause).into()
+}

@@ -8,7 +8,7 @@ use std::sync::{
 
 use tidemill_engine::{
     model::{
-        sink::{Sink, SinkWriter},
+        sink::{CommitContext, Sink, SinkWriter},
         source::{BoxError, Flow, Output, Polled, Reader, Source, SubtaskContext},
     },
     platform::{Clock, Nanos, Wake},
@@ -166,15 +166,26 @@ pub fn write<T, S: Sink<T>>(
     records: impl IntoIterator<Item = T>,
 ) -> Result<(), BoxError> {
     sink.prepare(parallelism)?;
+    let (disk, connections) = (context(0, 1, false).disk, Arc::default());
+    let place = CommitContext { job: "job".into(), operator: "sink".into(), disk, connections };
+    let mut committer = sink.committer(&place)?;
+    if let Some(committer) = &mut committer {
+        committer.recover(&[])?;
+    }
     let mut writers = (0..parallelism)
         .map(|subtask| sink.open(&context(subtask, parallelism, false)))
         .collect::<Result<Vec<_>, _>>()?;
     for (index, record) in records.into_iter().enumerate() {
         writers[index % parallelism].write(record, index as i64)?;
     }
-    for mut writer in writers {
+    let mut prepared = Vec::new();
+    for writer in &mut writers {
         writer.flush()?;
-        writer.finish()?;
+        prepared.extend(writer.pre_commit(1)?);
     }
-    Ok(())
+    if let Some(committer) = &mut committer {
+        committer.secure(&prepared)?;
+        committer.commit(&prepared)?;
+    }
+    writers.iter_mut().try_for_each(|writer| writer.finish())
 }

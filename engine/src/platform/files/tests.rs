@@ -173,31 +173,8 @@ fn unusable_outputs_are_named_with_what_to_do() {
     fs::write(&kept, "kept").unwrap();
     check_output(&kept).unwrap();
     assert_eq!(fs::read(&kept).unwrap(), b"kept");
-    assert!(matches!(make_directory(&kept), Err(FileError::OutputNotDirectory { .. })));
-    let mut full = OutputFile::create(Path::new("/dev/full")).unwrap();
+    let mut full = OutputFile::append(Path::new("/dev/full")).unwrap();
     assert!(matches!(full.write_whole(b"x"), Err(FileError::DiskFull { .. })));
-}
-
-#[test]
-fn an_output_is_cut_and_made_durable_where_it_is_a_file() {
-    let (directory, path) = file(b"one\ntwo\n");
-    for (length, left) in [(9, 8), (8, 8), (4, 4), (0, 0)] {
-        cut_output(&path, length).unwrap();
-        assert_eq!(OutputFile::append(&path).unwrap().length().unwrap(), Some(left));
-    }
-    sync_output(&path).unwrap();
-    sync_names(directory.path()).unwrap();
-    sync_names(Path::new("")).unwrap();
-    // Neither is made where it is missing.
-    let missing = directory.path().join("missing");
-    cut_output(&missing, 0).unwrap();
-    sync_output(&missing).unwrap();
-    assert!(!missing.exists());
-    // Devices have no length, and nothing to cut.
-    let null = Path::new("/dev/null");
-    cut_output(null, 0).unwrap();
-    sync_output(null).unwrap();
-    assert_eq!(OutputFile::append(null).unwrap().length().unwrap(), None);
 }
 
 #[test]
