@@ -21,7 +21,7 @@ use super::{
 use crate::api::environment::StreamEnvironment;
 
 /// Where a simulated job keeps its checkpoints, at first.
-const DIRECTORY: &str = "/checkpoints";
+pub(super) const DIRECTORY: &str = "/checkpoints";
 /// A seed is given up after so many lives.
 const LIVES_MAX: u64 = 32;
 

@@ -23,6 +23,7 @@
 mod damage;
 mod draw;
 mod files;
+mod in_place;
 mod ledger;
 mod life;
 mod outside;
@@ -41,6 +42,7 @@ pub use ledger::{SimSink, SimSinkWriter};
 pub use report::SimReport;
 
 use files::{Files, Wanted};
+use in_place::InPlace;
 use ledger::LedgerOutside;
 use life::Lives;
 use outside::Outside;
@@ -145,7 +147,7 @@ impl Simulation {
     /// mended; it may never begin anew. With [`remote`](Self::remote) the file has to be brought back, and nothing else changes.
     ///
     /// What sinks had committed behind the checkpoint before comes again: that cannot be otherwise, and [`check`](Self::check) takes it back for
-    /// the job. Files cannot be taken back: with [`check_files`](Self::check_files) nothing is damaged but with `remote`. Nothing is damaged
+    /// the job. Files cannot be taken back: with [`check_files`](Self::check_files) and [`check_files_in_place`](Self::check_files_in_place) nothing is damaged but with `remote`. Nothing is damaged
     /// any more once the job has begun with a savepoint.
     pub fn damage(mut self) -> Self {
         self.damage = true;
@@ -208,6 +210,45 @@ impl Simulation {
         let guarantee = self.guarantee;
         let wanted = Wanted { rows: &rows, expected: &expected, guarantee };
         self.run(|disk| Files::new(disk.clone(), directory.as_ref(), wanted.clone(), &describe))
+    }
+
+    /// As [`check_files`](Self::check_files), for a sink that writes rows into its files as they come: [`CsvSink`](crate::sink::CsvSink) or
+    /// [`JsonLinesSink`](crate::sink::JsonLinesSink). What is in the files under `directory` in the end has to be `expected`, in any order; then the
+    /// power is cut once more, and it has to be there still.
+    ///
+    /// Meanwhile a reader may see rows twice, so only that is looked at which a complete checkpoint knows: it may not change, or be lost,
+    /// whatever happens.
+    ///
+    /// ```
+    /// use tidemill_operators::{sim::{Simulation, json_rows}, sink::JsonLinesSink, source::from_vec};
+    /// use tidemill_engine::model::watermark::WatermarkStrategy;
+    ///
+    /// let expected = (0..100_u64).map(|number| number * 2);
+    /// Simulation::new().seeds(20).check_files_in_place("/doubled", json_rows, expected, |environment| {
+    ///     environment
+    ///         .from_source("numbers", from_vec((0..100_u64).collect()), WatermarkStrategy::none())
+    ///         .map(|number| number * 2)
+    ///         .sink("doubled", JsonLinesSink::directory("/doubled"));
+    /// });
+    /// ```
+    ///
+    /// # Panics
+    /// As [`check`](Self::check), and when something is changed or lost that may not.
+    pub fn check_files_in_place<T, R, D>(
+        self,
+        directory: impl AsRef<Path>,
+        rows: R,
+        expected: impl IntoIterator<Item = T>,
+        describe: D,
+    ) -> SimReport
+    where
+        T: Debug,
+        R: Fn(&[u8]) -> Result<Vec<T>, BoxError>,
+        D: Fn(&StreamEnvironment),
+    {
+        let expected = counted(expected);
+        let rows = |file: &[u8]| rows(file).map(counted);
+        self.run(|disk| InPlace::new(disk.clone(), directory.as_ref(), &rows, &expected, &describe))
     }
 
     /// Runs every seed with an outside of its own.

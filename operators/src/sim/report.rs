@@ -36,7 +36,8 @@ pub struct SimReport {
     pub went_back: u64,
     /// Those of them for which the job refused to start.
     pub refused: u64,
-    /// Files that a reader has taken, in [`check_files`](super::Simulation::check_files).
+    /// Files that a reader has taken, in [`check_files`](super::Simulation::check_files), or that are there in the end, in
+    /// [`check_files_in_place`](super::Simulation::check_files_in_place).
     pub files: u64,
 }
 
