@@ -27,6 +27,7 @@ mod in_place;
 mod ledger;
 mod life;
 mod outside;
+mod own;
 mod report;
 mod request;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use tidemill_storage::snapshot::disk::memory::MemoryDisk;
 
 pub use files::{csv_rows, json_rows};
 pub use ledger::{SimSink, SimSinkWriter};
+pub use own::SimOutside;
 pub use report::SimReport;
 
 use files::{Files, Wanted};
@@ -46,6 +48,7 @@ use in_place::InPlace;
 use ledger::LedgerOutside;
 use life::Lives;
 use outside::Outside;
+use own::OwnOutside;
 
 use crate::{api::environment::StreamEnvironment, sink::DeliveryGuarantee};
 
@@ -157,7 +160,7 @@ impl Simulation {
     /// Runs the job that `describe` describes under every seed. What it commits to the given sink has to be `expected`, in any
     /// order. `describe` is called for each life of the process anew, as a program is started anew.
     ///
-    /// With `TIDEMILL_SIM_SEED=n` in the environment only seed n runs; `TIDEMILL_SIM_SEEDS=n` runs another number of them.
+    /// With `TIDEMILL_SIM_SEED=n` in the environment only seed n runs; `TIDEMILL_SIM_SEEDS=n` runs another number of them, at least one.
     ///
     /// # Panics
     /// When something was committed twice or never, or the job does not end: with the seed, the command that replays it, and the
@@ -251,10 +254,69 @@ impl Simulation {
         self.run(|disk| InPlace::new(disk.clone(), directory.as_ref(), &rows, &expected, &describe))
     }
 
+    /// As [`check`](Self::check), for a job that commits by a sink of your own: the system that it commits to is a `W`, which outlives the
+    /// process and begins as [`Default`] says under each seed. What `rows` finds in it when the job has come to its end has to be
+    /// `expected`, in any order.
+    ///
+    /// The sink reaches it by [`SimOutside::ask`], as the real one reaches a server: what it has done there stays done, also when the process
+    /// is killed right behind. Nobody can take that back, so no checkpoint is [damaged](Self::damage) but with [`remote`](Self::remote). A
+    /// job with other sinks beside it gives their rows to the same `W`.
+    ///
+    /// ```
+    /// use tidemill_operators::{sim::{SimOutside, Simulation}, source::from_vec};
+    /// use tidemill_engine::model::{
+    ///     sink::{Sink, SinkWriter}, source::{BoxError, SubtaskContext}, time::Timestamp, watermark::WatermarkStrategy,
+    /// };
+    /// use std::collections::BTreeSet;
+    ///
+    /// /// Puts numbers into a set: each once, however often it is put.
+    /// #[derive(Clone)]
+    /// struct Put(SimOutside<BTreeSet<u64>>);
+    ///
+    /// impl Sink<u64> for Put {
+    ///     type Writer = Self;
+    ///     fn prepare(&mut self, _parallelism: usize) -> Result<(), BoxError> { Ok(()) }
+    ///     fn open(&self, _context: &SubtaskContext) -> Result<Self, BoxError> { Ok(self.clone()) }
+    /// }
+    ///
+    /// impl SinkWriter<u64> for Put {
+    ///     fn write(&mut self, number: u64, _timestamp: Timestamp) -> Result<(), BoxError> {
+    ///         self.0.ask(|set| set.insert(number)).map(drop)
+    ///     }
+    ///     fn flush(&mut self) -> Result<(), BoxError> { Ok(()) }
+    ///     fn finish(&mut self) -> Result<(), BoxError> { Ok(()) }
+    /// }
+    ///
+    /// let rows = |set: &BTreeSet<u64>| set.iter().copied().collect();
+    /// Simulation::new().seeds(20).check_outside(rows, 0..100_u64, |environment, set| {
+    ///     environment
+    ///         .from_source("numbers", from_vec((0..100_u64).collect()), WatermarkStrategy::none())
+    ///         .sink("set", Put(set));
+    /// });
+    /// ```
+    ///
+    /// # Panics
+    /// As [`check`](Self::check).
+    pub fn check_outside<W, T, R, D>(
+        self,
+        rows: R,
+        expected: impl IntoIterator<Item = T>,
+        describe: D,
+    ) -> SimReport
+    where
+        W: Default + Send + 'static,
+        T: Debug,
+        R: Fn(&W) -> Vec<T>,
+        D: Fn(&StreamEnvironment, SimOutside<W>),
+    {
+        let expected = counted(expected);
+        self.run(|_| OwnOutside::new(&rows, &expected, &describe))
+    }
+
     /// Runs every seed with an outside of its own.
     fn run<O: Outside>(self, outside: impl Fn(&MemoryDisk) -> O) -> SimReport {
         let mut report = SimReport::default();
-        let seeds = match (number(SEED_VARIABLE), number(SEEDS_VARIABLE)) {
+        let seeds = match (number(SEED_VARIABLE, 0), number(SEEDS_VARIABLE, 1)) {
             (Some(seed), _) => seed..seed + 1,
             (None, Some(seeds)) => self.seeds.start..self.seeds.start + seeds,
             (None, None) => self.seeds.clone(),
@@ -293,14 +355,18 @@ fn fail(seed: u64, wrong: &str, story: &str) -> ! {
     );
 }
 
-/// The number in a variable of the environment, if it is set.
+/// The number in a variable of the environment, if it is set; `least` or more.
 #[expect(clippy::panic, reason = "this is how a test fails")]
-fn number(variable: &str) -> Option<u64> {
+fn number(variable: &str, least: u64) -> Option<u64> {
     let text = env::var(variable).ok()?;
-    let Ok(number) = text.parse() else {
-        panic!("{variable} is `{text}`: a simulation's seeds are numbers from 0 on, such as {variable}=7");
-    };
-    Some(number)
+    match text.parse() {
+        Ok(number) if number >= least => Some(number),
+        // A test that runs nothing would pass.
+        Ok(_) => panic!("{variable} is {text}: it must be at least {least}, such as {variable}=7"),
+        Err(_) => {
+            panic!("{variable} is `{text}`: a simulation's seeds are numbers from 0 on, such as {variable}=7")
+        }
+    }
 }
 
 /// How often there is what shows as this.
