@@ -153,3 +153,103 @@ pub enum RestartStrategy {
         delay_ms: u64,
     },
 }
+
+impl RestartStrategy {
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// [`Error::Config`] that names the setting, what it is and what it may be.
+    pub fn check(&self) -> Result<(), Error> {
+        let refused = |what: String, why: &str, fix: &str| {
+            Err(Error::config(format!("restart.{what}"), why.to_owned(), fix.to_owned()))
+        };
+        let at_least_one = |what: &str, value: u64, fix: &str| match value {
+            0 => refused(format!("{what} is 0"), "it must be at least 1", fix),
+            _ => Ok(()),
+        };
+        match *self {
+            Self::None => Ok(()),
+            Self::FixedDelay { attempts_max, .. } => at_least_one(
+                "attempts_max",
+                attempts_max.into(),
+                "set it to 1 or more, or take `RestartStrategy::None` for a job that is never started again",
+            ),
+            Self::ExponentialDelay { initial_ms, delay_ms_max, factor, reset_after_ms } => {
+                at_least_one("initial_ms", initial_ms, "set it to 1 or more: from 0 no delay grows")?;
+                if delay_ms_max < initial_ms {
+                    return refused(
+                        format!("delay_ms_max is {delay_ms_max} and initial_ms is {initial_ms}"),
+                        "the longest delay cannot be shorter than the first",
+                        "raise delay_ms_max, or lower initial_ms",
+                    );
+                }
+                if !factor.is_finite() || factor < 1.0 {
+                    return refused(
+                        format!("factor is {factor}"),
+                        "a delay grows by it, so it must be a number of at least 1",
+                        "set it to 1 for a delay that stays the same, or to more, such as 2",
+                    );
+                }
+                at_least_one(
+                    "reset_after_ms",
+                    reset_after_ms,
+                    "set it to more: with 0 each failure begins again with the first delay",
+                )
+            }
+            Self::FailureRate { failures_max, interval_ms, .. } => {
+                at_least_one(
+                    "failures_max",
+                    failures_max.into(),
+                    "set it to 1 or more, or take `RestartStrategy::None` for a job that is never started again",
+                )?;
+                at_least_one(
+                    "interval_ms",
+                    interval_ms,
+                    "set it to the time in which failures are counted, such as 60000",
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of an exponential delay.
+    fn said(initial_ms: u64, delay_ms_max: u64, factor: f64, reset_after_ms: u64) -> String {
+        let strategy = RestartStrategy::ExponentialDelay { initial_ms, delay_ms_max, factor, reset_after_ms };
+        strategy.check().err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn delays_that_do_not_grow_as_they_should_are_refused() {
+        assert_eq!(said(1_000, 60_000, 1.0, 60_000), "");
+        assert_eq!(said(5, 5, 2.5, 1), "");
+        for factor in [0.0, 0.99, -2.0, f64::NAN, f64::INFINITY] {
+            let said = said(1_000, 60_000, factor, 60_000);
+            assert!(said.contains(&format!("restart.factor is {factor}")), "{said}");
+        }
+        assert!(said(1_000, 999, 2.0, 60_000).contains("delay_ms_max is 999 and initial_ms is 1000"));
+        assert!(said(0, 999, 2.0, 60_000).contains("restart.initial_ms is 0"));
+        assert!(said(1, 999, 2.0, 0).contains("restart.reset_after_ms is 0"));
+    }
+
+    #[test]
+    fn strategies_by_which_nothing_is_ever_started_again_are_refused() {
+        let said = |strategy: RestartStrategy| strategy.check().unwrap_err().to_string();
+        let none = "`RestartStrategy::None`";
+        let fixed = said(RestartStrategy::FixedDelay { attempts_max: 0, delay_ms: 5 });
+        assert!(fixed.contains("restart.attempts_max is 0") && fixed.contains(none), "{fixed}");
+        let rate = |failures_max, interval_ms| RestartStrategy::FailureRate {
+            failures_max,
+            interval_ms,
+            delay_ms: 0,
+        };
+        let never = said(rate(0, 10));
+        assert!(never.contains("restart.failures_max is 0") && never.contains(none), "{never}");
+        assert!(said(rate(1, 0)).contains("restart.interval_ms is 0"));
+        rate(1, 1).check().unwrap();
+        RestartStrategy::None.check().unwrap();
+    }
+}

@@ -152,6 +152,7 @@ impl JobConfig {
         between("step_records_max", self.step_records_max as u64, 1, 1 << 24)?;
         between("step_us_max", self.step_us_max, 1, 60_000_000)?;
         between("watermark_interval_us", self.watermark_interval_us, 0, 3_600_000_000)?;
+        self.restart.check()?;
         if let Some(checkpoints) = &self.checkpoints {
             checkpoints.check()?;
             if self.state_backend == StateBackendKind::Memory {
@@ -192,6 +193,13 @@ mod tests {
         config.max_parallelism = None;
         assert_eq!(config.key_groups(), 384);
         config.check().unwrap();
+    }
+
+    #[test]
+    fn a_restart_strategy_is_checked_with_the_rest() {
+        let restart = RestartStrategy::FixedDelay { attempts_max: 0, delay_ms: 1 };
+        let message = JobConfig { restart, ..JobConfig::default() }.check().unwrap_err().to_string();
+        assert!(message.contains("restart.attempts_max is 0"), "{message}");
     }
 
     #[test]
