@@ -81,6 +81,16 @@ fn failed<'a>(doing: &'static str, file: &'a Path) -> impl FnOnce(io::Error) -> 
     move |source| CheckpointError::Io { doing, file: file.to_owned(), source }
 }
 
+/// What the system says when a directory is taken, with what to do; of one that is in use that is said already.
+fn unlocked(error: StateError) -> CheckpointError {
+    match error {
+        StateError::Io { doing, file, source } if source.kind() != io::ErrorKind::ResourceBusy => {
+            CheckpointError::Io { doing, file, source }
+        }
+        error => error.into(),
+    }
+}
+
 impl Library {
     /// Takes the directory of `job`; makes it if there is none in the one above.
     ///
@@ -89,7 +99,7 @@ impl Library {
     pub(super) fn open(disk: Arc<dyn Disk>, root: &Path, job: &str) -> Result<Self, CheckpointError> {
         let manifests = root.join(MANIFESTS);
         make_root(&*disk, root)?;
-        let lock = disk.lock(root)?;
+        let lock = disk.lock(root).map_err(unlocked)?;
         claim(&*disk, root, job)?;
         disk.make_directory(&manifests).map_err(failed("create", &manifests))?;
         let record = Record::read(&*disk, root)?;

@@ -42,12 +42,22 @@ impl SavepointPlace {
         }
     }
 
-    /// Checks the URL, if it is one.
+    /// Checks the URL, if it is one, and that there is a path, if not.
     ///
     /// # Errors
-    /// [`Error::Config`] about `what`, when it names no store.
+    /// [`Error::Config`] about `what`, when it names no store and no directory.
     pub fn check(&self, what: &str) -> Result<(), Error> {
-        let Self::Remote(remote) = self else { return Ok(()) };
+        let remote = match self {
+            Self::Directory(directory) if directory.as_os_str().is_empty() => {
+                return Err(Error::config(
+                    format!("{what} is empty"),
+                    "a savepoint is in a directory or a remote store".to_owned(),
+                    "name the path or the URL; is a variable of the environment not set?".to_owned(),
+                ));
+            }
+            Self::Directory(_) => return Ok(()),
+            Self::Remote(remote) => remote,
+        };
         remote.check().map_err(|error| {
             Error::config(
                 format!("{what} cannot be used"),
@@ -141,6 +151,11 @@ mod tests {
     fn urls_that_name_no_store_are_refused_in_one_line_and_secrets_are_not_shown() {
         SavepointPlace::from("savepoints").check("savepoint").unwrap();
         SavepointPlace::from("s3://bucket/prefix").check("savepoint").unwrap();
+        let empty = SavepointPlace::from("").check("checkpoints.savepoint").unwrap_err().to_string();
+        assert!(
+            empty.contains("checkpoints.savepoint is empty") && empty.contains("name the path"),
+            "{empty}"
+        );
         for url in ["gs://bucket", "s3://", "file://relative", "s3://bucket/../x"] {
             let message = SavepointPlace::from(url).check("checkpoints.savepoint").unwrap_err().to_string();
             assert!(message.starts_with("checkpoints.savepoint cannot be used") && message.contains(url));

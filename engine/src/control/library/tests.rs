@@ -37,6 +37,21 @@ fn checkpoint(id: CheckpointId, directories: &[&PathBuf]) -> JobManifest {
 }
 
 #[test]
+fn a_directory_that_cannot_be_taken_says_what_to_do() {
+    let place = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk::default());
+    // As in a directory that this user may not write to, the system refuses to make the file.
+    fs::create_dir(place.path().join("lock")).unwrap();
+    let said = Library::open(Arc::clone(&disk), place.path(), "job").err().unwrap().to_string();
+    assert!(said.contains("/lock") && said.contains("that this user may write to"), "{said}");
+    fs::remove_dir(place.path().join("lock")).unwrap();
+    let _library = Library::open(Arc::clone(&disk), place.path(), "job").unwrap();
+    let said = Library::open(disk, place.path(), "job").err().unwrap().to_string();
+    let words = format!("cannot take the directory {}: it is in use by process ", place.path().display());
+    assert!(said.starts_with(&words) && said.contains("stop that process"), "{said}");
+}
+
+#[test]
 fn a_checkpoint_that_was_gone_on_from_outlives_a_power_cut() {
     for seed in 0..16 {
         let (memory, root) = (MemoryDisk::default(), Path::new("/checkpoints"));

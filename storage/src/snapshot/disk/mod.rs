@@ -208,7 +208,7 @@ pub(crate) fn failed<'a>(
 pub(super) fn in_use(directory: &Path, process: Option<u32>) -> StateError {
     let by = process.map(|id| format!(" by process {id}")).unwrap_or_default();
     let what = format!("it is in use{by}; stop that process, or give this job a directory of its own");
-    failed("take the state directory", directory)(io::Error::new(io::ErrorKind::ResourceBusy, what))
+    failed("take the directory", directory)(io::Error::new(io::ErrorKind::ResourceBusy, what))
 }
 
 /// Reads a small file whole.

@@ -234,7 +234,9 @@ pub(in crate::control) fn look(
     };
     match Saved::find(store, platform, enough) {
         Ok(None) => {}
-        Err(error @ CheckpointError::Remote { .. }) => return Err(error.into()),
+        Err(CheckpointError::Remote { place, source, .. }) => {
+            return Err(CheckpointError::Remote { doing: "take a savepoint", place, source }.into());
+        }
         Err(CheckpointError::NoSavepoint { .. }) => return refused("what a savepoint that failed has left"),
         // Whatever is wrong with it, it is there.
         Ok(Some(_)) | Err(_) => return Err(CheckpointError::SavepointTaken { place: store.place() }.into()),

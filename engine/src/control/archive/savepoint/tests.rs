@@ -337,7 +337,7 @@ fn a_place_with_nothing_or_with_checkpoints_is_said_to_be_one() {
     assert!(message.contains("holds the checkpoints of a job") && message.contains("name a place"));
     dead(&store);
     let message = look(&store, &SimPlatform::new(0), NEVER).unwrap_err().to_string();
-    assert!(message.contains("cannot read a savepoint in memory:///simulated"), "{message}");
+    assert!(message.contains("cannot take a savepoint in memory:///simulated"), "{message}");
 }
 
 #[test]
