@@ -81,6 +81,11 @@ fn a_job_is_asked_for_savepoints_in_remote_stores_and_they_are_listed_and_verifi
     assert!(said.contains(&format!("{first} holds a savepoint already")), "{said}");
     assert!(refused(&["savepoint", directory, &store]).contains("holds the checkpoints of a job"));
     assert!(refused(&["savepoint", directory, "gs://bucket"]).contains("s3://BUCKET/PREFIX"));
+    let unmounted = refused(&["savepoint", directory, &format!("{first}/missing")]);
+    assert!(unmounted.contains("cannot take a savepoint in"), "{unmounted}");
+    assert!(unmounted.contains("Mount or make the directory"), "{unmounted}");
+    let nowhere = refused(&["savepoint", directory, ""]);
+    assert!(nowhere.contains("the place of the savepoint is empty"), "{nowhere}");
     assert_eq!(done(&["stop", directory, "--savepoint", &last]), format!("{last}\n"));
     job.wait().unwrap();
 
@@ -181,6 +186,55 @@ fn a_directory_is_verified_checkpoint_by_checkpoint() {
 
     let missing = place.path("missing");
     assert!(refused(&["checkpoints", missing.to_str().unwrap()]).contains("there is no directory"));
+}
+
+#[test]
+fn what_is_beside_below_and_gone_is_told_apart() {
+    let place = Place::new();
+    let job = place.start(None);
+    job.monitor().checkpoint().unwrap();
+    job.monitor().savepoint(place.path("savepoint")).unwrap();
+    job.monitor().suspend().unwrap();
+    job.wait().unwrap();
+    let (above, directory, savepoint) = (place.path(""), place.path("job"), place.path("savepoint"));
+    let (above, directory) = (above.to_str().unwrap(), directory.to_str().unwrap());
+    // What is in a directory above was not looked at, and is named.
+    for command in [&["checkpoints"][..], &["state", "verify"]] {
+        let said = refused(&[command, &[above]].concat());
+        assert!(said.contains(&format!("there are no checkpoints in {above} itself")), "{said}");
+        for below in ["job", "savepoint"] {
+            assert!(said.contains(place.path(below).to_str().unwrap()), "{said}");
+        }
+    }
+    let output = tidemill(&["state", "verify", "--json", above]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &report["sound"]), (Some(1), &false.into()));
+
+    // A savepoint and checkpoints in one directory are both looked at.
+    fs::copy(savepoint.join("savepoint"), place.path("job/savepoint")).unwrap();
+    for state in files_in(&savepoint.join("state")) {
+        let to = place.path("job").join(state.strip_prefix(&savepoint).unwrap());
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        fs::copy(&state, to).unwrap();
+    }
+    let verified = done(&["state", "verify", directory]);
+    assert!(verified.contains("sound: savepoint ") && verified.contains("sound: checkpoint "), "{verified}");
+    let listed = done(&["checkpoints", directory]);
+    assert!(listed.contains("savepoint ") && listed.starts_with("checkpoint "), "{listed}");
+    fs::remove_file(place.path("job/savepoint")).unwrap();
+
+    // Without manifests there is still known that there were some.
+    files_in(&place.path("job/checkpoints")).iter().for_each(|file| fs::remove_file(file).unwrap());
+    for emptied in [true, false] {
+        if !emptied {
+            fs::remove_dir(place.path("job/checkpoints")).unwrap();
+        }
+        for command in [&["checkpoints"][..], &["state", "verify"]] {
+            let said = refused(&[command, &[directory]].concat());
+            assert!(said.contains("the job has completed checkpoint "), "{said}");
+            assert!(said.contains("bring back what was there"), "{said}");
+        }
+    }
 }
 
 #[test]

@@ -5,12 +5,12 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use tidemill_engine::control::archive::{Listed, list};
+use tidemill_engine::control::list_directory;
 use tidemill_engine::control::manifest::JobManifest;
-use tidemill_engine::control::{list_checkpoints, read_savepoint, verify::is_of_checkpoints};
 use tidemill_engine::model::savepoint::SavepointPlace;
 use tidemill_engine::platform::GlommioPlatform;
 
-use super::{failed, open};
+use super::{failed, nothing_in, open};
 
 /// `tidemill checkpoints`.
 #[derive(Args, Debug)]
@@ -32,7 +32,7 @@ impl Checkpoints {
         };
         match listed {
             Ok(listed) if listed.checkpoints.is_empty() && listed.savepoint.is_none() => {
-                failed(&format!("there are no checkpoints in {place}"))
+                failed(&nothing_in(&place))
             }
             Ok(listed) => print(&listed),
             Err(why) => failed(&why),
@@ -44,15 +44,7 @@ fn in_directory(directory: &Path) -> Result<Listed, String> {
     if !directory.exists() {
         return Err(format!("there is no directory {}", directory.display()));
     }
-    let mut listed = Listed::default();
-    match read_savepoint(directory) {
-        Ok(savepoint) => listed.savepoint = Some(Ok(savepoint)),
-        Err(_) if is_of_checkpoints(directory) => {
-            listed.checkpoints = list_checkpoints(directory).map_err(|error| error.to_string())?;
-        }
-        Err(_) => {}
-    }
-    Ok(listed)
+    list_directory(directory).map_err(|error| error.to_string())
 }
 
 fn print(Listed { checkpoints, savepoint, .. }: &Listed) -> ExitCode {

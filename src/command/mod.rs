@@ -6,8 +6,11 @@ mod job;
 mod state;
 
 use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use tidemill_engine::control::verify::is_of_checkpoints;
+use tidemill_engine::model::savepoint::SavepointPlace;
 use tidemill_engine::platform::remote::{self, RemoteConfig, RemoteStore};
 
 /// A stream processing engine.
@@ -55,6 +58,27 @@ impl Command {
 fn failed(why: &str) -> ExitCode {
     eprintln!("tidemill: {why}");
     ExitCode::FAILURE
+}
+
+/// What is said of a place without checkpoints; of a directory, with those in it that have some.
+fn nothing_in(place: &SavepointPlace) -> String {
+    let nothing = format!("there are no checkpoints in {place}");
+    match place.as_directory().map(below) {
+        Some(below) if !below.is_empty() => {
+            let below: Vec<_> = below.iter().map(|path| path.display().to_string()).collect();
+            format!("{nothing} itself, but there are in {}: name one of them", below.join(", "))
+        }
+        _ => nothing,
+    }
+}
+
+/// The directories in this one that hold checkpoints or a savepoint.
+fn below(directory: &Path) -> Vec<PathBuf> {
+    let entries = directory.read_dir().into_iter().flatten().flatten();
+    let mut below: Vec<_> =
+        entries.map(|entry| entry.path()).filter(|path| is_of_checkpoints(path)).collect();
+    below.sort();
+    below
 }
 
 /// Opens a remote store, which is reached as the environment says.

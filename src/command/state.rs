@@ -18,6 +18,8 @@ use tidemill_storage::snapshot::inspect::{Count, SliceReport, SnapshotReport, St
 use tidemill_storage::snapshot::verify::{Verified, verify};
 use tidemill_storage::state::StateError;
 
+use super::{below, nothing_in};
+
 /// Looks into snapshots of state, offline.
 #[derive(Args, Debug)]
 pub struct State {
@@ -70,6 +72,12 @@ impl State {
             && is_of_checkpoints(&asked.path)
         {
             return directory::run(&asked.path, asked.json);
+        }
+        if let Action::Verify(asked) = &self.action
+            && !below(&asked.path).is_empty()
+        {
+            // All files of state in them may be whole, and the checkpoints are not: nobody is to take the one for the other.
+            return directory::refuse(&nothing_in(&asked.path.as_path().into()), asked.json);
         }
         let (found, as_json) = match self.action {
             Action::Inspect(asked) => (asked.run(), asked.json),

@@ -36,12 +36,28 @@ use crate::model::checkpoint_error::CheckpointError;
 /// or whose files are not all there. The files themselves are not read through: [`verify`] does that.
 ///
 /// # Errors
-/// When the directory cannot be read.
+/// When the directory cannot be read, and when it says that there were checkpoints and none is left.
 pub fn list_checkpoints(
     directory: &Path,
 ) -> Result<Vec<Result<manifest::JobManifest, CheckpointError>>, CheckpointError> {
     let disk: Arc<dyn Disk> = Arc::new(OsDisk::default());
     library::list(&disk, directory)
+}
+
+/// What is in a directory: the checkpoints of a job, as [`list_checkpoints`] says, a savepoint, or both.
+///
+/// # Errors
+/// As [`list_checkpoints`].
+pub fn list_directory(directory: &Path) -> Result<archive::Listed, CheckpointError> {
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk::default());
+    let mut listed = archive::Listed::default();
+    if savepoint::is_in(&*disk, directory) {
+        listed.savepoint = Some(savepoint::read(&*disk, directory));
+    }
+    if library::is_in(&*disk, directory) {
+        listed.checkpoints = library::list(&disk, directory)?;
+    }
+    Ok(listed)
 }
 
 /// The manifest of a savepoint.

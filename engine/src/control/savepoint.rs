@@ -112,7 +112,10 @@ fn sync_names(disk: &dyn Disk, manifest: &JobManifest, target: &Path) -> Result<
 
 /// Whether a directory holds a savepoint.
 pub(super) fn is_in(disk: &dyn Disk, directory: &Path) -> bool {
-    disk.open(&directory.join(MANIFEST)).is_ok()
+    // A directory of that name can be opened as well: one in which somebody keeps savepoints.
+    let is_directory =
+        |read: io::Result<()>| matches!(read, Err(error) if error.kind() == io::ErrorKind::IsADirectory);
+    disk.open(&directory.join(MANIFEST)).is_ok_and(|file| !is_directory(file.read_at(0, &mut [0])))
 }
 
 /// Reads the savepoint in a directory.

@@ -61,11 +61,11 @@ pub fn is_of_checkpoints(directory: &Path) -> bool {
     savepoint::is_in(&OsDisk::default(), directory) || library::is_in(&OsDisk::default(), directory)
 }
 
-/// Reads every byte of every checkpoint in the directory of a job, or of the savepoint in it, and compares checksums. The job may
+/// Reads every byte of every checkpoint in the directory of a job, and of the savepoint in it, and compares checksums. The job may
 /// run: then a checkpoint may go while it is read, and is told of as broken.
 ///
 /// # Errors
-/// When the directory cannot be read.
+/// When the directory cannot be read, and when it says that there were checkpoints and none is left.
 pub fn verify_directory(directory: &Path) -> Result<VerifiedDirectory, CheckpointError> {
     let disk: Arc<dyn Disk> = Arc::new(OsDisk::default());
     let mut verified = VerifiedDirectory::default();
@@ -75,7 +75,10 @@ pub fn verify_directory(directory: &Path) -> Result<VerifiedDirectory, Checkpoin
             verified.state_of(&*disk, &manifest).map_err(|error| error.to_string())?;
             Ok(manifest.checkpoint)
         }));
-        return Ok(verified);
+        // Somebody may have put it beside checkpoints.
+        if !library::is_in(&*disk, directory) {
+            return Ok(verified);
+        }
     }
     for read in library::manifests(&disk, directory)?.into_iter().rev() {
         match read {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use tidemill_engine::control::verify::{VerifiedDirectory, verify_directory};
 
-use super::super::failed;
+use super::super::{failed, nothing_in};
 use super::{size, verdict};
 
 /// Reads and prints.
@@ -14,17 +14,24 @@ pub fn run(directory: &Path, as_json: bool) -> ExitCode {
     let (text, is_sound) = match verify_directory(directory) {
         Ok(verified) if as_json => (json_of(&verified), verified.is_sound()),
         Ok(verified) if verified.is_empty() => {
-            return failed(&format!("there are no checkpoints in {}", directory.display()));
+            return failed(&nothing_in(&directory.into()));
         }
         Ok(verified) => (text_of(&verified), verified.is_sound()),
-        Err(error) if as_json => {
-            (format!("{}\n", json!({ "sound": false, "error": error.to_string() })), false)
-        }
-        Err(error) => return failed(&error.to_string()),
+        Err(error) => return refuse(&error.to_string(), as_json),
     };
     // A reader that closes its pipe early has seen enough: the verdict stands.
     let _ = io::stdout().lock().write_all(text.as_bytes());
     if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Says why nothing was read.
+pub fn refuse(why: &str, as_json: bool) -> ExitCode {
+    if !as_json {
+        return failed(why);
+    }
+    let text = format!("{}\n", json!({ "sound": false, "error": why }));
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+    ExitCode::FAILURE
 }
 
 fn text_of(verified: &VerifiedDirectory) -> String {

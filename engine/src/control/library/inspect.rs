@@ -7,15 +7,26 @@ use tidemill_storage::{
     state::StateError,
 };
 
-use super::{MANIFESTS, failed, manifest_path, number_of};
-use crate::{control::manifest::JobManifest, model::checkpoint_error::CheckpointError};
+use super::{MANIFESTS, failed, manifest_path, number_of, record::Record};
+use crate::{
+    control::manifest::JobManifest,
+    model::{checkpoint::CheckpointId, checkpoint_error::CheckpointError},
+};
 
-/// Whether a directory is one of a job's checkpoints.
+/// Whether a directory is one of a job's checkpoints, also if they are gone.
 pub(in crate::control) fn is_in(disk: &dyn Disk, root: &Path) -> bool {
-    disk.list(&root.join(MANIFESTS)).is_ok()
+    disk.list(&root.join(MANIFESTS)).is_ok() || was_complete(disk, root).is_some()
+}
+
+/// The newest checkpoint of which the directory says, apart from its manifest, that it was complete.
+fn was_complete(disk: &dyn Disk, root: &Path) -> Option<CheckpointId> {
+    Record::read(disk, root).ok()?.newest()
 }
 
 /// The manifests of all checkpoints in a job's directory, the oldest first; an error in place of one whose files are not all there.
+///
+/// # Errors
+/// As [`manifests`].
 pub(in crate::control) fn list(
     disk: &Arc<dyn Disk>,
     root: &Path,
@@ -31,12 +42,20 @@ pub(in crate::control) fn list(
 }
 
 /// The manifests of all checkpoints in a job's directory, the oldest first, whatever has become of their files.
+///
+/// # Errors
+/// When the directory cannot be read, and when there were some and none is left, as the job would say.
 pub(in crate::control) fn manifests(
     disk: &Arc<dyn Disk>,
     root: &Path,
 ) -> Result<Vec<Result<JobManifest, CheckpointError>>, CheckpointError> {
     let manifests = root.join(MANIFESTS);
-    let mut files = disk.list(&manifests).map_err(failed("list", &manifests))?;
+    let listed = disk.list(&manifests).map_err(failed("list", &manifests));
+    let is_none = listed.as_ref().map_or(true, |files| files.iter().all(|file| number_of(file).is_none()));
+    if let Some(checkpoint) = was_complete(&**disk, root).filter(|_| is_none) {
+        return Err(CheckpointError::Lost { directory: root.to_owned(), checkpoint });
+    }
+    let mut files = listed?;
     files.retain(|file| number_of(file).is_some());
     Ok(files.iter().map(|file| JobManifest::read(&**disk, file, root)).collect())
 }
