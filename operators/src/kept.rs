@@ -8,7 +8,10 @@ use tidemill_engine::model::{
     graph::{BuildContext, Share},
     operator::{OpenError, OperatorIndex, StepContext},
 };
-use tidemill_storage::record::{Record, from_bytes, to_bytes};
+use tidemill_storage::{
+    record::{Record, from_bytes, to_bytes},
+    state::StateError,
+};
 
 /// Adds a record to the checkpoint whose barrier the operator was handed. What fails stops the job.
 pub fn keep<T: Record>(operator: OperatorIndex, record: &T, context: &mut StepContext) {
@@ -34,5 +37,6 @@ pub fn restored<T: Record>(operator: OperatorIndex, context: &BuildContext) -> R
     bytes
         .map(|bytes| from_bytes::<T>(bytes))
         .collect::<Result<_, _>>()
-        .map_err(|error| OpenError { operator, cause: error.into() })
+        // The checkpoint is whole, by its checksum: they are those of something else.
+        .map_err(|source| OpenError { operator, cause: StateError::OtherOperator { source }.into() })
 }

@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use tidemill_storage::state::StateError;
+use tidemill_storage::{state::StateError, wal::LogError};
 
 use crate::{
-    model::{checkpoint_config::RestartStrategy, error::Error},
+    model::{checkpoint_config::RestartStrategy, error::Error, source::BoxError},
     platform::Nanos,
 };
 
@@ -109,6 +109,23 @@ pub(super) fn is_damage(failure: &Error) -> bool {
     let Some(error) = cause.downcast_ref::<StateError>() else { return false };
     matches!(error, StateError::Damaged { .. } | StateError::NoRecords { .. })
         || matches!(error, StateError::Io { source, .. } if source.kind() == ErrorKind::NotFound)
+}
+
+/// Whether an operator says that what it was given to go on from is not for it, which another attempt would find again: its state is of
+/// other types, or the log that it reads has lost its beginning.
+pub(super) fn is_refusal(cause: &BoxError) -> bool {
+    let state = matches!(
+        cause.downcast_ref(),
+        Some(
+            StateError::Schema { .. }
+                | StateError::OtherOperator { .. }
+                | StateError::OpenTwice { .. }
+                | StateError::NoDirectory
+                | StateError::NoSnapshots
+                | StateError::MaxParallelism { .. }
+        )
+    );
+    state || matches!(cause.downcast_ref(), Some(LogError::Trimmed { .. }))
 }
 
 #[cfg(test)]

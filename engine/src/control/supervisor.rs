@@ -25,7 +25,7 @@ use super::{
     commits::Commits,
     coordinator::{Coordinator, Plan},
     library::Library,
-    restart::{NANOS_PER_MILLI, Outage, SharedPolicy, is_damage},
+    restart::{NANOS_PER_MILLI, Outage, SharedPolicy, is_damage, is_refusal},
     savepoint::{Origin, Stores},
     vault::Vault,
     works::{Berth, Works},
@@ -492,6 +492,7 @@ fn is_lasting(failure: &Error) -> bool {
                     | Unknown { .. }
             )
         }
+        Error::Operator { cause, .. } => is_refusal(cause),
         _ => false,
     }
 }

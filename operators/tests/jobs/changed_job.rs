@@ -5,21 +5,28 @@ use std::{
     fs,
     path::{Path, PathBuf},
     thread,
+    time::Duration,
 };
 
 use rkyv::Archived;
 use tidemill_engine::{
     control::{handle::JobHandle, list_checkpoints},
     model::{
-        checkpoint_config::CheckpointConfig, checkpoint_error::CheckpointError, config::JobConfig,
-        error::Error, source::BoxError, watermark::WatermarkStrategy,
+        checkpoint_config::{CheckpointConfig, RestartStrategy},
+        checkpoint_error::CheckpointError,
+        config::JobConfig,
+        error::Error,
+        source::BoxError,
+        watermark::WatermarkStrategy,
     },
 };
 use tidemill_operators::{
+    aggregate::Count,
     api::environment::StreamEnvironment,
     keyed::process::{KeyedProcessFunction, ProcessContext, StateRegistry, ValueState},
     sink::{BlackholeSink, FileSink},
     source::from_parallel_iter,
+    window::assigner::TumblingEventTime,
 };
 
 /// Counts numbers, and keeps the newest if it has a state for it.
@@ -122,6 +129,73 @@ fn state_whose_id_another_operator_has_is_refused_and_dropped_with_a_warning_if_
     run(config.clone(), true).unwrap();
     config.checkpoints.iter_mut().for_each(|checkpoints| checkpoints.allow_non_restored_state = true);
     stateless(config).unwrap();
+}
+
+/// Keeps a text under the name of the count.
+struct Spelling(ValueState<String>);
+
+impl KeyedProcessFunction<u64, u64> for Spelling {
+    type Output = ();
+
+    fn on_record(
+        &mut self,
+        number: &Archived<u64>,
+        context: &mut ProcessContext<'_, u64, ()>,
+    ) -> Result<(), BoxError> {
+        context.update(self.0, String::new, |text| *text = number.to_string());
+        Ok(())
+    }
+}
+
+#[test]
+fn state_of_another_type_or_operator_is_refused_for_good() {
+    let place = tempfile::tempdir().unwrap();
+    let config = JobConfig {
+        name: "counting".to_owned(),
+        parallelism: 2,
+        checkpoints: Some(CheckpointConfig::new(place.path())),
+        ..JobConfig::default()
+    };
+    run(config.clone(), true).unwrap();
+    let refused = |describe: &dyn Fn(&StreamEnvironment)| {
+        let restart = RestartStrategy::FixedDelay { attempts_max: 3, delay_ms: 1 };
+        let env = StreamEnvironment::with_config(JobConfig { restart, ..config.clone() });
+        describe(&env);
+        let job = env.start().unwrap();
+        let monitor = job.monitor();
+        let said = job.wait().unwrap_err().to_string();
+        assert_eq!(monitor.metrics().checkpoints.restarts, 0, "it was tried again: {said}");
+        assert!(said.starts_with("operator `process (counting)`") || said.contains("(counting)"), "{said}");
+        said
+    };
+    let numbers = |_: usize, _: usize| 0..1_000_u64;
+    let spelled = refused(&|env| {
+        env.from_source("numbers", from_parallel_iter(numbers), WatermarkStrategy::none())
+            .uid("numbers")
+            .key_by(|number| number % 17)
+            .process(|states: &mut StateRegistry<u64>| Spelling(states.value("count")))
+            .uid("counting")
+            .for_each(|()| {});
+    });
+    assert!(
+        spelled.contains("state `count`") && spelled.contains("`u64`") && spelled.contains("`String`"),
+        "{spelled}"
+    );
+    let windowed = refused(&|env| {
+        let timed =
+            WatermarkStrategy::for_monotonous_timestamps().with_timestamps(|number: &u64| *number as i64);
+        env.from_source("numbers", from_parallel_iter(numbers), timed)
+            .uid("numbers")
+            .key_by(|number| number % 17)
+            .window(TumblingEventTime::of(Duration::from_millis(10)))
+            .aggregate(Count)
+            .uid("counting")
+            .for_each(|_| {});
+    });
+    assert!(
+        windowed.contains("of another kind or version") && windowed.contains("another id with `.uid("),
+        "{windowed}"
+    );
 }
 
 /// A job that writes numbers without an end to files, in several versions.

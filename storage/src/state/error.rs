@@ -23,6 +23,16 @@ pub enum StateError {
         /// The type it is opened with.
         wanted: String,
     },
+    /// What an operator has kept besides its keyed state is nothing that this one keeps.
+    #[error(
+        "what the checkpoint holds under this operator's id was kept by an operator of another kind or version: {source}. Give the \
+         operator another id with `.uid(…)`, and set `allow_non_restored_state` if what the other one had may be dropped; or put the \
+         other one back"
+    )]
+    OtherOperator {
+        /// What it is not.
+        source: crate::record::RecordError,
+    },
     /// A state was opened twice.
     #[error("operator `{operator}` opens its state `{state}` twice; give each state its own name")]
     OpenTwice {

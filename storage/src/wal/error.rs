@@ -112,6 +112,19 @@ pub enum LogError {
         /// Number of the log that is there.
         found: u64,
     },
+    /// The log is to be read from its beginning, which it does not have any more.
+    #[error(
+        "the write-ahead log in {directory} begins with record {first}: what was before it is in checkpoints of the job, and the job \
+         begins without any. Bring back the directory of its checkpoints, or name a savepoint; else, to begin without these records, \
+         say so once with `WriteAheadChannel::allow_trimmed_log`, or name an empty directory for the log",
+        directory = directory.display()
+    )]
+    Trimmed {
+        /// The log's directory.
+        directory: PathBuf,
+        /// The first record that is there.
+        first: u64,
+    },
     /// What serves the log has panicked.
     #[error(
         "the thread of the write-ahead log in {directory} is gone: it panicked, which is a bug of Tidemill. What was \
