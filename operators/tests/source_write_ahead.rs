@@ -23,7 +23,7 @@ use std::{
 use source_kit::{CountingWake, Taken, context, drain, open};
 use tidemill_engine::{
     model::{
-        checkpoint_config::CheckpointConfig,
+        checkpoint_config::{CheckpointConfig, RestartStrategy},
         config::JobConfig,
         error::Error,
         source::{Polled, Reader, Source, SubtaskContext},
@@ -341,6 +341,8 @@ fn what_cannot_be_is_refused_in_words() {
     let told = |error: WriteAheadError| error.to_string();
     let taken = try_channel::<Vec<u8>>(&directory).err().map(told).unwrap();
     assert!(taken.contains("cannot be taken") && taken.contains("in use by process"), "{taken}");
+    // Whatever it is that is kept there.
+    assert!(taken.contains("cannot take the directory"), "{taken}");
     feeder.send_all(&[vec![1], vec![2]]).unwrap();
     let mut reader = open(&source, &context(0, 1, false)).unwrap();
     take(&mut reader, 2);
@@ -545,6 +547,79 @@ fn a_job_whose_newest_checkpoint_is_damaged_finds_in_the_log_what_the_one_before
     job.wait().unwrap();
     assert_eq!(restored_from, Some(2), "the older one was used");
     assert_eq!(most.load(Ordering::SeqCst), 4 * PART);
+}
+
+#[test]
+fn a_job_whose_checkpoints_are_gone_does_not_begin_with_what_is_left_of_the_log() {
+    const PART: u64 = 2_000;
+    let place = tempfile::tempdir().unwrap();
+    let start = |parallelism, allows: bool| {
+        let config = JobConfig {
+            name: "counting".into(),
+            parallelism,
+            max_parallelism: Some(16),
+            restart: RestartStrategy::FixedDelay { attempts_max: 1_000, delay_ms: 1 },
+            ..JobConfig::default()
+        };
+        let checkpoints = CheckpointConfig {
+            interval_ms: 3_600_000,
+            ..CheckpointConfig::new(place.path().join("checkpoints"))
+        };
+        let env = StreamEnvironment::with_config(config).checkpoints(checkpoints);
+        let channel = WriteAheadChannel::new(place.path().join("log")).log_bytes_max(0);
+        let channel = if allows { channel.allow_trimmed_log() } else { channel };
+        let (feeder, source) = channel.open::<u64>(&env).unwrap();
+        let (sink, numbers) = CollectSink::new();
+        env.from_source("numbers", source, WatermarkStrategy::none()).sink("numbers", sink);
+        (feeder, env.start().unwrap(), numbers)
+    };
+    let (feeder, job, _numbers) = start(1, false);
+    for from in (0..PART).step_by(50) {
+        feeder.send_all(&(from..from + 50).collect::<Vec<_>>()).unwrap();
+        let durable = feeder.stats().durable;
+        while feeder.stats().read < durable {
+            thread::yield_now();
+        }
+        job.monitor().checkpoint().unwrap();
+    }
+    let first = feeder.stats().first;
+    assert!(first > 0, "nothing was trimmed");
+    job.monitor().suspend().unwrap();
+    job.wait().unwrap();
+    drop(feeder);
+
+    // With its checkpoints it goes on, with any number of workers.
+    let (feeder, job, numbers) = start(3, false);
+    feeder.send(&PART).unwrap();
+    while feeder.stats().read <= PART {
+        thread::yield_now();
+    }
+    job.monitor().suspend().unwrap();
+    job.wait().unwrap();
+    drop(feeder);
+    assert_eq!(numbers.take(), [PART]);
+
+    fs::remove_dir_all(place.path().join("checkpoints")).unwrap();
+    let (feeder, job, numbers) = start(2, false);
+    // One that begins all the same comes to its end, and the test with it.
+    feeder.close().unwrap().wait().unwrap();
+    let monitor = job.monitor();
+    let said = job.wait().unwrap_err().to_string();
+    assert_eq!((numbers.take(), monitor.metrics().checkpoints.restarts), (vec![], 0), "{said}");
+    let first = feeder.stats().first;
+    for part in [
+        "`numbers`",
+        &format!("begins with record {first}"),
+        "directory of its checkpoints",
+        "allow_trimmed_log",
+    ] {
+        assert!(said.contains(part), "{part} is not in: {said}");
+    }
+    drop(feeder);
+
+    let (_feeder, job, numbers) = start(2, true);
+    job.wait().unwrap();
+    assert_eq!(numbers.take(), (first..=PART).collect::<Vec<_>>());
 }
 
 /// The name of the variable that tells [`a_process_that_sends`] where to.

@@ -91,7 +91,8 @@ const BATCH_BYTES_MAX: u64 = 16 << 20;
 ///   one sync per send; [`send_all`](WriteAheadFeeder::send_all) and [`try_send`](WriteAheadFeeder::try_send) do better.
 /// * **It needs checkpoints**: they say what of the log is needed no more. Without them all of it is kept, and read
 ///   again from its beginning, until [`log_bytes_max`](Self::log_bytes_max) holds the senders back for ever.
-/// * **A job that starts without a checkpoint** reads all that the log still has.
+/// * **A job that starts without a checkpoint** reads the log from its first record on. If that is not there any more, since checkpoints
+///   covered it that are gone now, the job fails and is not started again: see [`allow_trimmed_log`](Self::allow_trimmed_log).
 /// * **The end** comes by [`close`](WriteAheadFeeder::close) only, and stays. Feeders that are dropped leave the log as
 ///   it is, so a service can go down at any time; the job is then to be suspended, not waited for. A job that is
 ///   stopped with `--drain` closes the channel, and ends when it has read all that was acknowledged.
@@ -99,19 +100,28 @@ const BATCH_BYTES_MAX: u64 = 16 << 20;
 pub struct WriteAheadChannel {
     directory: PathBuf,
     log_bytes_max: u64,
+    allows_trimmed: bool,
 }
 
 impl WriteAheadChannel {
     /// A channel with its log in `directory`, which is made if it is not there, but none above it. It should be on a local
     /// disk, and hold nothing else.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into(), log_bytes_max: LOG_BYTES_MAX }
+        Self { directory: directory.into(), log_bytes_max: LOG_BYTES_MAX, allows_trimmed: false }
     }
 
     /// Bytes that the log may have on the disk, 1 GiB unless set, 64 KiB at least: what the oldest checkpoint that is
     /// kept does not cover yet, in whole segments. At this bound senders wait, until a newer one is the oldest.
     pub fn log_bytes_max(mut self, bytes: u64) -> Self {
         self.log_bytes_max = bytes.max(LOG_BYTES_LEAST);
+        self
+    }
+
+    /// Lets a job that begins without a checkpoint read what the log still has, though records before that were removed: what it had
+    /// made of them is lost. Without this it refuses to. Meant for the one start at which the checkpoints are given up; the next
+    /// loss of them would go unnoticed, too.
+    pub fn allow_trimmed_log(mut self) -> Self {
+        self.allows_trimmed = true;
         self
     }
 
@@ -129,7 +139,7 @@ impl WriteAheadChannel {
         let platform = environment.platform();
         let clock = platform.clock();
         let seed = (clock.wall_millis() as u64) ^ clock.now().rotate_left(32);
-        let max = self.log_bytes_max;
+        let (max, allows_trimmed) = (self.log_bytes_max, self.allows_trimmed);
         // A segment in work has half of that at most, so that there is room as soon as all others are removed.
         let limits = Limits {
             log_bytes: max,
@@ -144,7 +154,7 @@ impl WriteAheadChannel {
         let log = WriteAheadLog::open(platform.disk(), &self.directory, options)?;
         let keeper = Arc::new(Keeper::new(log, limits, !platform.inline_io())?);
         let job = Arc::new(JobEnd { keeper: Arc::clone(&keeper) });
-        Ok((WriteAheadFeeder::new(keeper), WriteAheadSource { job, records: PhantomData }))
+        Ok((WriteAheadFeeder::new(keeper), WriteAheadSource { job, allows_trimmed, records: PhantomData }))
     }
 }
 
@@ -195,6 +205,7 @@ impl Drop for JobEnd {
 /// The source of what a [`WriteAheadFeeder`] sends.
 pub struct WriteAheadSource<T> {
     job: Arc<JobEnd>,
+    allows_trimmed: bool,
     records: PhantomData<fn() -> T>,
 }
 
@@ -225,9 +236,19 @@ impl<T: Record> Source for WriteAheadSource<T> {
     }
 
     fn splits(&self, context: &SubtaskContext) -> Result<Vec<WriteAheadSplit>, BoxError> {
+        if context.subtask > 0 {
+            return Ok(Vec::new());
+        }
         let desk = &self.job.keeper.desk;
-        let all = || WriteAheadSplit { log: desk.number(), record: desk.first() };
-        Ok((context.subtask == 0).then(all).into_iter().collect())
+        let (log, record) = (desk.number(), desk.first());
+        if record > 0 && !self.allows_trimmed {
+            // As it is: by its type the engine knows that another attempt would find the same.
+            return Err(Box::new(LogError::Trimmed {
+                directory: desk.directory().to_owned(),
+                first: record,
+            }));
+        }
+        Ok(vec![WriteAheadSplit { log, record }])
     }
 
     fn open(
