@@ -304,6 +304,23 @@ fn a_file_is_found_where_it_was_moved_to_and_begun_where_it_is_not() {
 }
 
 #[test]
+fn parts_are_known_again_wherever_the_first_process_died_and_the_power_is_cut_behind_the_second() {
+    let sink = || CsvSink::directory("/out").header(false);
+    for (fail_at, seed) in (0..10).flat_map(|fail_at| (0..16).map(move |seed| (fail_at, seed))) {
+        let memory = MemoryDisk::default();
+        let disk = || Arc::new(memory.clone()) as Arc<dyn Disk>;
+        memory.set_faults(Faults { dead_from: Some(fail_at), ..Faults::default() });
+        drop(Process::begin_on(disk(), sink(), 1, &[]));
+        memory.end_process();
+        let mut second = Process::begin_on(disk(), sink(), 3, &[]).unwrap();
+        second.write(0..30);
+        memory.crash(seed);
+        let third = Process::begin_on(disk(), sink(), 1, &[]);
+        assert!(third.is_ok(), "died at {fail_at}, under seed {seed}: {}", third.err().unwrap());
+    }
+}
+
+#[test]
 fn parts_of_a_fork_are_begun_in_an_empty_directory_and_others_are_not_touched() {
     let directory = tempfile::tempdir().unwrap();
     let sink = |name: &str| JsonLinesSink::directory(directory.path().join(name));

@@ -158,7 +158,7 @@ impl Lengths {
 }
 
 /// The mark of files that were begun and are in no checkpoint as they are: JSON, of which later versions may add fields.
-#[derive(Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Deserialize, Serialize)]
 struct Mark {
     job: String,
     operator: String,
@@ -255,7 +255,8 @@ impl LengthCommitter {
         let path = self.target.mark();
         // Names, numbers and a text have a form in JSON.
         let bytes = serde_json::to_vec(mark).unwrap_or_default();
-        match self.disk.write_whole(&path, &bytes) {
+        let unfinished = path.with_added_extension("unfinished");
+        match self.disk.write_whole(&unfinished, &bytes).and_then(|()| self.disk.rename(&unfinished, &path)) {
             // Not everybody may make files beside a link such as `/dev/stdout`. Without it the next process may refuse what it finds.
             Err(error) if error.kind() == ErrorKind::PermissionDenied && !self.target.is_directory() => {
                 Ok(())
@@ -352,10 +353,8 @@ impl LengthCommitter {
         self.is_marked = !begun.is_empty() || (is_new && self.target.is_directory());
         if self.is_marked {
             let (job, operator) = (self.job.clone(), self.operator.clone());
-            let new = Mark { job, operator, known: begun };
-            if mark.as_ref() != Some(&new) {
-                self.write_mark(&new)?;
-            }
+            // Also where it is there already: it may be that it could not be made durable.
+            self.write_mark(&Mark { job, operator, known: begun })?;
         } else if mark.is_some() {
             self.remove_mark()?;
         }

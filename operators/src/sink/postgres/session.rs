@@ -318,15 +318,20 @@ impl Session {
         self
     }
 
-    /// Pauses, unless nobody waits any more.
-    fn pause_for(&self, time: Duration) {
+    /// Pauses, unless nobody waits any more; for how long it has.
+    fn pause_for(&self, time: Duration) -> Duration {
         let mut left = time;
         while !left.is_zero() && !self.is_given_up() {
             let part = left.min(PAUSE_MIN);
-            // There is no sender that says anything: it times out.
-            let _ = self.pause.recv_timeout(part);
+            self.wait(part);
             left -= part;
         }
+        time - left
+    }
+
+    fn wait(&self, time: Duration) {
+        // There is no sender that says anything: it times out.
+        let _ = self.pause.recv_timeout(time);
     }
 
     /// Whether nobody wants an answer any more.
@@ -422,8 +427,7 @@ impl Session {
             if waited >= give_up_after || self.is_given_up() {
                 return Err(obstacle.error(doing, waited));
             }
-            self.pause_for(pause);
-            waited += pause;
+            waited += self.pause_for(pause);
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
@@ -439,7 +443,7 @@ impl Session {
             if waited >= at_most {
                 return Ok(false);
             }
-            self.pause_for(PAUSE_MIN);
+            self.wait(PAUSE_MIN);
             waited += PAUSE_MIN;
         }
         Ok(true)
