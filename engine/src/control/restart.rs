@@ -10,7 +10,7 @@ use std::{
 use tidemill_storage::{state::StateError, wal::LogError};
 
 use crate::{
-    model::{checkpoint_config::RestartStrategy, error::Error, source::BoxError},
+    model::{checkpoint_config::RestartStrategy, error::Error},
     platform::Nanos,
 };
 
@@ -113,7 +113,8 @@ pub(super) fn is_damage(failure: &Error) -> bool {
 
 /// Whether an operator says that what it was given to go on from is not for it, which another attempt would find again: its state is of
 /// other types, or the log that it reads has lost its beginning.
-pub(super) fn is_refusal(cause: &BoxError) -> bool {
+pub(super) fn is_refusal(failure: &Error) -> bool {
+    let Error::Operator { cause, .. } = failure else { return false };
     let state = matches!(
         cause.downcast_ref(),
         Some(

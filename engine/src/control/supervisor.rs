@@ -492,8 +492,7 @@ fn is_lasting(failure: &Error) -> bool {
                     | Unknown { .. }
             )
         }
-        Error::Operator { cause, .. } => is_refusal(cause),
-        _ => false,
+        _ => is_refusal(failure),
     }
 }
 

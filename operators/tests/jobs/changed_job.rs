@@ -157,16 +157,25 @@ fn state_of_another_type_or_operator_is_refused_for_good() {
         ..JobConfig::default()
     };
     run(config.clone(), true).unwrap();
-    let refused = |describe: &dyn Fn(&StreamEnvironment)| {
+    let refused_in = |describe: &dyn Fn(&StreamEnvironment), fails_apart: bool| {
         let restart = RestartStrategy::FixedDelay { attempts_max: 3, delay_ms: 1 };
         let env = StreamEnvironment::with_config(JobConfig { restart, ..config.clone() });
         describe(&env);
+        if fails_apart {
+            let others = from_parallel_iter(|_, _| 0..1_000_u64);
+            env.from_source("others", others, WatermarkStrategy::none()).for_each(|_| {});
+        }
         let job = env.start().unwrap();
         let monitor = job.monitor();
         let said = job.wait().unwrap_err().to_string();
-        assert_eq!(monitor.metrics().checkpoints.restarts, 0, "it was tried again: {said}");
+        let stats = monitor.metrics().checkpoints;
+        assert_eq!((stats.restarts, stats.region_restarts), (0, 0), "it was tried again: {said}");
         assert!(said.starts_with("operator `process (counting)`") || said.contains("(counting)"), "{said}");
         said
+    };
+    let refused = |describe: &dyn Fn(&StreamEnvironment)| {
+        refused_in(describe, true);
+        refused_in(describe, false)
     };
     let numbers = |_: usize, _: usize| 0..1_000_u64;
     let spelled = refused(&|env| {

@@ -15,7 +15,7 @@
 //!   one is known, and what sinks of the region have prepared besides can be given up. Who asks for one meanwhile waits as long as a checkpoint may
 //!   take, and not at all if all regions cannot be up by then.
 //! * The whole attempt fails where one region is not enough: when the last barrier is under way, behind which the other regions say nothing
-//!   more; when state is damaged, since then another checkpoint has to be found; when it is not known whether the remote store has
+//!   more; when state is damaged, since then another checkpoint has to be found, or of another kind, which stays so; when it is not known whether the remote store has
 //!   taken a checkpoint, which would be newer than the one to go on from; when more checkpoints in a row were given up, for whatever reason,
 //!   than may fail, and more than one, since what the other regions' sinks have prepared for them piles up; and when the restart strategy says that it is over.
 
@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use super::Coordinator;
 use crate::{
-    control::restart::{Outage, is_damage},
+    control::restart::{Outage, is_damage, is_refusal},
     model::{
         checkpoint::{CheckpointContext, CheckpointId, Restored, ToWorker},
         error::Error,
@@ -149,7 +149,7 @@ impl Coordinator {
             self.board.suspect(restored_from);
             return self.shared.fail(failure);
         }
-        if self.closing {
+        if self.closing || is_refusal(&failure) {
             return self.shared.fail(failure);
         }
         self.shared.tell_workers(ToWorker::Drop(region));
