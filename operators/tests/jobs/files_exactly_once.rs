@@ -94,7 +94,7 @@ fn files_of_a_job_that_is_drained_in_the_middle_of_its_input_have_every_count_on
         counts(environment, FileSink::json_lines(OUT).roll_bytes(500));
     });
     was_hard(&report, 2);
-    assert!(report.drained >= report.runs / 10, "{report:?}");
+    assert!(report.drained >= report.runs / 20, "{report:?}");
 }
 
 #[test]
