@@ -389,14 +389,25 @@ fn a_commit_that_nobody_waits_for_any_more_ends_though_the_server_stays_down() {
     let (mut committer, mut writer) = begin(&mut sink, &[], &connections);
     let secured = prepare(&mut writer, 0..10);
     committer.secure(&secured).unwrap();
-    server.kill().unwrap();
-    thread::scope(|scope| {
-        let committing = scope.spawn(|| committer.commit(&secured));
-        until("tries that fail", || connections.stats().retries >= TRIES);
-        connections.give_up();
-        until("the end of the commit", || committing.is_finished());
-        assert!(committing.join().unwrap().is_err());
-    });
+    let mut commit_until = |server: &mut PostgresServer, enough: &dyn Fn()| {
+        server.kill().unwrap();
+        let before = connections.stats().retries;
+        thread::scope(|scope| {
+            let committing = scope.spawn(|| committer.commit(&secured));
+            until("tries that fail", || connections.stats().retries >= before + TRIES);
+            enough();
+            until("the end of the commit", || committing.is_finished());
+            assert!(committing.join().unwrap().is_err());
+        });
+        server.up().unwrap();
+    };
+    // Somebody who waits for the job to stop has waited for long enough, and for the next time another one has not.
+    let hurry = std::cell::Cell::new(None);
+    commit_until(&mut server, &|| hurry.set(Some(connections.hurry())));
+    drop(hurry);
+    commit_until(&mut server, &|| connections.give_up());
+    // What was not committed is there.
+    assert_eq!((numbers(&server).len(), prepared(&server)), (0, 1));
 }
 
 /// Of jobs that do not stay down.
