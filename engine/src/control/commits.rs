@@ -117,7 +117,7 @@ impl Commits {
         }
         for (info, committer) in own {
             let committables = point.map(|point| point.committables(&info.id)).unwrap_or_default();
-            committer.recover(&committables).map_err(|cause| CheckpointError::Commit {
+            committer.recover(&committables).map_err(|cause| CheckpointError::Recover {
                 sink: info.name.clone(),
                 cause: cause.to_string(),
             })?;

@@ -463,7 +463,8 @@ impl Supervisor {
 
 /// Whether a sink's second phase has failed.
 fn is_of_commit(failure: &Error) -> bool {
-    matches!(failure, Error::Checkpoint(error) if matches!(**error, CheckpointError::Commit { .. }))
+    use CheckpointError::{Commit, Recover};
+    matches!(failure, Error::Checkpoint(error) if matches!(**error, Commit { .. } | Recover { .. }))
 }
 
 /// Whether the next attempt would fail with the same: what is wrong with the settings or the checkpoints stays wrong.

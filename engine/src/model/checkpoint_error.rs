@@ -274,6 +274,14 @@ pub enum CheckpointError {
         /// Why the last one did.
         cause: String,
     },
+    /// A sink did not end what was prepared before, or what it has written is not what the checkpoint knows.
+    #[error("the sink `{sink}` cannot go on: {cause}")]
+    Recover {
+        /// Name of the sink.
+        sink: String,
+        /// What it said.
+        cause: String,
+    },
     /// A sink's second phase failed.
     #[error("cannot commit what the sink `{sink}` has prepared: {cause}")]
     Commit {

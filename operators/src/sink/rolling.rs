@@ -44,7 +44,7 @@ use self::{
     committer::FileCommitter,
     publisher::{Place, Publisher, Shared},
 };
-use super::{DeliveryGuarantee, error::SinkError};
+use super::{DeliveryGuarantee, error::SinkError, failed};
 
 /// Name of the directory with what is not committed.
 const HIDDEN: &str = ".tidemill";
@@ -215,9 +215,4 @@ impl<T: Serialize + 'static> Sink<T> for FileSink {
 /// The last part of a path, if it is text.
 fn name_of(path: &Path) -> Option<&str> {
     path.file_name().and_then(|name| name.to_str())
-}
-
-/// The error of the disk at `path`.
-fn failed(path: &Path) -> impl FnOnce(std::io::Error) -> SinkError + use<'_> {
-    move |cause| tidemill_engine::platform::files::FileError::write(path, cause).into()
 }
