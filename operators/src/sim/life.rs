@@ -314,7 +314,7 @@ impl<O: Outside> Lives<O> {
             ended.restored_from = stats.restored_from;
             waited.map(drop)
         });
-        ended.is_done = asked.is_some_and(|asked| asked.is_done());
+        ended.is_done = asked.is_some_and(Asked::end);
         self.outside.life_is_over(has_begun);
         self.trace += &trace.to_string();
         if let Err(error) = &outcome {

@@ -30,10 +30,13 @@ pub(super) struct Request {
 }
 
 type Answered = Receiver<Result<PathBuf, Error>>;
+/// Where the monitor of a job comes to that has started; nowhere any more when its life is over.
+type Started = Mutex<Option<Receiver<JobMonitor>>>;
 
 /// A request that is asked when its turn has come.
 pub(super) struct Asked {
     monitor: Option<Sender<JobMonitor>>,
+    started: Arc<Started>,
     answered: Arc<Mutex<Option<Answered>>>,
 }
 
@@ -42,20 +45,20 @@ impl Asked {
     pub(super) fn new(request: Request) -> (Self, Act) {
         let (monitor, started) = mpsc::channel::<JobMonitor>();
         let answered = Arc::new(Mutex::new(None));
-        let (turns, started) = (AtomicU64::new(0), Mutex::new(started));
-        let into = Arc::clone(&answered);
+        let (turns, started) = (AtomicU64::new(0), Arc::new(Mutex::new(Some(started))));
+        let (from, into) = (Arc::clone(&started), Arc::clone(&answered));
         let ask = move || {
             if turns.fetch_add(1, Ordering::Relaxed) != request.turn {
                 return;
             }
             // The turn waits until the job has a handle, however long its thread takes: else what happens would not follow from the seed.
-            let started = started.lock().unwrap_or_else(PoisonError::into_inner);
-            let Ok(monitor) = started.recv() else { return };
+            let started = from.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(Ok(monitor)) = started.as_ref().map(Receiver::recv) else { return };
             let place = request.savepoint.as_deref().map(SavepointPlace::from);
             let asked = monitor.request(place.as_ref(), request.stops, request.drains);
             *into.lock().unwrap_or_else(PoisonError::into_inner) = asked.ok();
         };
-        (Self { monitor: Some(monitor), answered }, Arc::new(ask))
+        (Self { monitor: Some(monitor), started, answered }, Arc::new(ask))
     }
 
     /// The job has started: it can be asked.
@@ -69,8 +72,9 @@ impl Asked {
         self.monitor = None;
     }
 
-    /// Whether it was done, after the life.
-    pub(super) fn is_done(&self) -> bool {
+    /// The life is over; whether it was done. A monitor that nobody took would keep the platform, which has what asks, and that the monitor.
+    pub(super) fn end(self) -> bool {
+        drop(self.started.lock().unwrap_or_else(PoisonError::into_inner).take());
         let answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
         answered.as_ref().is_some_and(|answered| matches!(answered.try_recv(), Ok(Ok(_))))
     }
