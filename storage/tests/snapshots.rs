@@ -290,7 +290,7 @@ fn a_new_store_in_an_old_directory_leaves_its_files_until_told() {
         old.snapshot(20);
     }
     let in_use = WriterCore::open(Arc::clone(&disk), settings("state", 9, 0..GROUPS)).unwrap_err();
-    assert!(in_use.to_string().contains("the state directory state: it is in use"), "{in_use}");
+    assert!(in_use.to_string().contains("the directory state: it is in use"), "{in_use}");
     let Run { core, taken, .. } = old;
     drop(core);
     let mut new = Run::new(&disk, "state", 2, 0..GROUPS);
