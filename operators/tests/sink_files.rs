@@ -99,9 +99,17 @@ impl<S: Sink<Row>> Process<S> {
         Ok(process)
     }
 
-    /// Begins another attempt.
+    /// Begins another attempt; from nothing without committables.
     fn go_on(&mut self, subtasks: usize, checkpoint: &[Committable]) -> Result<(), BoxError> {
         self.writers.clear();
+        if checkpoint.is_empty() {
+            self.committer.begin_anew()?;
+        }
+        self.go_on_from(subtasks, checkpoint)
+    }
+
+    /// Begins another attempt, from a checkpoint that has these.
+    fn go_on_from(&mut self, subtasks: usize, checkpoint: &[Committable]) -> Result<(), BoxError> {
         self.committer.recover(checkpoint)?;
         for subtask in 0..subtasks {
             let place = SubtaskContext { disk: Arc::clone(&self.disk), ..context(subtask, subtasks, false) };
@@ -304,6 +312,60 @@ fn a_file_is_found_where_it_was_moved_to_and_begun_where_it_is_not() {
 }
 
 #[test]
+fn rows_of_which_a_checkpoint_knows_nothing_are_not_overwritten() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("out");
+    let sink = || CsvSink::file(&path).header(false);
+    let mut first = Process::begin(sink(), 1, &[]).unwrap();
+    first.write(0..10);
+    let checkpoint = first.checkpoint();
+    let old = fs::read(&path).unwrap();
+    // The sink has another id now, or the savepoint was taken without it.
+    let error = first.go_on_from(1, &[]).unwrap_err().to_string();
+    assert!(error.contains("knows nothing of them"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), old);
+    // Where there are none it begins, and knows its own again when it dies before its first checkpoint.
+    fs::write(&path, "").unwrap();
+    for end in [12, 30] {
+        first.writers.clear();
+        first.go_on_from(1, &[]).unwrap();
+        first.write(10..end);
+    }
+    // A file that was begun, and then put back, is what the checkpoint knows.
+    first.writers.clear();
+    fs::write(&path, "").unwrap();
+    first.go_on(1, &checkpoint).unwrap();
+    first.write(10..12);
+    fs::write(&path, &old).unwrap();
+    first.go_on(1, &checkpoint).unwrap();
+    first.write(10..20);
+    assert_eq!(ids(&fs::read_to_string(&path).unwrap()), (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_part_without_rows_need_not_be_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let sink = |name: &str| JsonLinesSink::directory(directory.path().join(name));
+    let mut first = Process::begin(sink("first"), 4, &[]).unwrap();
+    first.write(0..2);
+    let checkpoint = first.checkpoint();
+    // A fork elsewhere, with fewer subtasks: its checkpoints do not ask for the parts that have no rows.
+    let mut fork = Process::begin(sink("fork"), 2, &checkpoint).unwrap();
+    fork.write(2..6);
+    let forked = fork.checkpoint();
+    let mut fork = Process::begin(sink("fork"), 1, &forked).unwrap();
+    fork.write(6..8);
+    fork.checkpoint();
+    // Nor are they asked for where they were.
+    for part in 2..4 {
+        fs::remove_file(directory.path().join(format!("first/part-{part}.jsonl"))).unwrap();
+    }
+    let mut fewer = Process::begin(sink("first"), 1, &checkpoint).unwrap();
+    fewer.write(2..6);
+    fewer.checkpoint();
+}
+
+#[test]
 fn parts_are_known_again_wherever_the_first_process_died_and_the_power_is_cut_behind_the_second() {
     let sink = || CsvSink::directory("/out").header(false);
     for (fail_at, seed) in (0..10).flat_map(|fail_at| (0..16).map(move |seed| (fail_at, seed))) {
@@ -343,7 +405,7 @@ fn parts_of_a_fork_are_begun_in_an_empty_directory_and_others_are_not_touched() 
     fs::create_dir(directory.path().join("taken")).unwrap();
     fs::write(part("taken", 7), "others'\n").unwrap();
     let error = Process::begin(sink("taken"), 1, &checkpoint).err().unwrap().to_string();
-    assert!(error.contains("part-7.jsonl is left"), "{error}");
+    assert!(error.contains("part-7.jsonl: it has 8 bytes") && error.contains("knows nothing"), "{error}");
     assert_eq!(fs::read_to_string(part("taken", 7)).unwrap(), "others'\n");
 }
 

@@ -25,7 +25,8 @@ fn words(id: &str, state: &OperatorState, takes: Option<Takes>) -> Option<String
     let prepared = sum(|subtask| subtask.committables.len());
     if prepared > 0 && !commits {
         lost.push(format!(
-            "a sink that has prepared {prepared} transactions or files: the rows of those that were not committed before would be lost"
+            "a sink that has prepared {prepared} transactions or files, the rows of which would be lost if they were not committed before, \
+             or writes in place and says how far"
         ));
     }
     if !hands_on && sum(|subtask| subtask.in_flight.len()) > 0 {

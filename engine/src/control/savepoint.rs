@@ -93,11 +93,12 @@ fn sync_names(disk: &dyn Disk, manifest: &JobManifest, target: &Path) -> Result<
         move |source| CheckpointError::Io { doing: "sync", file, source }
     };
     disk.create_directory(target).map_err(failed(target))?;
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
     for above in target.ancestors().skip(1) {
         let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
         match disk.sync_directory(above) {
-            // One that this user may pass through and not look into was not made by it.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            // One that this user may pass through and not look into was not made by it, nor was one that the system itself has made.
+            Err(error) if matches!(error.kind(), PermissionDenied | InvalidInput | Unsupported) => {}
             synced => synced.map_err(failed(above))?,
         }
     }

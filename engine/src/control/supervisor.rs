@@ -476,8 +476,8 @@ fn is_lasting(failure: &Error) -> bool {
         }
         Error::Checkpoint(error) => {
             use CheckpointError::{
-                BeginningUnknown, Lost, NewerVersion, NoSavepoint, NonRestoredStates, NoneWhole,
-                OtherBeginning, OtherJob, Overtaken, Unknown,
+                BeginningUnknown, Lost, MaxParallelism, NewerVersion, NoSavepoint, NonRestored,
+                NonRestoredStates, NoneWhole, OtherBeginning, OtherJob, Overtaken, Parallelism, Unknown,
             };
             matches!(
                 **error,
@@ -487,7 +487,10 @@ fn is_lasting(failure: &Error) -> bool {
                     | OtherBeginning { .. }
                     | NewerVersion { .. }
                     | NoSavepoint { .. }
+                    | NonRestored { .. }
                     | NonRestoredStates { .. }
+                    | MaxParallelism { .. }
+                    | Parallelism { .. }
                     | OtherJob { .. }
                     | Overtaken { .. }
                     | Unknown { .. }

@@ -103,7 +103,7 @@ pub enum CheckpointError {
     /// There are checkpoints, none can be used, and what the job began with cannot be read either.
     #[error(
         "{cause}\nWhat the job began with is not known any more: it may have been the savepoint {savepoint}, long ago. To begin with that \
-         all the same, move the directory away (what came since is lost then)"
+         all the same, move the directory away, and name another remote store if there is one (what came since is lost then)"
     )]
     BeginningUnknown {
         /// The savepoint that is named.

@@ -60,7 +60,7 @@ pub enum SinkError {
     },
     /// A checkpoint has something else than this sink wrote.
     #[error(
-        "the checkpoint holds what another sink has prepared: {reason}. Give a sink that was replaced another id with `.uid(…)`, or start without the checkpoint"
+        "the checkpoint holds what another sink has prepared: {reason}. Give a sink that was replaced another id with `.uid(…)`, and set allow_non_restored_state to drop what the former has there; or start without the checkpoint"
     )]
     OtherCommittable {
         /// What is wrong with it.
@@ -93,6 +93,14 @@ pub enum SinkError {
         bytes: u64,
         /// What is there instead.
         how: String,
+    },
+    /// A job goes on from a checkpoint or savepoint that knows nothing of a file, which has rows.
+    #[error("cannot go on with {}: it has {bytes} bytes, and the checkpoint or savepoint knows nothing of them, so that they would be overwritten. Give the sink the id that it had (`.uid(…)`); else move the file away, or make it empty", .path.display())]
+    UnknownRows {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
     },
     /// No thread.
     #[error(

@@ -91,7 +91,11 @@ impl Target {
                 _ => failed(directory)(cause),
             })?;
             let above = directory_of(directory);
-            disk.sync_directory(above).map_err(failed(above))?;
+            match disk.sync_directory(above) {
+                // One that this user may pass through and not look into was not changed by it.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+                synced => synced.map_err(failed(above))?,
+            }
         }
         let path = self.path(0);
         match disk.length(&path) {

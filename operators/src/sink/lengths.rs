@@ -14,7 +14,8 @@
 //! | not there, shorter, or another one | refuses |
 //!
 //! All parts are in every checkpoint, also those of more subtasks than there are now; one that is in none was begun behind the checkpoint, and
-//! is emptied. In a fresh start all are.
+//! is emptied. In a fresh start all are. Where a checkpoint knows none at all, since the sink has another id than before or was
+//! added, files with rows are refused.
 //!
 //! Where a job begins files, rows come into them before a checkpoint knows them so. Until there is one a *mark* beside them says whose they are,
 //! and as what the last checkpoint knows them, so that a process that dies before is no riddle to the next: it empties them once more, and
@@ -23,7 +24,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, ErrorKind},
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -65,8 +66,13 @@ struct PartLength {
 impl PartLength {
     /// Whether it was somewhere else.
     fn is_elsewhere(&self, path: &Path) -> bool {
-        self.path.as_ref().is_some_and(|other| *other != path.to_string_lossy())
+        self.path.as_ref().is_some_and(|other| *other != whole(path))
     }
+}
+
+/// A path, however it was written.
+fn whole(path: &Path) -> String {
+    path::absolute(path).unwrap_or_else(|_| path.to_owned()).to_string_lossy().into_owned()
 }
 
 /// The greatest length of each part: what was carried over from a checkpoint that failed is less.
@@ -112,7 +118,7 @@ impl Extent {
 
     /// What a checkpoint keeps of it.
     pub(super) fn committable(&self, part: usize, path: &Path) -> Committable {
-        let path = Some(path.to_string_lossy().into_owned());
+        let path = Some(whole(path));
         let length = PartLength { part, bytes: self.bytes, path, tail: Some(checksum(&self.tail)) };
         // Numbers and a text have a form in JSON.
         serde_json::to_vec(&length).unwrap_or_default()
@@ -140,7 +146,7 @@ impl Lengths {
         self.lock().found.get(&part).cloned().unwrap_or_default()
     }
 
-    /// What a checkpoint keeps of the parts that so many subtasks do not write.
+    /// What a checkpoint keeps of the parts that so many subtasks do not write; also of those that were emptied, which has to be durable.
     pub(super) fn of_others(&self, subtasks: usize, target: &Target) -> Vec<Committable> {
         let files = self.lock();
         let others = files.found.range(subtasks..);
@@ -186,6 +192,8 @@ pub(super) struct LengthCommitter {
     lengths: Lengths,
     job: String,
     operator: String,
+    /// The job begins from nothing.
+    is_anew: bool,
     is_marked: bool,
     /// What is durable of which part since the job has gone on, and its name.
     secured: BTreeMap<usize, PartLength>,
@@ -200,6 +208,7 @@ impl LengthCommitter {
             lengths,
             job: context.job.clone(),
             operator: context.operator.clone(),
+            is_anew: false,
             is_marked: false,
             secured: BTreeMap::new(),
         }
@@ -258,9 +267,7 @@ impl LengthCommitter {
         let unfinished = path.with_added_extension("unfinished");
         match self.disk.write_whole(&unfinished, &bytes).and_then(|()| self.disk.rename(&unfinished, &path)) {
             // Not everybody may make files beside a link such as `/dev/stdout`. Without it the next process may refuse what it finds.
-            Err(error) if error.kind() == ErrorKind::PermissionDenied && !self.target.is_directory() => {
-                Ok(())
-            }
+            Err(error) if may_not_write(&error) && !self.target.is_directory() => Ok(()),
             written => {
                 written.map_err(failed(&path))?;
                 self.sync_names(&path)
@@ -286,8 +293,18 @@ impl LengthCommitter {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             length => length.map_err(failed(&path))?,
         };
+        if let Some(found) = there.filter(|found| *found >= bytes) {
+            let tail = self.tail(&path, bytes)?;
+            // Also one that was begun, and is put back.
+            if length.tail.is_none_or(|known| known == checksum(&tail)) {
+                return Ok(Found::Rows(Extent { bytes, tail }));
+            }
+            if begun != Some(length) {
+                return Err(not_as_it_was(path, length, Some(found)));
+            }
+        }
         match there {
-            _ if bytes == 0 => Ok(Found::Rows(Extent::default())),
+            None if bytes == 0 => Ok(Found::Nothing),
             Some(_) if begun == Some(length) => Ok(Found::Begun),
             Some(0) => {
                 tracing::warn!(
@@ -301,21 +318,39 @@ impl LengthCommitter {
                 tracing::info!(path = %path.display(), before = length.path, "rows from here on go to another file");
                 Ok(Found::Nothing)
             }
-            Some(found) if found >= bytes => {
-                let mut tail = vec![0; TAIL_BYTES.min(bytes as usize)];
-                let file = self.disk.open(&path).map_err(failed(&path))?;
-                file.read_at(bytes - tail.len() as u64, &mut tail).map_err(failed(&path))?;
-                if length.tail.is_some_and(|known| known != checksum(&tail)) {
-                    return Err(not_as_it_was(path, length, Some(found)));
-                }
-                Ok(Found::Rows(Extent { bytes, tail }))
-            }
             found => Err(not_as_it_was(path, length, found)),
         }
     }
 
-    /// Fails if there is a part that would look like one of this result, and is none.
+    /// The last of so many bytes of a file.
+    fn tail(&self, path: &Path, bytes: u64) -> Result<Vec<u8>, SinkError> {
+        let mut tail = vec![0; TAIL_BYTES.min(bytes as usize)];
+        if !tail.is_empty() {
+            let file = self.disk.open(path).map_err(failed(path))?;
+            file.read_at(bytes - tail.len() as u64, &mut tail).map_err(failed(path))?;
+        }
+        Ok(tail)
+    }
+
+    /// Whether it is a file that is written, or will be: no pipe, no device.
+    fn is_file(&self) -> Result<bool, SinkError> {
+        let path = self.target.path(0);
+        match self.disk.length(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+            length => Ok(length.map_err(failed(&path))?.is_some()),
+        }
+    }
+
+    /// Fails if there is a part that would look like one of this result, and is none; where the job goes on from a checkpoint that knows
+    /// none, also if there is one that it would empty.
     fn check_others(&self, parts: &[usize]) -> Result<(), SinkError> {
+        if !self.is_anew {
+            for path in parts.iter().map(|part| self.target.path(*part)) {
+                if let Some(bytes) = self.length(&path)?.filter(|bytes| *bytes > 0) {
+                    return Err(SinkError::UnknownRows { path, bytes });
+                }
+            }
+        }
         let Target::Directory { directory, .. } = &self.target else { return Ok(()) };
         for part in parts.iter().filter(|part| **part >= self.subtasks) {
             let part = self.target.path(*part);
@@ -341,6 +376,7 @@ impl LengthCommitter {
                     found.insert(part, Extent::default());
                     begun.push(length);
                 }
+                Found::Nothing if length.bytes == 0 => {}
                 Found::Nothing => begun.push(length),
                 Found::NoFile => {}
             }
@@ -350,7 +386,8 @@ impl LengthCommitter {
         if is_new && mark.is_none() {
             self.check_others(&parts)?;
         }
-        self.is_marked = !begun.is_empty() || (is_new && self.target.is_directory());
+        let is_new = is_new && (self.target.is_directory() || (!self.is_anew && self.is_file()?));
+        self.is_marked = !begun.is_empty() || is_new;
         if self.is_marked {
             let (job, operator) = (self.job.clone(), self.operator.clone());
             // Also where it is there already: it may be that it could not be made durable.
@@ -367,6 +404,11 @@ impl LengthCommitter {
         }
         Ok(found)
     }
+}
+
+/// Whether this user may not write there at all.
+fn may_not_write(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }
 
 /// The error of a file that is not what a checkpoint knows.
@@ -406,9 +448,16 @@ impl Committer for LengthCommitter {
         committables.to_vec()
     }
 
+    fn begin_anew(&mut self) -> Result<(), BoxError> {
+        self.is_anew = true;
+        Ok(())
+    }
+
     fn recover(&mut self, committables: &[Committable]) -> Result<(), BoxError> {
         self.secured.clear();
-        let found = self.go_on(longest(committables)?)?;
+        let found = self.go_on(longest(committables)?);
+        self.is_anew = false;
+        let found = found?;
         *self.lengths.lock() = Files { found, broken: BTreeSet::new() };
         Ok(())
     }

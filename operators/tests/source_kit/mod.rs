@@ -170,6 +170,7 @@ pub fn write<T, S: Sink<T>>(
     let place = CommitContext { job: "job".into(), operator: "sink".into(), disk, connections };
     let mut committer = sink.committer(&place)?;
     if let Some(committer) = &mut committer {
+        committer.begin_anew()?;
         committer.recover(&[])?;
     }
     let mut writers = (0..parallelism)

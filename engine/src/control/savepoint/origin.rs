@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    path::{self, Path, PathBuf},
+    path::{self, Component, Path, PathBuf},
     sync::Arc,
 };
 
@@ -60,7 +60,14 @@ impl Origin {
             // However it was written.
             SavepointPlace::Directory(directory) => {
                 let absolute = path::absolute(directory).unwrap_or_else(|_| directory.clone());
-                absolute.components().collect::<PathBuf>().display().to_string()
+                let mut place = PathBuf::new();
+                for component in absolute.components() {
+                    match component {
+                        Component::ParentDir => drop(place.pop()),
+                        component => place.push(component),
+                    }
+                }
+                place.display().to_string()
             }
             remote => remote.to_string(),
         }

@@ -112,8 +112,9 @@ impl Work {
         let mut session =
             Session::new(config, connection, limits.give_up_after, || false).holding(lock::key(&prefix));
         let is_transactional = statement.is_transactional();
-        // Those of a checkpoint that is being committed, and of the next one.
-        let needed = 2 * limits.parallelism;
+        // One per subtask at the end of a job without checkpoints; with them there are those of one that is being committed, and of the next.
+        let needed = limits.parallelism;
+        let usual = 2 * needed;
         // Nothing here may need a lock on the table: whoever waits for one behind what an earlier process has prepared, waits until
         // that is ended, and is in the way of all who come later.
         session.run("look at the table", |client, _| {
@@ -121,6 +122,9 @@ impl Work {
             let found: i64 = client.query_one(most, &[])?.try_get(0)?;
             if is_transactional && found < needed as i64 {
                 return Err(Failure::Ours(PostgresError::TooFewPreparedTransactions { needed, found }));
+            }
+            if is_transactional && found < usual as i64 {
+                tracing::warn!(found, usual, "the PostgreSQL server takes fewer prepared transactions than a job with checkpoints needs");
             }
             check_table(client, &statement)
         })?;

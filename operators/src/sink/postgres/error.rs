@@ -31,7 +31,7 @@ pub enum PostgresError {
     ThreadLost,
     /// The server takes too few prepared transactions, or none.
     #[error(
-        "the PostgreSQL server takes {found} prepared transactions at once, and `insert` needs {needed} at least: twice the job's parallelism, or four times where checkpoints may overtake (`unaligned_after_ms`), and as many for each other sink and job on the server. Raise `max_prepared_transactions` and restart the server, or use `upsert`, or `delivery_guarantee(DeliveryGuarantee::AtLeastOnce)`"
+        "the PostgreSQL server takes {found} prepared transactions at once, and `insert` needs {needed} at the very least: as many as the job's parallelism, twice that with checkpoints, four times where checkpoints may overtake (`unaligned_after_ms`), and as many for each other sink and job on the server. Raise `max_prepared_transactions` and restart the server, or use `upsert`, or `delivery_guarantee(DeliveryGuarantee::AtLeastOnce)`"
     )]
     TooFewPreparedTransactions {
         /// What this sink needs at least.
