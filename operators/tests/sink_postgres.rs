@@ -624,9 +624,9 @@ fn what_is_wrong_with_role_database_table_and_values_is_told_as_what_it_is() {
     server.execute("CREATE ROLE guest LOGIN").unwrap();
     let message = refused(to(at("user=postgres", "user=guest"), "number"), &connections);
     assert!(message.contains("role guest may not write to column \"number\""), "{message}");
-    // Two are enough for one subtask, and three are not for two.
+    // Three are enough for three subtasks without checkpoints, and not for four.
     let mut wide = to(server.connection(), "number");
-    wide.prepare(2).unwrap();
+    wide.prepare(4).unwrap();
     let message = wide.committer(&committing(&connections)).err().unwrap().to_string();
     assert!(message.contains("takes 3 prepared") && message.contains("needs 4"), "{message}");
     // What a function makes of a record shows with the first.
