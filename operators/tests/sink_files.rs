@@ -356,6 +356,16 @@ fn a_part_without_rows_need_not_be_there() {
     let mut fork = Process::begin(sink("fork"), 1, &forked).unwrap();
     fork.write(6..8);
     fork.checkpoint();
+    // One that dies before its first checkpoint knows its own again, and touches no others'.
+    for end in [10, 30] {
+        Process::begin(sink("wide"), 4, &checkpoint).unwrap().write(2..end);
+    }
+    fs::create_dir(directory.path().join("taken")).unwrap();
+    let others = directory.path().join("taken/part-3.jsonl");
+    fs::write(&others, "others'\n").unwrap();
+    let error = Process::begin(sink("taken"), 4, &checkpoint).err().unwrap().to_string();
+    assert!(error.contains("part-3.jsonl: it has 8 bytes") && error.contains("knows nothing"), "{error}");
+    assert_eq!(fs::read_to_string(&others).unwrap(), "others'\n");
     // Nor are they asked for where they were.
     for part in 2..4 {
         fs::remove_file(directory.path().join(format!("first/part-{part}.jsonl"))).unwrap();

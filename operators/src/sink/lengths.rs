@@ -294,6 +294,10 @@ impl LengthCommitter {
             length => length.map_err(failed(&path))?,
         };
         if let Some(found) = there.filter(|found| *found >= bytes) {
+            // Nothing says whose they are.
+            if bytes == 0 && found > 0 && begun != Some(length) && length.is_elsewhere(&path) {
+                return Err(SinkError::UnknownRows { path, bytes: found });
+            }
             let tail = self.tail(&path, bytes)?;
             // Also one that was begun, and is put back.
             if length.tail.is_none_or(|known| known == checksum(&tail)) {
@@ -376,7 +380,6 @@ impl LengthCommitter {
                     found.insert(part, Extent::default());
                     begun.push(length);
                 }
-                Found::Nothing if length.bytes == 0 => {}
                 Found::Nothing => begun.push(length),
                 Found::NoFile => {}
             }
