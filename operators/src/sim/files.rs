@@ -16,7 +16,7 @@ use tidemill_storage::snapshot::disk::{Disk, memory::MemoryDisk};
 
 use super::{
     Counts, difference,
-    outside::{Act, Outside},
+    outside::{Act, Outside, when_changed},
 };
 use crate::{api::environment::StreamEnvironment, sink::DeliveryGuarantee};
 
@@ -56,8 +56,6 @@ struct Taken {
     files: BTreeMap<PathBuf, Vec<u8>>,
     /// What was wrong first.
     wrong: Option<String>,
-    /// The disk's count of operations at the last look.
-    looked_at: Option<u64>,
 }
 
 impl Taken {
@@ -112,6 +110,23 @@ impl<R> Clone for Wanted<'_, R> {
     }
 }
 
+/// What a file holds; else what is wrong with it.
+pub(super) fn read(
+    rows: &impl Fn(&[u8]) -> Result<Counts, BoxError>,
+    path: &Path,
+    contents: &[u8],
+) -> Result<Counts, String> {
+    rows(contents).map_err(|error| {
+        let text = String::from_utf8_lossy(contents);
+        format!("{} cannot be read: {error}; it holds:\n{text}", path.display())
+    })
+}
+
+/// Counts the rows of one more file.
+pub(super) fn add(found: &mut Counts, rows: Counts) {
+    rows.into_iter().for_each(|(row, count)| *found.entry(row).or_default() += count);
+}
+
 /// The reader of a directory, with the job that writes there.
 pub(super) struct Files<'a, R, D> {
     disk: MemoryDisk,
@@ -145,21 +160,9 @@ where
         (self.describe)(environment);
     }
 
-    fn when_killed(&self) -> Act {
-        // The disk takes nothing any more.
-        Arc::new(|| {})
-    }
-
     fn onlooker(&self) -> Option<Act> {
-        let (disk, directory, taken) = (self.disk.clone(), self.directory.clone(), Arc::clone(&self.taken));
-        Some(Arc::new(move || {
-            let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
-            let operations = Some(disk.operations());
-            if taken.looked_at != operations {
-                taken.looked_at = operations;
-                taken.take_new(&disk, &directory);
-            }
-        }))
+        let directory = self.directory.clone();
+        Some(when_changed(&self.disk, &self.taken, move |taken, disk| taken.take_new(disk, &directory)))
     }
 
     fn is_on_the_machine(&self) -> bool {
@@ -168,7 +171,6 @@ where
 
     fn life_is_over(&self, has_begun: bool) {
         let mut taken = self.lock();
-        taken.looked_at = None;
         taken.look(&self.disk, &self.directory);
         // What a power cut took is there again when the next attempt has begun.
         let missing = taken.missing(&self.disk).first().map(|path| path.display().to_string());
@@ -190,15 +192,10 @@ where
         for (path, contents) in &taken.files {
             // Of those whose rows may come again only such count as are still there.
             let counts = !self.may_come_twice() || self.disk.contents(path).is_some();
-            match (self.wanted.rows)(contents) {
-                Ok(rows) if counts => {
-                    rows.into_iter().for_each(|(row, count)| *found.entry(row).or_default() += count);
-                }
+            match read(self.wanted.rows, path, contents) {
+                Ok(rows) if counts => add(&mut found, rows),
                 Ok(_) => {}
-                Err(error) => {
-                    let text = String::from_utf8_lossy(contents);
-                    return Some(format!("{} cannot be read: {error}; it holds:\n{text}", path.display()));
-                }
+                Err(error) => return Some(error),
             }
         }
         if self.may_come_twice() {

@@ -15,8 +15,9 @@ use tidemill_storage::snapshot::disk::{Disk, memory::MemoryDisk};
 
 use super::{
     Counts, difference,
+    files::{add, read},
     life::DIRECTORY,
-    outside::{Act, Outside},
+    outside::{Act, Outside, when_changed},
 };
 use crate::{api::environment::StreamEnvironment, sink::known_bytes};
 
@@ -31,8 +32,6 @@ struct Known {
     files: BTreeMap<PathBuf, Vec<u8>>,
     /// What was wrong first.
     wrong: Option<String>,
-    /// The disk's count of operations at the last look.
-    looked_at: Option<u64>,
 }
 
 impl Known {
@@ -145,21 +144,8 @@ where
         (self.describe)(environment);
     }
 
-    fn when_killed(&self) -> Act {
-        // The disk takes nothing any more.
-        Arc::new(|| {})
-    }
-
     fn onlooker(&self) -> Option<Act> {
-        let (disk, known) = (self.disk.clone(), Arc::clone(&self.known));
-        Some(Arc::new(move || {
-            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-            let operations = Some(disk.operations());
-            if known.looked_at != operations {
-                known.looked_at = operations;
-                known.look(&disk);
-            }
-        }))
+        Some(when_changed(&self.disk, &self.known, Known::look))
     }
 
     fn is_on_the_machine(&self) -> bool {
@@ -167,9 +153,7 @@ where
     }
 
     fn life_is_over(&self, _: bool) {
-        let mut known = self.lock();
-        known.looked_at = None;
-        known.look(&self.disk);
+        self.lock().look(&self.disk);
     }
 
     fn recover_from_crash(&self, _: &mut Random) {
@@ -185,12 +169,9 @@ where
         }
         let mut found = Counts::new();
         for (path, contents) in self.contents() {
-            match (self.rows)(&contents) {
-                Ok(rows) => rows.into_iter().for_each(|(row, count)| *found.entry(row).or_default() += count),
-                Err(error) => {
-                    let text = String::from_utf8_lossy(&contents);
-                    return Some(format!("{} cannot be read: {error}; it holds:\n{text}", path.display()));
-                }
+            match read(self.rows, &path, &contents) {
+                Ok(rows) => add(&mut found, rows),
+                Err(error) => return Some(error),
             }
         }
         difference(self.expected, &found)

@@ -1,8 +1,9 @@
 //! What is outside of the simulated process, and outlives it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tidemill_engine::{model::checkpoint::CheckpointId, platform::Random};
+use tidemill_storage::snapshot::disk::memory::MemoryDisk;
 
 use crate::api::environment::StreamEnvironment;
 
@@ -14,8 +15,10 @@ pub(super) trait Outside {
     /// Describes the job, for one more life of the process.
     fn describe(&self, environment: &StreamEnvironment);
 
-    /// Takes nothing of the process any more, which is dead, whatever of it still runs.
-    fn when_killed(&self) -> Act;
+    /// Takes nothing of the process any more, which is dead, whatever of it still runs. What is on the disk does so by itself.
+    fn when_killed(&self) -> Act {
+        Arc::new(|| {})
+    }
 
     /// Looks at what readers see, before each turn.
     fn onlooker(&self) -> Option<Act> {
@@ -51,4 +54,21 @@ pub(super) trait Outside {
     fn files(&self) -> u64 {
         0
     }
+}
+
+/// Looks at the disk whenever it was changed, with what was seen of it before.
+pub(super) fn when_changed<S: Send + 'static>(
+    disk: &MemoryDisk,
+    seen: &Arc<Mutex<S>>,
+    look: impl Fn(&mut S, &MemoryDisk) + Send + Sync + 'static,
+) -> Act {
+    let (disk, seen, looked_at) = (disk.clone(), Arc::clone(seen), Mutex::new(None));
+    Arc::new(move || {
+        let mut looked_at = looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let operations = Some(disk.operations());
+        if *looked_at != operations {
+            *looked_at = operations;
+            look(&mut seen.lock().unwrap_or_else(PoisonError::into_inner), &disk);
+        }
+    })
 }

@@ -30,7 +30,7 @@ where
     let report = Simulation::new().seeds(SEEDS).kills_max(6).damage().check(expected.clone(), &describe);
     let SimReport { runs, damaged, went_back, refused, .. } = report;
     assert!(
-        damaged >= runs / 2 && went_back >= runs / 6 && refused >= runs / 10,
+        damaged >= runs / 2 && went_back >= runs / 5 && refused >= runs / 10,
         "too little was damaged: {report:?}"
     );
     // Where a remote store has them too, nothing is passed over and nothing refused.
