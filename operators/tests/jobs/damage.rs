@@ -27,7 +27,7 @@ where
     T: Clone + Debug + Send + 'static,
     D: Fn(&StreamEnvironment, SimSink<T>),
 {
-    let report = Simulation::new().seeds(SEEDS).kills_max(6).damage().check(expected.clone(), &describe);
+    let report = Simulation::new().seeds(SEEDS).kills_max(8).damage().check(expected.clone(), &describe);
     let SimReport { runs, damaged, went_back, refused, .. } = report;
     assert!(
         damaged >= runs / 2 && went_back >= runs / 5 && refused >= runs / 10,
