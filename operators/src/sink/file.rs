@@ -20,7 +20,8 @@ use tidemill_storage::snapshot::disk::{Disk, StreamFile};
 use super::{
     error::SinkError,
     failed,
-    lengths::{Extent, LengthCommitter, Lengths},
+    length_committer::LengthCommitter,
+    lengths::{Extent, Lengths},
 };
 
 /// Bytes that are gathered before they are written.

@@ -17,6 +17,7 @@ mod delivery_guarantee;
 mod error;
 mod file;
 mod json;
+mod length_committer;
 mod lengths;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -15,9 +15,10 @@
 //!   one is known, and what sinks of the region have prepared besides can be given up. Who asks for one meanwhile waits as long as a checkpoint may
 //!   take, and not at all if all regions cannot be up by then.
 //! * The whole attempt fails where one region is not enough: when the last barrier is under way, behind which the other regions say nothing
-//!   more; when state is damaged, since then another checkpoint has to be found, or of another kind, which stays so; when it is not known whether the remote store has
-//!   taken a checkpoint, which would be newer than the one to go on from; when more checkpoints in a row were given up, for whatever reason,
-//!   than may fail, and more than one, since what the other regions' sinks have prepared for them piles up; and when the restart strategy says that it is over.
+//!   more; when state is damaged, since then another checkpoint has to be found, or of another kind, which stays so; when it is not known
+//!   whether the remote store has taken a checkpoint, which would be newer than the one to go on from; when more checkpoints in a row were
+//!   given up, for whatever reason, than may fail, and more than one, since what the other regions' sinks have prepared for them piles up;
+//!   and when the restart strategy says that it is over.
 
 use std::sync::Arc;
 
