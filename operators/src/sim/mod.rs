@@ -5,7 +5,8 @@
 //! in which workers are turned, and what goes wrong: the process is killed at any turn, also while it recovers; a worker is
 //! lost; operators fail ([`Simulation::operator_failures`]); a core stands still; writes and reads fail; writes are torn, damaged or lost with a
 //! power cut; the disk is full; the wall clock jumps; checkpoints are damaged on the disk ([`Simulation::damage`]). Some lives end because the
-//! job is asked to stop, or drained ([`Simulation::drains`]), and some begin with the savepoint behind which it was. The same seed gives the same run.
+//! job is asked to stop, or drained ([`Simulation::drains`]), and some begin with the savepoint behind which it was. The same seed gives
+//! the same run.
 //!
 //! ```
 //! use tidemill_operators::{sim::Simulation, source::from_vec};
@@ -150,8 +151,9 @@ impl Simulation {
     /// mended; it may never begin anew. With [`remote`](Self::remote) the file has to be brought back, and nothing else changes.
     ///
     /// What sinks had committed behind the checkpoint before comes again: that cannot be otherwise, and [`check`](Self::check) takes it back for
-    /// the job. Files cannot be taken back: with [`check_files`](Self::check_files) and [`check_files_in_place`](Self::check_files_in_place) nothing is damaged but with `remote`. Nothing is damaged
-    /// any more once the job has begun with a savepoint.
+    /// the job. Files cannot be taken back: with [`check_files`](Self::check_files) and
+    /// [`check_files_in_place`](Self::check_files_in_place) nothing is damaged but with `remote`. Nothing is damaged any more once the job
+    /// has begun with a savepoint.
     pub fn damage(mut self) -> Self {
         self.damage = true;
         self

@@ -51,6 +51,16 @@ impl KeyedProcessFunction<u64, u64> for Counting {
     }
 }
 
+/// The settings of a job with its checkpoints in this directory.
+fn kept_in(directory: &Path) -> JobConfig {
+    JobConfig {
+        name: "counting".to_owned(),
+        parallelism: 2,
+        checkpoints: Some(CheckpointConfig::new(directory)),
+        ..JobConfig::default()
+    }
+}
+
 /// Runs until it has completed a checkpoint, then stops behind another one.
 fn run(config: JobConfig, keeps_newest: bool) -> Result<(), Error> {
     let env = StreamEnvironment::with_config(config);
@@ -73,12 +83,7 @@ fn run(config: JobConfig, keeps_newest: bool) -> Result<(), Error> {
 #[test]
 fn a_state_that_is_no_longer_opened_is_refused_unless_it_may_be_dropped() {
     let place = tempfile::tempdir().unwrap();
-    let mut config = JobConfig {
-        name: "counting".to_owned(),
-        parallelism: 2,
-        checkpoints: Some(CheckpointConfig::new(place.path())),
-        ..JobConfig::default()
-    };
+    let mut config = kept_in(place.path());
     run(config.clone(), true).unwrap();
     let error = run(config.clone(), false).unwrap_err();
     let Error::Checkpoint(cause) = &error else { panic!("{error}") };
@@ -107,11 +112,7 @@ macro_rules! numbers {
 #[test]
 fn state_whose_id_another_operator_has_is_refused_and_dropped_with_a_warning_if_it_may_be() {
     let place = tempfile::tempdir().unwrap();
-    let mut config = JobConfig {
-        parallelism: 2,
-        checkpoints: Some(CheckpointConfig::new(place.path())),
-        ..JobConfig::default()
-    };
+    let mut config = kept_in(place.path());
     run(config.clone(), true).unwrap();
     let stateless = |config: JobConfig| -> Result<(), Error> {
         let env = StreamEnvironment::with_config(config);
@@ -150,12 +151,7 @@ impl KeyedProcessFunction<u64, u64> for Spelling {
 #[test]
 fn state_of_another_type_or_operator_is_refused_for_good() {
     let place = tempfile::tempdir().unwrap();
-    let config = JobConfig {
-        name: "counting".to_owned(),
-        parallelism: 2,
-        checkpoints: Some(CheckpointConfig::new(place.path())),
-        ..JobConfig::default()
-    };
+    let config = kept_in(place.path());
     run(config.clone(), true).unwrap();
     let refused_in = |describe: &dyn Fn(&StreamEnvironment), fails_apart: bool| {
         let restart = RestartStrategy::FixedDelay { attempts_max: 3, delay_ms: 1 };

@@ -51,6 +51,17 @@ fn a_directory_that_cannot_be_taken_says_what_to_do() {
     assert!(said.starts_with(&words) && said.contains("stop that process"), "{said}");
 }
 
+/// What the next process finds behind one that has completed two checkpoints.
+fn with_two_checkpoints() -> (MemoryDisk, Library) {
+    let (memory, root) = (MemoryDisk::default(), Path::new("/checkpoints"));
+    let disk: Arc<dyn Disk> = Arc::new(memory.clone());
+    let mut library = Library::open(Arc::clone(&disk), root, "job").unwrap();
+    library.add(&checkpoint(1, &[])).unwrap();
+    library.add(&checkpoint(2, &[])).unwrap();
+    drop(library);
+    (memory, Library::open(disk, root, "job").unwrap())
+}
+
 #[test]
 fn a_checkpoint_that_was_gone_on_from_outlives_a_power_cut() {
     for seed in 0..16 {
@@ -75,13 +86,7 @@ fn a_checkpoint_that_was_gone_on_from_outlives_a_power_cut() {
 
 #[test]
 fn a_checkpoint_that_cannot_be_read_for_now_is_not_passed_over() {
-    let (memory, root) = (MemoryDisk::default(), Path::new("/checkpoints"));
-    let disk: Arc<dyn Disk> = Arc::new(memory.clone());
-    let mut library = Library::open(Arc::clone(&disk), root, "job").unwrap();
-    library.add(&checkpoint(1, &[])).unwrap();
-    library.add(&checkpoint(2, &[])).unwrap();
-    drop(library);
-    let mut library = Library::open(disk, root, "job").unwrap();
+    let (memory, mut library) = with_two_checkpoints();
     memory.set_faults(Faults { fail_read_at: Some(0), ..Faults::default() });
     let said = library.newest().unwrap_err().to_string();
     assert!(
@@ -101,13 +106,7 @@ fn a_checkpoint_that_cannot_be_read_for_now_is_not_passed_over() {
 
 #[test]
 fn a_checkpoint_before_the_newest_that_cannot_be_read_is_not_needed() {
-    let (memory, root) = (MemoryDisk::default(), Path::new("/checkpoints"));
-    let disk: Arc<dyn Disk> = Arc::new(memory.clone());
-    let mut library = Library::open(Arc::clone(&disk), root, "job").unwrap();
-    library.add(&checkpoint(1, &[])).unwrap();
-    library.add(&checkpoint(2, &[])).unwrap();
-    drop(library);
-    let mut library = Library::open(disk, root, "job").unwrap();
+    let (memory, mut library) = with_two_checkpoints();
     // The newest is read first.
     memory.set_faults(Faults { fail_read_at: Some(1), ..Faults::default() });
     assert_eq!(library.newest().unwrap().map(|newest| newest.checkpoint), Some(2));
